@@ -1,0 +1,80 @@
+"""Who may open a play URL: by token, or by a key in the header. Satisfies `outputs.source.PlayGuard`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from gb28181gw.access.keys import Keys
+from gb28181gw.access.roles import Action, may
+from gb28181gw.access.tokens import Grant, PlayTokens, make_grant
+from gb28181gw.errors import GatewayError
+
+_MAX_REVOKED: Final = 10_000
+
+
+def bearer(authorization: str | None) -> str | None:
+    """The key of an ``Authorization: Bearer KEY`` header (RFC 6750 2.1); None when there is none."""
+    if not authorization:
+        return None
+    scheme, _, text = authorization.strip().partition(" ")
+    return text.strip() if scheme.lower() == "bearer" and text.strip() else None
+
+
+class MediaGuard:
+    """Decides each opening of a play URL and tells which open connections have lost their permission.
+
+    A token is good for opening until it expires; what was opened goes on until its grant or its key is revoked
+    (contract 5.4). `on_revoked` listeners get a function that says of a grant id whether it has ended.
+    """
+
+    def __init__(self, keys: Keys, tokens: PlayTokens) -> None:
+        self._keys = keys
+        self._tokens = tokens
+        self._revoked: dict[str, None] = {}
+        self._on_revoked: list[Callable[[Callable[[str], bool]], None]] = []
+        keys.on_gone(self._key_gone)
+
+    def check(self, path: str, token: str | None, authorization: str | None, client: str) -> Grant:
+        """The grant under which `client` may open `path`.
+
+        Raises GatewayError gb.output.bad_token for a token that does not fit, is expired or revoked (the same
+        words for all, so that nothing can be learnt from them), and gb.route.unauthorised without a valid key.
+        """
+        if token:
+            grant = self._tokens.read(path, token)
+            if grant is None or not self.is_valid(grant.grant_id):
+                raise GatewayError("gb.output.bad_token", peer=client)
+            return grant
+        text = bearer(authorization)
+        key = self._keys.find(text) if text else None
+        if key is None:
+            raise GatewayError(
+                "gb.route.unauthorised", "The play URL needs its token, or a key in the header.", peer=client
+            )
+        if not may(key.role, Action.PLAY):
+            raise GatewayError("gb.route.not_authorised", peer=client)
+        return make_grant(key.id)
+
+    def is_valid(self, grant_id: str) -> bool:
+        """Whether connections of this grant may be opened and go on."""
+        return grant_id not in self._revoked and self._keys.is_valid(grant_id.partition("-")[0])
+
+    def on_revoked(self, listener: Callable[[Callable[[str], bool]], None]) -> None:
+        """`listener(has_ended)` is called when grants ended; it closes connections whose grant has."""
+        self._on_revoked.append(listener)
+
+    def revoke(self, grant_id: str) -> None:
+        """End one grant: its URLs no longer open and its connections are closed. It is forgotten when the
+        process ends or 10,000 others were revoked after it; removing the key ends all its grants for good."""
+        if len(self._revoked) >= _MAX_REVOKED:
+            self._revoked.pop(next(iter(self._revoked)))
+        self._revoked[grant_id] = None
+        self._tell(lambda other: other == grant_id)
+
+    def _key_gone(self, key_id: str) -> None:
+        self._tell(lambda grant_id: grant_id.partition("-")[0] == key_id)
+
+    def _tell(self, has_ended: Callable[[str], bool]) -> None:
+        for listener in self._on_revoked:
+            listener(has_ended)

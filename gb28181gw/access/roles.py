@@ -1,0 +1,60 @@
+"""Who may do what: one table, read by the API before every handler and by nobody else twice."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+
+class Role(StrEnum):
+    """What a key may do. Roles are not ordered: the table is the only truth."""
+
+    ADMIN = "admin"
+    OPERATOR = "operator"
+    VIEWER = "viewer"
+
+
+class Action(StrEnum):
+    """What the API can be asked to do; every route names exactly one."""
+
+    VIEW = "view"
+    """See approved devices, their channels and the streams."""
+    VIEW_PENDING = "view_pending"
+    """See devices that wait for approval; without it they are as unknown as any."""
+    PLAY = "play"
+    """Start a live stream and get URLs of it."""
+    STOP_STREAM = "stop_stream"
+    """End a stream for everybody."""
+    QUERY_DEVICE = "query_device"
+    """Send a query to a device, such as the catalogue."""
+    ADMIT_DEVICE = "admit_device"
+    """Approve a device that waits."""
+    MANAGE_DEVICES = "manage_devices"
+    """Provision, change and remove devices."""
+    TRACE = "trace"
+    """Read the SIP messages of a device."""
+    METRICS = "metrics"
+    MANAGE_KEYS = "manage_keys"
+
+
+_EVERYBODY: Final = frozenset(Role)
+_STAFF: Final = frozenset({Role.ADMIN, Role.OPERATOR})
+_ADMIN: Final = frozenset({Role.ADMIN})
+
+ALLOWED: Final[dict[Action, frozenset[Role]]] = {
+    Action.VIEW: _EVERYBODY,
+    Action.VIEW_PENDING: _STAFF,
+    Action.PLAY: _EVERYBODY,
+    Action.STOP_STREAM: _STAFF,
+    Action.QUERY_DEVICE: _STAFF,
+    Action.ADMIT_DEVICE: _STAFF,
+    Action.MANAGE_DEVICES: _ADMIN,
+    Action.TRACE: _STAFF,
+    Action.METRICS: _EVERYBODY,
+    Action.MANAGE_KEYS: _ADMIN,
+}
+
+
+def may(role: Role, action: Action) -> bool:
+    """Default deny: an action that the table lacks is nobody's."""
+    return role in ALLOWED.get(action, frozenset())

@@ -1,0 +1,44 @@
+"""Play URLs as the API returns them (contract 5.4): host, path and token."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from gb28181gw.access.tokens import Grant, PlayTokens
+from gb28181gw.api.schemas import PlayUrls
+from gb28181gw.api.services import PlayUrlConfig
+
+_HOST: Final = re.compile(
+    r"(\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Za-z](?:[0-9A-Za-z._-]{0,252}))(?::(\d{1,5}))?", re.ASCII
+)
+
+
+def media_authority(config: PlayUrlConfig, host_header: str, fallback: str = "127.0.0.1") -> str:
+    """``host:port`` of the media listener as this caller reaches it.
+
+    `advertise` wins; else it is the host name by which the caller reached the API, with the media port. The
+    caller writes the Host header himself, so what is no host name is not repeated to him.
+    """
+    found = _HOST.fullmatch(config.advertise or "")
+    if found is not None:
+        return f"{found[1]}:{found[2] or config.port()}"
+    if config.advertise:  # an IPv6 address without brackets
+        return f"[{config.advertise}]:{config.port()}"
+    found = _HOST.fullmatch(host_header)
+    host = found[1] if found is not None else fallback
+    return f"{host}:{config.port()}"
+
+
+def live_urls(
+    config: PlayUrlConfig, tokens: PlayTokens, grant: Grant, *, host: str, device_id: str, channel_id: str
+) -> PlayUrls:
+    """URLs of a live stream for one grant."""
+    path = f"/live/{device_id}_{channel_id}"
+    token = tokens.mint(path, grant)
+    authority = media_authority(config, host)
+    secure = "s" if config.scheme == "https" else ""
+    return PlayUrls(
+        http_flv=f"http{secure}://{authority}{path}.flv?token={token}",
+        ws_flv=f"ws{secure}://{authority}{path}.flv?token={token}",
+    )

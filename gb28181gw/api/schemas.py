@@ -1,0 +1,438 @@
+"""The JSON of the API (contract 5.3). Answers are built from the domain's objects here and nowhere else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime, tzinfo
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from gb28181gw.access.keys import Key
+from gb28181gw.access.roles import Role
+from gb28181gw.devices.models import CatalogueState, Channel, Device, listed_channels
+from gb28181gw.devices.tree import TreeNode
+from gb28181gw.gb.charset import Charset
+from gb28181gw.gb.dialect import DEFAULT
+from gb28181gw.gb.exceptions import GbLocalError
+from gb28181gw.media.engine import MediaTransport
+from gb28181gw.media.tracks import Track
+from gb28181gw.observability.trace import TraceMessage
+from gb28181gw.sessions.models import StreamView
+
+Item = TypeVar("Item")
+MAX_PAGE_SIZE = 500
+StreamTransport = Literal["auto", "udp", "tcp-passive", "tcp-active"]
+
+
+def iso_time(seconds: float | None, zone: tzinfo) -> str | None:
+    """ISO 8601 with offset, to the millisecond; None stays None."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, zone).isoformat(timespec="milliseconds")
+
+
+class Answer(BaseModel):
+    """Base of what we send."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Body(BaseModel):
+    """Base of what we are sent: an unknown field is an error, so that a typing mistake is seen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Page(Answer, Generic[Item]):
+    """One page of a list; `total` counts all pages."""
+
+    items: list[Item]
+    total: int
+
+
+# ---------------------------------------------------------------- devices
+
+
+def _charset(text: str) -> str:
+    return Charset.parse(text).value if text else text
+
+
+def _zone(text: str) -> str:
+    if text and not re.fullmatch(r"[+-](0\d|1[0-4]):[0-5]\d", text, re.ASCII):
+        raise ValueError("is not an offset from UTC, as in +08:00")
+    return text
+
+
+def _password(text: str) -> str:
+    if not text.isascii() or not text.isprintable():
+        raise ValueError("may have printable ASCII characters only")
+    return text
+
+
+def _line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("may not have control characters")
+    return text
+
+
+def _switches(given: dict[str, str | bool]) -> dict[str, str | bool]:
+    try:
+        DEFAULT.with_switches(switch_texts(given))
+    except GbLocalError as error:
+        raise ValueError(str(error)) from None
+    return given
+
+
+def switch_texts(given: Mapping[str, str | bool]) -> dict[str, str]:
+    """Switches as `gb.dialect` takes them: booleans are words there."""
+    return {name: value if isinstance(value, str) else str(value).lower() for name, value in given.items()}
+
+
+class DeviceSettings(Body):
+    """What people set of a device; a field left out, or null, stays as it is."""
+
+    name: Annotated[str, Field(max_length=128), AfterValidator(_line)] | None = None
+    password: Annotated[str, Field(max_length=128), AfterValidator(_password)] | None = Field(
+        default=None, description="Empty: the shared password."
+    )
+    media_transport: StreamTransport | None = None
+    charset: Annotated[str, Field(max_length=16), AfterValidator(_charset)] | None = Field(
+        default=None, description="GB2312, GB18030 or UTF-8; empty: by edition."
+    )
+    timezone: Annotated[str, Field(max_length=6), AfterValidator(_zone)] | None = Field(
+        default=None, description="Offset such as +08:00; empty: as configured."
+    )
+    dialect: Annotated[dict[str, str | bool], Field(max_length=16), AfterValidator(_switches)] | None = Field(
+        default=None, description='Named switches, as in {"edition": "2.0", "qop": false}; empty: learnt.'
+    )
+
+
+class NewDevice(DeviceSettings):
+    """`POST /api/v1/devices`."""
+
+    id: str = Field(min_length=1, max_length=32, pattern=r"^[0-9A-Za-z]+$")
+
+
+class DeviceAnswer(Answer):
+    """One device or lower platform."""
+
+    id: str
+    name: str
+    online: bool
+    transport: str | None = Field(description="udp, tcp or tls; null: it never registered.")
+    remote_address: str | None = Field(description="ip:port")
+    manufacturer: str
+    model: str
+    firmware: str
+    edition: str = Field(description="1.0, 1.1, 2.0 or 3.0 as in X-GB-Ver; empty: not known.")
+    channel_count: int
+    registered_at: str | None
+    last_seen_at: str | None
+    approved: bool
+    quirks: dict[str, int] = Field(description="Tolerances that fired for it, with their counts.")
+
+
+def device_answer(device: Device, zone: tzinfo) -> DeviceAnswer:
+    return DeviceAnswer(
+        id=device.id,
+        name=device.display_name,
+        online=device.online,
+        transport=device.transport or None,
+        remote_address=device.remote_address or None,
+        manufacturer=device.manufacturer,
+        model=device.model,
+        firmware=device.firmware,
+        edition=device.edition,
+        channel_count=len(listed_channels(device)),
+        registered_at=iso_time(device.registered_at, zone),
+        last_seen_at=iso_time(device.last_seen_at, zone),
+        approved=device.approved,
+        quirks=dict(device.quirks),
+    )
+
+
+class CatalogAnswer(Answer):
+    """Progress of the catalogue query of a device."""
+
+    device_id: str
+    state: Literal["running", "complete", "partial", "failed"] | None = Field(
+        description="null: never queried."
+    )
+    received: int
+    expected: int | None = Field(description="SumNum of the device; null: not known yet.")
+    finished_at: str | None
+
+
+_CATALOG_STATES: dict[CatalogueState, Literal["running", "complete", "partial", "failed"] | None] = {
+    CatalogueState.NONE: None,
+    CatalogueState.RUNNING: "running",
+    CatalogueState.COMPLETE: "complete",
+    CatalogueState.PARTIAL: "partial",
+    CatalogueState.FAILED: "failed",
+}
+
+
+def catalog_answer(device: Device, zone: tzinfo) -> CatalogAnswer:
+    return CatalogAnswer(
+        device_id=device.id,
+        state=_CATALOG_STATES[device.catalogue_state],
+        received=device.catalogue_received,
+        expected=device.catalogue_expected,
+        finished_at=iso_time(device.catalogue_at or None, zone),
+    )
+
+
+class ChannelAnswer(Answer):
+    """One channel; identity is (device_id, id)."""
+
+    id: str
+    device_id: str
+    name: str
+    status: Literal["ON", "OFF", "UNKNOWN"]
+    ptz_type: str
+    parent_id: str
+    civil_code: str
+    longitude: float | None
+    latitude: float | None
+    manufacturer: str
+    model: str
+
+
+def channel_answer(device: Device, channel: Channel) -> ChannelAnswer:
+    return ChannelAnswer(
+        id=channel.id,
+        device_id=device.id,
+        name=channel.name,
+        status=device.status_of(channel).value,
+        ptz_type=channel.ptz_type,
+        parent_id=channel.parent_id or device.id,
+        civil_code=channel.civil_code,
+        longitude=channel.longitude,
+        latitude=channel.latitude,
+        manufacturer=channel.manufacturer,
+        model=channel.model,
+    )
+
+
+class NodeAnswer(Answer):
+    """One node of the tree, playable or not."""
+
+    id: str
+    device_id: str
+    parent_id: str
+    name: str
+    kind: str
+    status: Literal["ON", "OFF", "UNKNOWN"]
+    civil_code: str
+    playable: bool = Field(description="Whether it is in the list of channels.")
+
+
+def node_answer(device: Device, node: TreeNode, *, playable: bool) -> NodeAnswer:
+    channel = node.channel
+    return NodeAnswer(
+        id=channel.id,
+        device_id=device.id,
+        parent_id=node.parent_id,
+        name=channel.name,
+        kind=channel.kind,
+        status=device.status_of(channel).value,
+        civil_code=channel.civil_code,
+        playable=playable,
+    )
+
+
+# ---------------------------------------------------------------- streams
+
+
+class LiveRequest(Body):
+    """`POST …/live`; the body may be left out."""
+
+    transport: StreamTransport | None = None
+
+    def media_transport(self) -> MediaTransport | None:
+        return None if self.transport in (None, "auto") else MediaTransport(self.transport)
+
+
+class TrackAnswer(Answer):
+    """A track; what is not known is left out."""
+
+    kind: Literal["video", "audio"]
+    codec: str
+    width: int | None = None
+    height: int | None = None
+    fps: float | None = None
+    sample_rate: int | None = None
+    channels: int | None = None
+
+
+def track_answer(track: Track) -> TrackAnswer:
+    return TrackAnswer(
+        kind=track.kind.value,
+        codec=track.codec.value,
+        width=track.width or None,
+        height=track.height or None,
+        fps=round(track.fps, 3) or None,
+        sample_rate=track.sample_rate or None,
+        channels=track.channels or None,
+    )
+
+
+class RtpAnswer(Answer):
+    """What arrived, in the terms of RFC 3550."""
+
+    received: int
+    lost: int
+    reordered: int
+    duplicated: int
+    jitter_ms: float
+    bitrate_kbps: float
+
+
+class StreamAnswer(Answer):
+    """One stream that is not ended."""
+
+    id: str
+    kind: str
+    state: Literal["starting", "running", "retrying", "ending"]
+    device_id: str
+    channel_id: str
+    ssrc: str | None = Field(description="Ten digits as in y=; null while no call stands.")
+    transport: Literal["udp", "tcp-passive", "tcp-active"] | None
+    tracks: list[TrackAnswer]
+    rtp: RtpAnswer
+    consumers: int
+    started_at: str | None
+
+
+def stream_answer(view: StreamView, zone: tzinfo) -> StreamAnswer:
+    rtp = view.rtp
+    return StreamAnswer(
+        id=view.id,
+        kind=view.kind.value,
+        state=view.state.value,
+        device_id=view.device_id,
+        channel_id=view.channel_id,
+        ssrc=view.ssrc or None,
+        transport=view.transport.value if view.transport is not None else None,
+        tracks=[track_answer(track) for track in view.tracks],
+        rtp=RtpAnswer(
+            received=rtp.packets,
+            lost=rtp.lost,
+            reordered=rtp.reordered,
+            duplicated=rtp.duplicated,
+            jitter_ms=round(rtp.jitter_ms, 3),
+            bitrate_kbps=round(rtp.bitrate_kbps, 1),
+        ),
+        consumers=view.consumers,
+        started_at=iso_time(view.started_at or None, zone),
+    )
+
+
+class PlayUrls(Answer):
+    """URLs ready to be opened as given; only outputs that are served."""
+
+    http_flv: str
+    ws_flv: str
+
+
+class LiveAnswer(Answer):
+    """A running stream and where it is played."""
+
+    id: str
+    kind: str
+    state: Literal["starting", "running", "retrying", "ending"]
+    device_id: str
+    channel_id: str
+    tracks: list[TrackAnswer]
+    urls: PlayUrls
+
+
+def live_answer(view: StreamView, urls: PlayUrls) -> LiveAnswer:
+    return LiveAnswer(
+        id=view.id,
+        kind=view.kind.value,
+        state=view.state.value,
+        device_id=view.device_id,
+        channel_id=view.channel_id,
+        tracks=[track_answer(track) for track in view.tracks],
+        urls=urls,
+    )
+
+
+# ---------------------------------------------------------------- keys, trace, state
+
+
+class NewKey(Body):
+    """`POST /api/v1/keys`."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_line)]
+    role: Role
+    days: float | None = Field(default=None, gt=0, le=36_500, description="Left out: it never expires.")
+
+
+class KeyAnswer(Answer):
+    """An access key without its secret."""
+
+    id: str
+    name: str
+    role: Role
+    created_at: str | None
+    expires_at: str | None
+
+
+class NewKeyAnswer(KeyAnswer):
+    key: str = Field(description="Shown this once.")
+
+
+def key_fields(key: Key, zone: tzinfo) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "role": key.role,
+        "created_at": iso_time(key.created_at or None, zone),
+        "expires_at": iso_time(key.expires_at, zone),
+    }
+
+
+class TraceAnswer(Answer):
+    """One SIP message, without credentials."""
+
+    number: int
+    timestamp: str
+    direction: Literal["in", "out"]
+    transport: str
+    local: str
+    remote: str
+    first_line: str
+    cseq: str
+    bytes: int
+    text: str
+
+
+def trace_answer(message: TraceMessage) -> TraceAnswer:
+    return TraceAnswer(
+        number=message.number,
+        timestamp=message.timestamp,
+        direction=message.direction.value,
+        transport=message.transport,
+        local=message.local,
+        remote=message.remote,
+        first_line=message.first_line,
+        cseq=message.cseq,
+        bytes=message.bytes,
+        text=message.text,
+    )
+
+
+class TracePage(Page[TraceAnswer]):
+    """Messages of a device, oldest first, and how many keepalives there were."""
+
+    keepalives: int
+
+
+class StateAnswer(Answer):
+    """`/healthz` and `/readyz`: the state and nothing else."""
+
+    status: Literal["ok", "degraded", "starting", "stopping"]

@@ -1,0 +1,138 @@
+"""Serves the API inside the running event loop: uvicorn without its own loop, signals, or logging."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from gb28181gw.errors import GatewayError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiServerConfig:
+    """`[http]` of the configuration."""
+
+    host: str
+    port: int
+    """0: chosen by the host."""
+    cert: str = ""
+    key: str = ""
+    graceful_s: int = 3
+    """Requests under way get so long when the server stops."""
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the process and tells when it serves."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.serving = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.serving.set()
+
+
+class ApiServer:
+    """Owner of the listener. `start` and `stop` once each."""
+
+    def __init__(self, app: ASGIApp, config: ApiServerConfig) -> None:
+        self._app = app
+        self._config = config
+        self._server: _Server | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._socket: socket.socket | None = None
+
+    @property
+    def port(self) -> int:
+        """The bound port; only after `start`."""
+        if self._socket is None:
+            raise RuntimeError("the server is not started")
+        return int(self._socket.getsockname()[1])
+
+    async def start(self) -> None:
+        """Bind and serve. Raises GatewayError gb.config.port_in_use, .address_unavailable or .invalid."""
+        config = self._config
+        self._socket = _bind(config.host, config.port)
+        try:
+            settings = uvicorn.Config(
+                self._app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                loop="none",
+                ws="none",
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=30,
+                timeout_graceful_shutdown=config.graceful_s,
+                ssl_certfile=config.cert or None,
+                ssl_keyfile=config.key or None,
+            )
+            settings.load()
+        except (OSError, ValueError) as error:
+            self._socket.close()
+            raise GatewayError(
+                "gb.config.invalid", f"http.cert and http.key cannot be used: {error}."
+            ) from error
+        self._server = _Server(settings)
+        self._task = asyncio.create_task(self._server.serve([self._socket]), name="api server")
+        serving = asyncio.create_task(self._server.serving.wait())
+        await asyncio.wait({self._task, serving}, return_when=asyncio.FIRST_COMPLETED)
+        serving.cancel()
+        if self._task.done():
+            await self._task
+            raise GatewayError("gb.config.invalid", "The API could not be started.")
+
+    async def stop(self) -> None:
+        """Accept nothing more, let requests end, then close. Long answers (events) must have been ended before
+        by their owner, else they are cut after `graceful_s`. Idempotent."""
+        if self._server is None or self._task is None:
+            return
+        self._server.should_exit = True
+        done, _ = await asyncio.wait({self._task}, timeout=self._config.graceful_s + 2)
+        if not done:
+            self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        if self._socket is not None:
+            self._socket.close()
+        self._server = None
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # After kill -9 the old connections linger; the port must be ours again at once.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(256)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise _bind_error(host, port, error) from error
+    return listener
+
+
+def _bind_error(host: str, port: int, error: OSError) -> GatewayError:
+    where = f"http.listen {host}:{port}"
+    if error.errno == errno.EADDRINUSE:
+        return GatewayError("gb.config.port_in_use", f"{where}: another program listens there.")
+    if error.errno == errno.EADDRNOTAVAIL:
+        return GatewayError("gb.config.address_unavailable", f"{where}: this host has no such address.")
+    if error.errno == errno.EACCES:
+        return GatewayError(
+            "gb.config.address_unavailable", f"{where}: ports below 1024 need a right of their own."
+        )
+    return GatewayError("gb.config.address_unavailable", f"{where}: {error.strerror}.")

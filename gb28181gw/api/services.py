@@ -1,0 +1,97 @@
+"""What the handlers need from the rest of the gateway: protocols owned here, satisfied below, joined in `app`.
+
+Handlers translate between HTTP and these calls; they decide nothing. Every call may raise `GatewayError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, tzinfo
+from typing import Protocol
+
+from gb28181gw.access.keys import Keys
+from gb28181gw.access.tokens import PlayTokens
+from gb28181gw.devices.models import Device
+from gb28181gw.devices.registry import DeviceChange
+from gb28181gw.devices.tree import TreeNode
+from gb28181gw.media.engine import MediaTransport
+from gb28181gw.observability.events import EventBus
+from gb28181gw.observability.health import HealthBoard
+from gb28181gw.observability.metrics import Metrics
+from gb28181gw.observability.trace import SipTrace
+from gb28181gw.sessions.models import StreamView
+
+
+class DeviceBook(Protocol):
+    """The registry (`devices.registry.Registry`)."""
+
+    def get(self, device_id: str) -> Device | None: ...
+
+    def search(self, text: str = "", *, approved_only: bool = False) -> list[Device]:
+        """In the order of their ids."""
+        ...
+
+    async def provision(self, device_id: str, change: DeviceChange) -> Device: ...
+
+    async def change(self, device_id: str, change: DeviceChange) -> Device: ...
+
+    async def approve(self, device_id: str) -> Device: ...
+
+    async def remove(self, device_id: str) -> None: ...
+
+
+class Catalogue(Protocol):
+    """Queries of catalogues, and their trees."""
+
+    async def refresh(self, device_id: str) -> None:
+        """Begin a query, or leave the running one alone. Raises gb.route.offline, .not_approved."""
+        ...
+
+    def tree(self, device: Device) -> Sequence[TreeNode]:
+        """Every node, parents before their children, without loops."""
+        ...
+
+
+class Streams(Protocol):
+    """The table of streams (`sessions.table.Sessions`)."""
+
+    async def start_live(
+        self, device_id: str, channel_id: str, *, transport: MediaTransport | None = None
+    ) -> StreamView: ...
+
+    def list(self) -> list[StreamView]: ...
+
+    def get(self, stream_id: str) -> StreamView: ...
+
+    async def stop(self, stream_id: str, reason: str = "stopped") -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlayUrlConfig:
+    """Where the media listener is reached."""
+
+    advertise: str = ""
+    """``host`` or ``host:port``; empty: the Host name of the API request."""
+    port: Callable[[], int]
+    """The bound port of the media listener."""
+    scheme: str = "http"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiServices:
+    """Everything the API talks to."""
+
+    devices: DeviceBook
+    catalogue: Catalogue
+    streams: Streams
+    keys: Keys
+    tokens: PlayTokens
+    bus: EventBus
+    health: HealthBoard
+    metrics: Metrics
+    trace: SipTrace
+    play: PlayUrlConfig
+    zone: tzinfo = field(default=UTC)
+    """Offset of the times in answers."""
+    version: str = ""

@@ -1,0 +1,42 @@
+"""The command line: one module a sub-command; what a sub-command needs is imported when it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+
+import typer
+
+from gb28181gw.cli import check, key, secrets, serve, simulate, trace, version
+
+
+def make_app() -> typer.Typer:
+    """The tree of commands of contract 5.1."""
+    app = typer.Typer(
+        name="gb28181gw",
+        help="GB/T 28181 gateway: every vendor's camera and NVR behind one interface.",
+        no_args_is_help=True,
+        add_completion=False,
+        # Help in plain text, and no tables around our own mistakes: rich is not imported for either.
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    app.command("serve")(serve.serve)
+    app.command("check")(check.check)
+    app.command("secrets")(secrets.secrets)
+    app.command("trace")(trace.trace)
+    app.command("version")(version.version)
+    app.add_typer(key.app, name="key")
+    app.add_typer(simulate.app, name="simulate")
+    return app
+
+
+def main() -> None:
+    """Entry point. Exit status 0: done, 1: told why not, 2: called wrongly."""
+    for stream in (sys.stdout, sys.stderr):
+        # A name in Chinese must not end a command in a terminal without UTF-8.
+        if isinstance(stream, io.TextIOWrapper):
+            with contextlib.suppress(ValueError):
+                stream.reconfigure(errors="backslashreplace")
+    make_app()()

@@ -1,0 +1,83 @@
+"""Talks to the gateway that runs with the same configuration, as `trace` and `check` need it."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+from gb28181gw.errors import CODES, GatewayError
+
+if TYPE_CHECKING:
+    from gb28181gw.settings import Settings
+
+
+class NotRunningError(Exception):
+    """Nothing answers at `[http] listen`."""
+
+
+class RunningGateway:
+    """Its API, at the address of the configuration and with the key of `secrets.toml`."""
+
+    def __init__(self, url: str, key: str, *, certificate: str = "", timeout_s: float = 5.0) -> None:
+        self.url = url.rstrip("/")
+        self._key = key
+        self._timeout_s = timeout_s
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+        if certificate:
+            # Our own certificate is all that we trust; its names need not fit the address that is bound.
+            context = ssl.create_default_context(cafile=certificate)
+            context.check_hostname = False
+            handlers.append(urllib.request.HTTPSHandler(context=context))
+        self._opener = urllib.request.build_opener(*handlers)
+
+    def get(self, path: str) -> bytes:
+        """The body of an answer. Raises NotRunningError, or GatewayError as the API told it."""
+        request = urllib.request.Request(self.url + path)  # noqa: S310 - the scheme is ours, see `of`
+        if self._key:
+            request.add_header("Authorization", f"Bearer {self._key}")
+        try:
+            with self._opener.open(request, timeout=self._timeout_s) as answer:
+                body: bytes = answer.read()
+                return body
+        except urllib.error.HTTPError as error:
+            raise _problem(error.read(), error.code) from None
+        except (OSError, ValueError) as error:
+            raise NotRunningError(str(error)) from error
+
+    def get_json(self, path: str) -> Any:
+        return json.loads(self.get(path))
+
+
+def _problem(body: bytes, status: int) -> GatewayError:
+    try:
+        document = json.loads(body)
+        code, detail = str(document["code"]), str(document["detail"])
+    except (ValueError, KeyError, TypeError):
+        return GatewayError(
+            "gb.route.internal", f"Something that is not the gateway answered with status {status}."
+        )
+    row = CODES.get(code, CODES["gb.route.internal"])
+    return GatewayError(row.code, detail.removesuffix(row.hint).strip())
+
+
+def running_gateway(settings: Settings, *, url: str = "", key: str = "") -> RunningGateway:
+    """For the gateway of these settings; `url` and `key` win over them."""
+    from gb28181gw.access.secrets import read_secrets
+
+    if not url:
+        address = settings.http.address
+        loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
+        host = loopback.get(address.host, address.host)
+        scheme = "https" if settings.http.cert else "http"
+        url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{address.port}"
+    elif not url.startswith(("http://", "https://")):
+        raise GatewayError("gb.route.invalid", f"--url {url!r} must begin with http:// or https://.")
+    if not key:
+        try:
+            key = read_secrets(settings.secrets_path).admin_key
+        except (FileNotFoundError, GatewayError):
+            key = ""
+    return RunningGateway(url, key, certificate=settings.http.cert)

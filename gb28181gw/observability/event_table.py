@@ -1,0 +1,647 @@
+"""The closed table of event names (contract 5.5); `docs/reference/events.md` is checked against it.
+
+A name is ``<subject>.<what happened>``. Names are a stable interface: they are added, not renamed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Level = Literal["debug", "info", "warning", "error"]
+
+PROVEN: Final = 5000
+"""Lines a second of events that only our own acts or authenticated peers cause."""
+NOISE: Final = 10
+"""Lines a second of events that anybody on the network can cause (S-14: log flood)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRow:
+    """One row of the table."""
+
+    name: str
+    level: Level
+    fields: tuple[str, ...]
+    """Fields that may be present, besides `event`, `level` and `timestamp`."""
+    meaning: str
+    per_second: int = PROVEN
+    """Lines and events a second; what goes beyond is counted and told as `suppressed` on a later line."""
+
+
+def _row(name: str, level: Level, fields: str, meaning: str, per_second: int = PROVEN) -> EventRow:
+    return EventRow(
+        name=name, level=level, fields=tuple(fields.split()), meaning=meaning, per_second=per_second
+    )
+
+
+_ROWS = (
+    # gateway
+    _row(
+        "gateway.starting",
+        "info",
+        "version plane python data_dir",
+        "The process starts; nothing is bound yet.",
+    ),
+    _row(
+        "gateway.ready",
+        "info",
+        "version sip media http rtsp plane devices duration_ms",
+        "Every listener is bound and the registry is loaded.",
+    ),
+    _row(
+        "gateway.degraded",
+        "warning",
+        "parts",
+        "It serves, but a part of it does not; `parts` says which and why.",
+    ),
+    _row(
+        "gateway.recovered",
+        "info",
+        "parts",
+        "No part is degraded any more.",
+    ),
+    _row(
+        "gateway.stopping",
+        "info",
+        "reason signal",
+        "The end has begun: nothing new is accepted.",
+    ),
+    _row(
+        "gateway.stopped",
+        "info",
+        "duration_ms",
+        "Everything has ended; the last line of a clean stop.",
+    ),
+    _row(
+        "gateway.start_failed",
+        "error",
+        "code reason detail hint",
+        "The gateway cannot start; `hint` says what to do.",
+    ),
+    _row(
+        "gateway.exposed",
+        "warning",
+        "listener address detail",
+        "A listener can be reached from beyond this host without encryption (S-24).",
+    ),
+    _row(
+        "gateway.task_failed",
+        "error",
+        "task error detail",
+        "A supervised task ended with an error and is started again or given up.",
+        NOISE,
+    ),
+    _row(
+        "secrets.created",
+        "info",
+        "path",
+        "The first start made its secrets; they are shown by `gb28181gw secrets`, never here.",
+    ),
+    _row(
+        "config.warning",
+        "warning",
+        "key detail",
+        "A setting is allowed but probably not meant.",
+    ),
+    _row(
+        "config.applied",
+        "info",
+        "keys",
+        "Settings were changed while running.",
+    ),
+    _row(
+        "clock.stepped",
+        "warning",
+        "step_s detail",
+        "The host's wall clock jumped; timers are not affected.",
+        NOISE,
+    ),
+    _row(
+        "clock.unsynchronised",
+        "warning",
+        "detail",
+        "The host's clock is known to be wrong or not known to be right: cameras take their time from it.",
+    ),
+    _row(
+        "loop.lag",
+        "warning",
+        "lag_ms",
+        "The event loop was blocked or the host is starved of CPU.",
+        NOISE,
+    ),
+    _row(
+        "log.suppressed",
+        "warning",
+        "name suppressed",
+        "So many lines of event `name` were left out by its rate limit.",
+    ),
+    # devices
+    _row(
+        "device.registered",
+        "info",
+        "device_id peer transport expires_s edition call_id refreshed user_agent duration_ms",
+        "A REGISTER with right credentials was accepted and stored.",
+    ),
+    _row(
+        "device.register_refused",
+        "warning",
+        "device_id peer transport reason detail sip_status call_id",
+        "A REGISTER was refused; `reason` tells why.",
+        NOISE,
+    ),
+    _row(
+        "device.unregistered",
+        "info",
+        "device_id peer reason call_id",
+        "The device unregistered by itself (Expires: 0).",
+    ),
+    _row(
+        "device.pending",
+        "warning",
+        "device_id peer transport",
+        "An unknown device knows the shared password and waits for approval.",
+        NOISE,
+    ),
+    _row(
+        "device.approved",
+        "info",
+        "device_id",
+        "A waiting device was let in.",
+    ),
+    _row(
+        "device.rejected",
+        "info",
+        "device_id peer reason",
+        "A waiting device was turned away or left the list.",
+    ),
+    _row(
+        "device.online",
+        "info",
+        "device_id peer transport reason",
+        "The device is alive; `reason`: registered, keepalive, restored.",
+    ),
+    _row(
+        "device.suspect",
+        "info",
+        "device_id peer silent_s",
+        "The device's window has passed; it is probed once before it counts as offline.",
+    ),
+    _row(
+        "device.offline",
+        "warning",
+        "device_id peer reason silent_s",
+        "The device is gone; `reason`: keepalive, expired, unregistered, connection_lost, removed.",
+    ),
+    _row(
+        "device.provisioned",
+        "info",
+        "device_id",
+        "A device was entered by the API.",
+    ),
+    _row(
+        "device.changed",
+        "info",
+        "device_id keys",
+        "Settings of a device were changed by the API.",
+    ),
+    _row(
+        "device.removed",
+        "info",
+        "device_id",
+        "A device was removed by the API.",
+    ),
+    _row(
+        "device.duplicate_id",
+        "warning",
+        "device_id peer other_peer detail",
+        "Two devices seem to use the same id.",
+        NOISE,
+    ),
+    _row(
+        "device.info",
+        "info",
+        "device_id manufacturer model firmware channel_count edition",
+        "DeviceInfo was answered.",
+    ),
+    _row(
+        "device.status",
+        "info",
+        "device_id online status reason detail",
+        "DeviceStatus was answered; the device reports a fault or a change.",
+    ),
+    _row(
+        "device.edition_detected",
+        "info",
+        "device_id edition detail",
+        "The edition of the standard that the device follows is known now.",
+    ),
+    _row(
+        "device.quirk",
+        "info",
+        "device_id quirk row detail count",
+        "A tolerance fired for the first time for this device.",
+        50,
+    ),
+    _row(
+        "device.clock_wrong",
+        "warning",
+        "device_id offset_s",
+        "The device's clock differs from ours.",
+        NOISE,
+    ),
+    _row(
+        "auth.failed",
+        "warning",
+        "device_id peer reason detail",
+        "Credentials did not fit.",
+        NOISE,
+    ),
+    _row(
+        "auth.banned",
+        "warning",
+        "device_id peer reason until duration_s",
+        "Too many bad answers: this pair or source is ignored for a time.",
+        NOISE,
+    ),
+    _row(
+        "auth.replay",
+        "warning",
+        "device_id peer reason",
+        "A used or foreign nonce came back.",
+        NOISE,
+    ),
+    _row(
+        "binding.port_moved",
+        "info",
+        "device_id peer old_peer transport reason",
+        "The device's source port changed behind its NAT; the binding followed.",
+        50,
+    ),
+    _row(
+        "binding.conflict",
+        "warning",
+        "device_id peer old_peer transport reason detail",
+        "A message of a bound device came from another address and changed nothing.",
+        NOISE,
+    ),
+    # sip
+    _row(
+        "sip.malformed",
+        "warning",
+        "peer transport reason detail device_id bytes",
+        "A message could not be read.",
+        NOISE,
+    ),
+    _row(
+        "sip.dropped",
+        "warning",
+        "peer transport reason method count device_id detail",
+        "A message was dropped without an answer.",
+        NOISE,
+    ),
+    _row(
+        "sip.timeout",
+        "warning",
+        "device_id peer method call_id cmd sn reason duration_ms",
+        "A request of ours got no final answer.",
+        NOISE,
+    ),
+    _row(
+        "sip.rejected",
+        "warning",
+        "device_id peer method call_id cmd sn sip_status reason",
+        "A request of ours was refused.",
+        NOISE,
+    ),
+    _row(
+        "sip.handler_failed",
+        "error",
+        "device_id peer method call_id error detail",
+        "A handler failed on a message: our bug; the message was answered 500 once.",
+        NOISE,
+    ),
+    _row(
+        "sip.connection_opened",
+        "debug",
+        "peer transport",
+        "A peer connected to the SIP port.",
+    ),
+    _row(
+        "sip.connection_closed",
+        "debug",
+        "peer transport reason device_id",
+        "A SIP connection ended.",
+    ),
+    _row(
+        "message.unhandled",
+        "info",
+        "device_id peer cmd sn detail",
+        "A MANSCDP message of a kind that nothing here handles; counted.",
+        NOISE,
+    ),
+    _row(
+        "message.invalid",
+        "warning",
+        "device_id peer cmd sn reason detail",
+        "A MANSCDP body could not be read.",
+        NOISE,
+    ),
+    # catalogue
+    _row(
+        "catalog.started",
+        "info",
+        "device_id sn reason",
+        "The catalogue of a device is being queried.",
+    ),
+    _row(
+        "catalog.complete",
+        "info",
+        "device_id sn received expected duration_ms channel_count",
+        "All items arrived and are stored.",
+    ),
+    _row(
+        "catalog.partial",
+        "warning",
+        "device_id sn received expected duration_ms reason channel_count",
+        "Items are missing after the wait; what came is stored and the query is repeated once.",
+    ),
+    _row(
+        "catalog.failed",
+        "warning",
+        "device_id sn received expected duration_ms reason detail",
+        "The catalogue query failed; the old catalogue stays.",
+    ),
+    _row(
+        "catalog.changed",
+        "info",
+        "device_id channel_id change detail added updated removed",
+        "The device told a change of its catalogue without being asked.",
+        200,
+    ),
+    _row(
+        "channel.status",
+        "info",
+        "device_id channel_id status",
+        "A channel changed between ON and OFF.",
+        500,
+    ),
+    _row(
+        "alarm.received",
+        "warning",
+        "device_id channel_id priority method type time description reason",
+        "A device raised an alarm.",
+        500,
+    ),
+    # streams and media
+    _row(
+        "stream.requested",
+        "debug",
+        "device_id channel_id stream_id kind transport reason",
+        "Someone asked for a stream that did not run.",
+    ),
+    _row(
+        "stream.invited",
+        "debug",
+        "device_id channel_id stream_id call_id ssrc transport peer bound attempt",
+        "INVITE was sent.",
+    ),
+    _row(
+        "stream.started",
+        "info",
+        "device_id channel_id stream_id call_id ssrc transport kind peer bound duration_ms attempt",
+        "The device agreed and the dialog is confirmed.",
+    ),
+    _row(
+        "stream.first_packet",
+        "debug",
+        "device_id channel_id stream_id ssrc peer duration_ms",
+        "The first packet was accepted.",
+    ),
+    _row(
+        "stream.first_frame",
+        "info",
+        "device_id channel_id stream_id call_id ssrc transport kind peer tracks duration_ms",
+        "The first key frame is there: pictures can be seen.",
+    ),
+    _row(
+        "stream.tracks",
+        "info",
+        "device_id channel_id stream_id tracks",
+        "The tracks of a stream became known or changed.",
+    ),
+    _row(
+        "stream.retrying",
+        "warning",
+        "device_id channel_id stream_id ssrc reason attempt delay_s detail",
+        "The source was lost while someone watches; it is invited again after `delay_s`.",
+    ),
+    _row(
+        "stream.failed",
+        "warning",
+        "device_id channel_id stream_id call_id ssrc transport kind peer reason code detail sip_status "
+        "duration_ms attempts bound packets seen attempt",
+        "The stream could not be started or has ended with an error.",
+    ),
+    _row(
+        "stream.stopped",
+        "info",
+        "device_id channel_id stream_id call_id ssrc transport kind reason duration_ms packets lost bytes",
+        "The stream ended; `reason` tells why: idle, stopped, device_bye, shutdown and others.",
+    ),
+    _row(
+        "stream.adopted",
+        "info",
+        "device_id channel_id stream_id call_id ssrc peer duration_ms",
+        "A stream of the process before this one goes on.",
+    ),
+    _row(
+        "stream.orphan_ended",
+        "warning",
+        "device_id channel_id stream_id call_id ssrc peer reason",
+        "A dialog of the process before this one, or one that nobody knows, was ended with BYE.",
+    ),
+    _row(
+        "stream.bye_unanswered",
+        "warning",
+        "device_id channel_id stream_id call_id attempts reason detail",
+        "BYE was repeated to its end without an answer.",
+        NOISE,
+    ),
+    _row(
+        "media.source_conflict",
+        "warning",
+        "device_id channel_id stream_id ssrc peer other_peer detail",
+        "Media of a second source was refused.",
+        NOISE,
+    ),
+    _row(
+        "media.source_switched",
+        "info",
+        "device_id channel_id stream_id ssrc peer old_peer detail",
+        "The media's source address moved and was accepted.",
+        50,
+    ),
+    _row(
+        "media.ssrc_mismatch",
+        "warning",
+        "device_id channel_id stream_id ssrc seen_ssrc peer detail",
+        "Media came with another SSRC than agreed.",
+        NOISE,
+    ),
+    _row(
+        "media.quirk",
+        "info",
+        "device_id channel_id stream_id quirk row detail",
+        "A tolerance for a device's media fired for the first time on this stream.",
+        50,
+    ),
+    _row(
+        "media.silent",
+        "warning",
+        "device_id channel_id stream_id ssrc peer silent_s",
+        "No media for the time of source_timeout_s.",
+        100,
+    ),
+    _row(
+        "media.connection",
+        "debug",
+        "device_id channel_id stream_id peer state detail",
+        "A media TCP connection was made, failed or ended.",
+    ),
+    _row(
+        "media.unclaimed",
+        "warning",
+        "peer port packets ssrc detail",
+        "Media arrives at a port that no stream owns.",
+        NOISE,
+    ),
+    _row(
+        "viewer.started",
+        "info",
+        "device_id channel_id stream_id viewer kind grant_id client",
+        "A consumer opened a stream.",
+        500,
+    ),
+    _row(
+        "viewer.ended",
+        "info",
+        "device_id channel_id stream_id viewer kind grant_id client reason duration_ms bytes",
+        "A consumer left or was dropped.",
+        500,
+    ),
+    _row(
+        "viewer.refused",
+        "warning",
+        "client path kind reason detail",
+        "A play URL was refused.",
+        NOISE,
+    ),
+    _row(
+        "transcoding.started",
+        "info",
+        "device_id channel_id stream_id codec",
+        "Audio of a stream is made into AAC for consumers that need it.",
+    ),
+    _row(
+        "transcoding.ended",
+        "info",
+        "device_id channel_id stream_id codec reason",
+        "The last consumer of the made audio left.",
+    ),
+    _row(
+        "transcoding.failed",
+        "warning",
+        "device_id channel_id stream_id codec reason detail",
+        "Audio could not be made into AAC; the stream goes on without it.",
+        NOISE,
+    ),
+    # upper platforms
+    _row(
+        "upper.registered",
+        "info",
+        "upper_id peer transport expires_s",
+        "An upper platform accepted our REGISTER.",
+    ),
+    _row(
+        "upper.lost",
+        "warning",
+        "upper_id peer reason sip_status",
+        "An upper platform does not answer or refused us.",
+    ),
+    # access and API
+    _row(
+        "key.created",
+        "info",
+        "key_id key_name role expires_at",
+        "An access key was made.",
+    ),
+    _row(
+        "key.revoked",
+        "info",
+        "key_id key_name role",
+        "An access key was removed; the play grants it made have ended.",
+    ),
+    _row(
+        "access.denied",
+        "warning",
+        "client method path role key_id reason",
+        "A request was refused for want of a key or a role.",
+        NOISE,
+    ),
+    _row(
+        "api.failed",
+        "error",
+        "method path error detail trace_id",
+        "A handler failed: our bug.",
+        NOISE,
+    ),
+    _row(
+        "api.traceback",
+        "error",
+        "exception trace_id",
+        "Where the handler of `api.failed` failed; in the log only.",
+        NOISE,
+    ),
+    _row(
+        "library.message",
+        "warning",
+        "logger detail exception",
+        "A line of a library, or of Python itself; in the log only.",
+    ),
+    _row(
+        "events.lost",
+        "warning",
+        "lost detail",
+        "This subscriber read too slowly or came back too late: so many events were left out.",
+    ),
+    # resources
+    _row(
+        "limit.reached",
+        "warning",
+        "limit value peer device_id detail",
+        "A limit was reached and something was refused or dropped.",
+        NOISE,
+    ),
+    _row(
+        "storage.degraded",
+        "error",
+        "reason detail",
+        "The database does not take writes; the gateway goes on from memory.",
+    ),
+    _row(
+        "storage.recovered",
+        "info",
+        "duration_ms",
+        "The database takes writes again.",
+    ),
+    _row(
+        "storage.migrated",
+        "info",
+        "from_version to_version duration_ms",
+        "The database was brought to this version's schema.",
+    ),
+)
+
+EVENTS: dict[str, EventRow] = {row.name: row for row in _ROWS}
+"""The closed table of event names."""
