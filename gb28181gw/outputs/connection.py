@@ -1,0 +1,357 @@
+"""One connection of the media listener: HTTP/1.1 requests in, answers out, or the socket given away.
+
+Order of a request: limits, then method, then who asks (`PlayGuard`), then what is asked; nothing is started
+for somebody who may not see it (invariant I6). HEAD answers without starting a stream. A GET of a stream
+leases it, sends the head and hands a duplicate of the descriptor to the engine; this connection then ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING, cast
+
+import httptools
+
+from gb28181gw.errors import GatewayError
+from gb28181gw.media.engine import Container, SocketSinkSpec
+from gb28181gw.media.tracks import Codec, TrackKind
+from gb28181gw.outputs import http
+from gb28181gw.outputs.routes import (
+    PlayOptions,
+    PlayTarget,
+    decode_path,
+    is_play_path,
+    parse_options,
+    parse_target,
+)
+from gb28181gw.outputs.source import Lease, Viewer
+
+if TYPE_CHECKING:
+    from gb28181gw.outputs.listener import MediaListener
+
+logger = logging.getLogger(__name__)
+
+MAX_HEAD = 8 * 1024
+HEAD_S = 10.0
+"""A request's head must be complete within so long of its first byte, or of the connection."""
+IDLE_S = 30.0
+"""An answered connection is kept for so long."""
+_MAX_EARLY = 4 * 1024
+"""What a client may send behind a WebSocket request before it is answered."""
+_CONTENT_TYPE = "video/x-flv"
+_PROBLEM_TYPE = "application/problem+json"
+_FLV_VIDEO = frozenset({Codec.H264, Codec.H265})
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
+_METHODS = ("GET", "HEAD", "OPTIONS")
+
+
+class MediaConnection(asyncio.Protocol):
+    """Made by the listener for each accepted socket."""
+
+    def __init__(self, listener: MediaListener) -> None:
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._early = bytearray()
+        self.host = ""
+        self._port = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._url = b""
+        self._headers: dict[str, str] = {}
+        self._head_bytes = 0
+        self._has_body = False
+        self._in_head = True
+        self._cors: list[http.Header] = []
+
+    @property
+    def client(self) -> str:
+        return f"[{self.host}]:{self._port}" if ":" in self.host else f"{self.host}:{self._port}"
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        if peer:
+            self.host, self._port = peer[0], peer[1]
+        if not self._listener.admit(self, transport.get_extra_info("socket").fileno()):
+            self._refuse(GatewayError("gb.route.rate_limited", "Too many connections are open."))
+            return
+        self._set_timer(HEAD_S)
+
+    def data_received(self, data: bytes) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._task is not None:
+            self._keep_early(data)
+            return
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD:
+                self._refuse(None, 431)
+                return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._keep_early(data[upgrade.args[0] :])
+        except httptools.HttpParserCallbackError:
+            # Ours, not the client's: it costs this connection and nothing else.
+            logger.exception("a request of the media listener failed")
+            self._refuse(GatewayError("gb.route.internal"))
+        except httptools.HttpParserError:
+            self._refuse(None, 400)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        self._listener.forget(self)
+
+    def close(self) -> None:
+        """The listener closes."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # httptools
+
+    def on_message_begin(self) -> None:
+        taken = self._head_bytes
+        self._reset()
+        self._head_bytes = taken
+        self._set_timer(HEAD_S)
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        key = name.decode("latin-1").lower()
+        text = value.decode("latin-1").strip()
+        self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._has_body = (
+            self._headers.get("content-length", "0").strip() not in ("", "0")
+            or "transfer-encoding" in self._headers
+        )
+        if self._has_body:
+            self._refuse(None, 413)
+
+    def on_message_complete(self) -> None:
+        self._head_bytes = 0
+        self._in_head = True
+        if self._transport is None or self._transport.is_closing() or self._task is not None:
+            return
+        self._dispatch()
+
+    # requests
+
+    def _dispatch(self) -> None:
+        method = self._parser.get_method().decode("latin-1")
+        origin, host = self._headers.get("origin", ""), self._headers.get("host", "")
+        self._cors = self._listener.cors.headers(origin, host)
+        if method not in _METHODS:
+            self._answer(405, [("Allow", ", ".join(_METHODS)), *self._cors])
+            return
+        if method == "OPTIONS":
+            self._answer(204, self._listener.cors.preflight(origin, host))
+            return
+        path = ""
+        try:
+            try:
+                url = httptools.parse_url(self._url)
+            except httptools.HttpParserInvalidURLError:
+                raise GatewayError("gb.route.not_found", "The path cannot be read.") from None
+            path = decode_path(url.path or b"/")
+            if not is_play_path(path):
+                raise GatewayError("gb.route.not_found", "The media listener serves /live/ and /playback/.")
+            options = parse_options(url.query or b"")
+            grant = self._listener.guard.check(
+                path, options.token, self._headers.get("authorization"), self.host
+            )
+            target = parse_target(path)
+            if method == "HEAD":
+                self._answer(200, self._cors, content_type=_CONTENT_TYPE, head_only=True)
+                return
+            accept = self._websocket_accept()
+        except GatewayError as error:
+            self._refuse_view(error, path, head_only=method == "HEAD")
+            return
+        if accept == "":
+            return
+        kind = "ws_flv" if accept else "http_flv"
+        viewer = Viewer(client=self.client, kind=kind, grant_id=grant.id)
+        self._set_timer(None)
+        self._task = self._listener.own(self._play(target, options, viewer, accept, path))
+
+    def _websocket_accept(self) -> str | None:
+        """The handshake's answer; None for plain HTTP; empty when the handshake was refused."""
+        if self._headers.get("upgrade", "").lower() != "websocket":
+            return None
+        if self._headers.get("sec-websocket-version") != "13":
+            self._answer(426, [("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")], close=True)
+            return ""
+        accept = http.websocket_accept(self._headers.get("sec-websocket-key", ""))
+        if accept is None:
+            self._refuse(None, 400)
+            return ""
+        return accept
+
+    async def _play(
+        self, target: PlayTarget, options: PlayOptions, viewer: Viewer, accept: str | None, path: str
+    ) -> None:
+        """Lease the stream and give the socket away. Ends with the connection, whichever comes first."""
+        source = self._listener.source
+        lease: Lease | None = None
+        try:
+            if target.stream_id:
+                lease = await source.lease_stream(target.stream_id, viewer)
+            else:
+                lease = await source.lease_live(target.device_id, target.channel_id, viewer)
+            self._hand_over(lease, target, options, viewer, accept)
+            lease = None
+        except GatewayError as error:
+            self._task = None
+            self._refuse_view(error, path)
+        except OSError as error:
+            # No descriptor to duplicate, or the peer has gone.
+            self._task = None
+            code = "gb.route.rate_limited" if error.errno in _NO_DESCRIPTOR else "gb.route.internal"
+            self._refuse_view(GatewayError(code, f"The socket cannot be used: {error}."), path)
+        finally:
+            if lease is not None:
+                lease.release()
+
+    def _hand_over(
+        self,
+        lease: Lease,
+        target: PlayTarget,
+        options: PlayOptions,
+        viewer: Viewer,
+        accept: str | None,
+    ) -> None:
+        """Raises GatewayError or OSError before anything was sent; the lease is then still the caller's."""
+        transport = self._transport
+        if transport is None or transport.is_closing() or transport.get_write_buffer_size():
+            raise ConnectionResetError("the consumer has gone")
+        if self._listener.viewers.on_stream(lease.stream_id) >= self._listener.viewers.per_stream:
+            raise GatewayError("gb.output.too_many_viewers")
+        for track in self._listener.engine.tracks(lease.stream_id):
+            if track.kind is TrackKind.VIDEO and track.codec not in _FLV_VIDEO:
+                raise GatewayError(
+                    "gb.codec.codec_unsupported", f"FLV does not carry {track.codec.value} video."
+                )
+        transport.pause_reading()
+        chunked = self._parser.get_http_version() != "1.0"
+        if accept is not None:
+            head = http.websocket_head(accept)
+        else:
+            head = http.stream_head(_CONTENT_TYPE, self._cors, chunked=chunked)
+        spec = SocketSinkSpec(
+            container=Container.FLV if accept is None else Container.WS_FLV,
+            audio="copy" if options.audio == "auto" else options.audio,
+            hevc=options.hevc,
+            chunked=chunked,
+            received=bytes(self._early),
+            queue_bytes=self._listener.config.queue_bytes,
+            stall_s=self._listener.config.stall_s,
+        )
+        duplicate = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        try:
+            duplicate.setblocking(False)
+            with suppress(OSError):
+                duplicate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # The kernel's buffer of an idle connection takes a head at once; one that does not is not idle.
+            if duplicate.send(head) != len(head):
+                raise ConnectionResetError("the consumer does not read")
+            self._listener.viewers.admit(duplicate.fileno(), spec, target, viewer, lease)
+        except BaseException:
+            duplicate.close()
+            transport.abort()
+            raise
+        duplicate.detach()
+        transport.abort()
+
+    # answers
+
+    def _answer(
+        self,
+        status: int,
+        headers: list[http.Header],
+        body: bytes = b"",
+        *,
+        content_type: str = "",
+        head_only: bool = False,
+        close: bool = False,
+    ) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        keep_alive = self._parser.should_keep_alive() and not close and not self._parser.should_upgrade()
+        self._transport.write(
+            http.answer(
+                status, headers, body, content_type=content_type, keep_alive=keep_alive, head_only=head_only
+            )
+        )
+        if keep_alive:
+            self._set_timer(IDLE_S)
+        else:
+            self._transport.close()
+
+    def _refuse(self, error: GatewayError | None, status: int = 400) -> None:
+        """Answer and close, for requests that cannot be read to their end."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._listener.refused += 1
+        if error is not None:
+            status = error.row.http_status
+            body, content_type = http.problem(error), _PROBLEM_TYPE
+        else:
+            body, content_type = b"", ""
+        self._transport.write(http.answer(status, (), body, content_type=content_type, keep_alive=False))
+        self._transport.close()
+
+    def _refuse_view(self, error: GatewayError, path: str, *, head_only: bool = False) -> None:
+        self._listener.note_refusal(error, path, self.client)
+        headers = list(self._cors)
+        if error.row.http_status == 401:
+            headers.append(("WWW-Authenticate", "Bearer"))
+        self._answer(
+            error.row.http_status,
+            headers,
+            http.problem(error),
+            content_type=_PROBLEM_TYPE,
+            head_only=head_only,
+        )
+
+    def _keep_early(self, data: bytes) -> None:
+        self._early += data
+        if len(self._early) > _MAX_EARLY and self._transport is not None:
+            self._transport.abort()
+
+    def _set_timer(self, after_s: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if after_s is None else self._loop.call_later(after_s, self._time_out)
+
+    def _time_out(self) -> None:
+        if self._transport is None:
+            return
+        if self._head_bytes:
+            self._refuse(None, 408)
+        else:
+            self._transport.close()

@@ -1,0 +1,69 @@
+"""What outputs need from the rest of the gateway: a stream on lease, and a decision who may see it.
+
+The protocols are declared here, by their consumer, and satisfied elsewhere (`sessions`, `access`); `app`
+joins them. Nothing here knows a session or a key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Viewer:
+    """Who holds a lease; for lists, events and revocation."""
+
+    client: str
+    """``ip:port`` of the consumer."""
+    kind: str
+    """``http_flv``, ``ws_flv`` …: the name of the play URL in the API."""
+    grant_id: str
+    """The key or token grant under which it was opened."""
+
+
+class Lease(Protocol):
+    """A share in a running stream; the stream ends some time after its last lease."""
+
+    @property
+    def stream_id(self) -> str:
+        """The engine's stream id."""
+        ...
+
+    def release(self) -> None:
+        """Idempotent."""
+        ...
+
+
+class StreamSource(Protocol):
+    """Starts streams and leases them."""
+
+    async def lease_live(self, device_id: str, channel_id: str, consumer: Viewer) -> Lease:
+        """The channel's live stream, started when it does not run. Raises `GatewayError`.
+
+        Cancelling the call gives up the share; the caller then has nothing to release.
+        """
+        ...
+
+    async def lease_stream(self, stream_id: str, consumer: Viewer) -> Lease:
+        """A stream that was made by the API (playback). Raises `GatewayError`."""
+        ...
+
+
+class Grant(Protocol):
+    """A positive decision; connections opened under it end when it is revoked."""
+
+    @property
+    def id(self) -> str: ...
+
+
+class PlayGuard(Protocol):
+    """Decides who may open a play URL."""
+
+    def check(self, path: str, token: str | None, authorization: str | None, client: str) -> Grant:
+        """`path` is the URL's path as it was asked for, percent-decoded, without the query; `client` an
+        address.
+
+        Raises `GatewayError` (`gb.output.bad_token`, `gb.route.unauthorised`, `gb.route.not_authorised`).
+        """
+        ...

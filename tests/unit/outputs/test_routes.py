@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+
+from gb28181gw.errors import GatewayError
+from gb28181gw.outputs.routes import PlayOptions, decode_path, is_play_path, parse_options, parse_target
+
+DEVICE, CHANNEL = "34020000001320000001", "34020000001310000001"
+
+
+def test_live_and_playback_paths() -> None:
+    live = parse_target(f"/live/{DEVICE}_{CHANNEL}.flv")
+    assert (live.device_id, live.channel_id, live.stream_id) == (DEVICE, CHANNEL, "")
+    playback = parse_target("/playback/Ab_9-x.flv")
+    assert (playback.device_id, playback.stream_id) == ("", "Ab_9-x")
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        (f"/live/{DEVICE}_{CHANNEL}.mp4", "gb.output.unsupported_container"),
+        (f"/live/{DEVICE}_{CHANNEL}.ts", "gb.output.unsupported_container"),
+        (f"/live/{DEVICE}_{CHANNEL}/index.m3u8", "gb.output.unsupported_container"),
+        (f"/live/{DEVICE}_{CHANNEL}/whep", "gb.output.unsupported_container"),
+        (f"/live/{DEVICE}.flv", "gb.route.not_found"),
+        ("/live/a_b.flv\n", "gb.route.not_found"),
+        ("/live/../etc/passwd_x.flv", "gb.route.not_found"),
+        ("/live/" + "9" * 40 + "_1.flv", "gb.route.not_found"),
+        ("/playback/.flv", "gb.route.not_found"),
+        ("/", "gb.route.not_found"),
+    ],
+)
+def test_s12_other_paths_are_named_refusals(path: str, code: str) -> None:
+    with pytest.raises(GatewayError) as error:
+        parse_target(path)
+    assert error.value.code == code
+
+
+def test_paths_are_percent_decoded_once() -> None:
+    assert decode_path(b"/live/%31_2.flv") == "/live/1_2.flv"
+    assert decode_path(b"/live/%2531_2.flv") == "/live/%31_2.flv"
+    assert "\ufffd" in decode_path(b"/live/%ff")
+    assert is_play_path("/live/x")
+    assert not is_play_path("/livex")
+
+
+def test_options() -> None:
+    assert parse_options(b"") == PlayOptions()
+    assert parse_options(b"token=a.b%2Bc&audio=aac&hevc=legacy&_t=17") == PlayOptions(
+        token="a.b+c", audio="aac", hevc="legacy"
+    )
+
+
+@pytest.mark.parametrize("query", [b"audio=mp3", b"hevc=av1", b"x=" + b"y" * 3000])
+def test_bad_options_are_a_sentence(query: bytes) -> None:
+    with pytest.raises(GatewayError) as error:
+        parse_options(query)
+    assert error.value.code == "gb.route.invalid"
+
+
+def test_query_with_too_many_fields_is_refused() -> None:
+    with pytest.raises(GatewayError):
+        parse_options(b"&".join(b"a%d=1" % n for n in range(100)))
