@@ -86,24 +86,10 @@ class Gateway:
             f'[media]\nhttp = "0.0.0.0:{self.media_port}"\n'
             f'[http]\nlisten = "127.0.0.1:{self.api_port}"\n'
         )
-        self.key = subprocess.run(
-            [
-                *gb28181gw(),
-                "key",
-                "create",
-                "--name",
-                f"demo-{secrets.token_hex(3)}",
-                "--role",
-                "admin",
-                "--days",
-                "1",
-                "--config",
-                str(config),
-            ],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout.strip()
+        self.key = command_output(
+            "key", "create", "--name", f"demo-{secrets.token_hex(3)}", "--role", "admin", "--days", "1",
+            "--config", str(config),
+        )  # fmt: skip
         self._process = launch("gateway.log", "serve", "--config", str(config))
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
@@ -117,14 +103,8 @@ class Gateway:
                 break
         else:
             raise DemoError(f"The gateway was not ready within 30 s:\n{tail('gateway.log')}")
-        self.password = json.loads(
-            subprocess.run(
-                [*gb28181gw(), "secrets", "--json", "--config", str(config)],
-                check=True,
-                stdout=subprocess.PIPE,
-                text=True,
-            ).stdout
-        )["sip_password"]
+        shown = json.loads(command_output("secrets", "--json", "--config", str(config)))
+        self.password = shown["sip_password"]
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         request = urllib.request.Request(
@@ -144,6 +124,14 @@ class Gateway:
 
 def gb28181gw() -> list[str]:
     return [sys.executable, "-m", "gb28181gw"]
+
+
+def command_output(*arguments: str) -> str:
+    """Standard output of one gb28181gw command; its complaint as a DemoError."""
+    done = subprocess.run([*gb28181gw(), *arguments], capture_output=True, text=True, check=False, cwd=ROOT)
+    if done.returncode:
+        raise DemoError(done.stderr.strip())
+    return done.stdout.strip()
 
 
 _children: list[subprocess.Popen[bytes]] = []

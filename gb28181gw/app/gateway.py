@@ -1,0 +1,342 @@
+"""Makes the parts and joins them.
+
+`Gateway.start` makes the parts in the order in which they need each other and puts each one's end on a stack;
+`Gateway.stop` and a start that fails half-way take the stack down in reverse. `run` is the process around it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import platform
+import signal
+import time
+from collections.abc import Awaitable, Callable
+
+import uvloop
+
+from gb28181gw import __version__
+from gb28181gw.access.guard import MediaGuard
+from gb28181gw.access.keys import Keys, first_key
+from gb28181gw.access.secrets import Secrets, load_or_create_secrets, make_data_dir
+from gb28181gw.access.tokens import PlayTokens
+from gb28181gw.api.app import create_api
+from gb28181gw.api.server import ApiServer, ApiServerConfig
+from gb28181gw.api.services import ApiServices, PlayUrlConfig
+from gb28181gw.app.metrics import register_metrics
+from gb28181gw.clock import Clock, SystemClock
+from gb28181gw.devices.config import DateMode, DevicesConfig, Enrolment
+from gb28181gw.devices.service import Devices
+from gb28181gw.gb.ids import ssrc_domain
+from gb28181gw.media.ports import PortPool
+from gb28181gw.media.reference.plane import ReferencePlane
+from gb28181gw.media.ssrc import SsrcPool
+from gb28181gw.observability.events import EventBus
+from gb28181gw.observability.health import HealthBoard
+from gb28181gw.observability.logs import configure_logging
+from gb28181gw.observability.metrics import Metrics
+from gb28181gw.observability.trace import Direction, SipTrace
+from gb28181gw.outputs.listener import ListenerConfig, MediaListener
+from gb28181gw.sessions.call import CallContext, CallLimits
+from gb28181gw.sessions.ending import CallEnder
+from gb28181gw.sessions.live import LiveLimits
+from gb28181gw.sessions.models import StreamState
+from gb28181gw.sessions.table import Sessions
+from gb28181gw.settings import HostPort, Settings
+from gb28181gw.sip.endpoint import Endpoint
+from gb28181gw.sip.path import Path
+from gb28181gw.storage.calls import SqliteCallStore
+from gb28181gw.storage.database import Database
+from gb28181gw.storage.keys import SqliteKeyStore
+from gb28181gw.storage.sqlite import SqliteDeviceStore
+from gb28181gw.transport.transports import Transports
+from gb28181gw.ua.agent import UserAgent
+from gb28181gw.ua.models import AgentConfig
+
+HOUSEKEEPING_S = 5.0
+"""Pace of what is nobody's hurry: keys changed by the command line, log lines left out, signs of life by media."""
+
+
+def run(settings: Settings) -> int:
+    """The process: until SIGTERM or SIGINT; returns the exit status. Raises GatewayError when it cannot start."""
+    started = time.monotonic()
+    configure_logging(format=settings.log.format, level=settings.log.level)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(settings, started))
+
+
+async def _serve(settings: Settings, started: float) -> int:
+    make_data_dir(settings.data_dir)
+    gateway = Gateway(settings, load_or_create_secrets(settings.secrets_path))
+    ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def end(name: str) -> None:
+        if not ended.done():
+            ended.set_result(name)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, end, number.name)
+    await gateway.start()
+    gateway.tell_ready(int((time.monotonic() - started) * 1000))
+    await gateway.stop(await ended)
+    return 0
+
+
+class Gateway:
+    """Owner of all parts. `start` and `stop` once each, on one event loop."""
+
+    def __init__(self, settings: Settings, secrets: Secrets, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self._secrets = secrets
+        self._clock = clock if clock is not None else SystemClock()
+        self._ends = contextlib.AsyncExitStack()
+        self.bus = EventBus(strict=False, zone=settings.sip.zone)
+        self.health = HealthBoard()
+        self.metrics = Metrics()
+        self.trace = SipTrace(zone=settings.sip.zone)
+        self.loop_lag_s = 0.0
+        """How late the last housekeeping ran (F-20)."""
+
+    # ---- start and stop
+
+    async def start(self) -> None:
+        """Everything, in order. Raises GatewayError; then nothing is left open."""
+        settings = self.settings
+        self.bus.emit(
+            "gateway.starting",
+            version=__version__,
+            plane=ReferencePlane.name,
+            python=platform.python_version(),
+            data_dir=str(settings.data_dir),
+        )
+        for warning in settings.warnings():
+            self.bus.emit("config.warning", key=warning.key, detail=warning.sentence)
+        try:
+            await self._start_storage()
+            self._start_signalling()
+            await self._start_devices()
+            await self._start_media()
+            await self._start_listeners()
+        except BaseException:
+            await self._ends.aclose()
+            raise
+
+    async def stop(self, reason: str) -> None:
+        """Everything, in reverse order: viewers and devices are told, what is queued is written."""
+        began = time.monotonic()
+        self.bus.emit("gateway.stopping", reason="signal", signal=reason)
+        self.health.stopping()
+        self.bus.close()
+        await self._ends.aclose()
+        self.bus.emit("gateway.stopped", duration_ms=int((time.monotonic() - began) * 1000))
+
+    def tell_ready(self, duration_ms: int) -> None:
+        """The line that operators wait for."""
+        self.bus.emit(
+            "gateway.ready",
+            version=__version__,
+            sip=f"{self.settings.sip.address.host}:{self.sip_port}",
+            media=self.settings.media.ports,
+            http=f"{self.settings.http.address.host}:{self.api.port}",
+            plane=ReferencePlane.name,
+            devices=len(self.devices.registry),
+            duration_ms=duration_ms,
+        )
+
+    # ---- the parts, in the order in which they need each other
+
+    async def _start_storage(self) -> None:
+        self.database = Database(self.settings.database_path)
+        self.database.on_health(self._storage_changed)
+        self.database.start()
+        self._at_end(self.database.close)
+        self.keys = Keys(
+            SqliteKeyStore(self.database),
+            wall=self._clock.wall,
+            monotonic=self._clock.monotonic,
+            built_in=[first_key(self._secrets.admin_key)],
+        )
+        await self.keys.load()
+        self.tokens = PlayTokens(
+            self._secrets.token_key, ttl_s=self.settings.media.token_s, wall=self._clock.wall
+        )
+        self.guard = MediaGuard(self.keys, self.tokens)
+
+    def _start_signalling(self) -> None:
+        """Everything of SIP but its sockets, which open when there is somebody to answer."""
+        sip = self.settings.sip
+        self.transports = Transports(advertise=sip.advertise, clock=self._clock)
+        self._at_end(self.transports.close)
+        self.endpoint = Endpoint()
+        self.agent = UserAgent(
+            AgentConfig(
+                id=sip.id, domain=sip.domain, user_agent=f"gb28181gw/{__version__}", advertise=sip.advertise
+            ),
+            self.endpoint,
+            self.transports,
+            self._clock,
+        )
+        self._at_end(self.agent.close)
+        self.agent.on_received = self.agent.on_sent = self._trace_message
+        self.agent.on_malformed_message = lambda path, reason: self.bus.emit(
+            "sip.malformed", peer=path.peer, reason=reason
+        )
+        self.agent.refusals.on_shed = lambda host, count: self.bus.emit(
+            "sip.dropped", peer=host, reason="too_many_refused", count=count
+        )
+        self.agent.on_handler_error = lambda path, method, error: self.bus.emit(
+            "sip.handler_failed", peer=path.peer, method=method, error=repr(error)
+        )
+
+    async def _start_devices(self) -> None:
+        sip = self.settings.sip
+        self.devices = Devices(
+            config=DevicesConfig(
+                platform_id=sip.id,
+                domain=sip.domain,
+                password=sip.password or self._secrets.sip_password,
+                enrolment=Enrolment(sip.enrolment),
+                allow=sip.allow,
+                keepalive_s=float(sip.keepalive_s),
+                keepalive_misses=sip.keepalive_misses,
+                date=DateMode(sip.date),
+                timezone=sip.timezone,
+            ),
+            store=SqliteDeviceStore(self.database),
+            agent=self.agent,
+            bus=self.bus,
+            clock=self._clock,
+        )
+        await self.devices.start()
+        self._at_end(self.devices.close)
+        self.health.up("registry")
+
+    async def _start_media(self) -> None:
+        settings = self.settings.media
+        self.engine = ReferencePlane()
+        self._at_end(self.engine.close)
+        ports = settings.port_range
+        self.ports = PortPool(ports.first, ports.last, float(settings.port_rest_s), self._clock)
+        self.ssrcs = SsrcPool(ssrc_domain(self.settings.sip.id), float(settings.port_rest_s), self._clock)
+        store = SqliteCallStore(self.database)
+        self.ender = CallEnder(
+            ua=self.agent, store=store, bus=self.bus, path_of=self.devices.registry.path_of
+        )
+        context = CallContext(
+            own_id=self.settings.sip.id,
+            media_listen=settings.listen,
+            media_advertise=settings.advertise,
+            source_mode="nat",
+            ua=self.agent,
+            engine=self.engine,
+            ports=self.ports,
+            ssrcs=self.ssrcs,
+            store=store,
+            ender=self.ender,
+            bus=self.bus,
+            clock=self._clock,
+            limits=CallLimits(silence_s=float(settings.source_timeout_s)),
+        )
+        self.sessions = Sessions(
+            context,
+            self.devices.registry,
+            LiveLimits(idle_stop_s=float(settings.idle_stop_s), transport=settings.transport),
+        )
+        self._at_end(self.sessions.close)
+        # Who unregistered or was removed has ended, or must end, its media (REG-11).
+        self.devices.on_forgotten(lambda device_id: self.sessions.stop_device(device_id, "device_gone"))
+        self.devices.registry.on_removed(
+            lambda device: self.sessions.stop_device(device.id, "device_removed")
+        )
+        address = settings.http_address
+        self.listener = MediaListener(
+            self.engine,
+            self.sessions,
+            self.guard,
+            self.bus,
+            ListenerConfig(host=address.host, port=address.port, origins=settings.origins),
+        )
+        self.guard.on_revoked(self.listener.close_grants)
+        await self.listener.start()
+        self._at_end(self.listener.close)
+        self.health.up("media")
+
+    async def _start_listeners(self) -> None:
+        """SIP first: devices may talk from here on. The API last: who reaches it finds everything."""
+        sip, http = self.settings.sip.address, self.settings.http.address
+        self.sip_port = await self.transports.listen(sip.host, sip.port)
+        self.health.up("sip")
+        await self.sessions.recover()
+        self.api = ApiServer(
+            create_api(
+                ApiServices(
+                    devices=self.devices.registry,
+                    catalogue=self.devices.catalogue,
+                    streams=self.sessions,
+                    keys=self.keys,
+                    tokens=self.tokens,
+                    bus=self.bus,
+                    health=self.health,
+                    metrics=self.metrics,
+                    trace=self.trace,
+                    play=PlayUrlConfig(
+                        advertise=self.settings.media.http_advertise, port=lambda: self.listener.port
+                    ),
+                    zone=self.settings.sip.zone,
+                    version=__version__,
+                )
+            ),
+            ApiServerConfig(
+                host=http.host, port=http.port, cert=self.settings.http.cert, key=self.settings.http.key
+            ),
+        )
+        register_metrics(self.metrics, self)
+        await self.api.start()
+        self._at_end(self.api.stop)
+        self._tell_exposure("http", http, encrypted=bool(self.settings.http.cert))
+        housekeeping = asyncio.create_task(self._keep_house(), name="housekeeping")
+        self._at_end(lambda: _cancelled(housekeeping))
+
+    # ---- small duties of nobody else
+
+    def _at_end(self, close: Callable[[], Awaitable[object]]) -> None:
+        self._ends.push_async_callback(close)
+
+    async def _keep_house(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + HOUSEKEEPING_S
+            await asyncio.sleep(HOUSEKEEPING_S)
+            self.loop_lag_s = max(loop.time() - due, 0.0)
+            self.bus.report_suppressed()
+            for stream in self.sessions.list():
+                if (
+                    stream.state is StreamState.RUNNING
+                ):  # its packets are a sign of life like any other (KA-04)
+                    self.devices.heard_media(stream.device_id)
+            await self.keys.load()
+
+    def _storage_changed(self, well: bool, detail: str) -> None:
+        self.health.problem("storage", "" if well else f"The database does not answer: {detail}.")
+        self.bus.emit("storage.recovered" if well else "storage.degraded", detail=detail or None)
+
+    def _tell_exposure(self, listener: str, address: HostPort, *, encrypted: bool) -> None:
+        if not address.is_loopback and not encrypted:
+            self.bus.emit(
+                "gateway.exposed",
+                listener=listener,
+                address=str(address),
+                detail="It can be reached from other hosts and is not encrypted.",
+            )
+
+    def _trace_message(self, direction: str, path: Path, data: bytes) -> None:
+        device = self.devices.registry.alone_on(path)
+        if device is not None:
+            self.trace.record(device.id, Direction(direction), path, data)
+        else:
+            self.trace.record_stranger(Direction(direction), path, data)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

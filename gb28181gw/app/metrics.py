@@ -1,0 +1,138 @@
+"""Which plain counters of which part are exported, and under which name (docs/reference/metrics.md).
+
+The parts count into dataclasses of their own and know no exporter; each field becomes one metric,
+``gb28181gw_<group>_<field>``. Nothing here has a device's id as a label.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from gb28181gw.observability.metrics import Metrics
+
+if TYPE_CHECKING:
+    from gb28181gw.app.gateway import Gateway
+
+_GAUGES = frozenset({"connections", "connections_unverified"})
+"""Fields that go down as well."""
+
+
+def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
+    """Once, when all parts are there."""
+    devices, sessions = gateway.devices, gateway.sessions
+    _export(metrics, "sip_transport", gateway.transports.counters)
+    _export(metrics, "sip", gateway.endpoint.counters)
+    _export(metrics, "sip_agent", gateway.agent.counters)
+    _export(metrics, "register", devices.registrar.counters)
+    _export(metrics, "message", devices.messages.counters)
+    _export(metrics, "devices", devices.counters)
+    _export(metrics, "sessions", sessions.counters)
+    _export(metrics, "calls", gateway.ender.counters)
+    _export(metrics, "database", gateway.database.counters)
+
+    metrics.gauges(
+        "devices",
+        "Devices by presence.",
+        ("state",),
+        lambda: {(s,): n for s, n in devices.presence.counts().items()},
+    )
+    metrics.gauge(
+        "register_uncommitted",
+        "Registrations whose commit is under way.",
+        lambda: devices.registrar.uncommitted,
+    )
+    metrics.gauge("bans", "Banned pairs of address and device.", lambda: len(devices.bans))
+    metrics.counter("device_flaps", "Times a device went offline.", lambda: devices.presence.flaps)
+    metrics.counter("binding_moved", "Paths that were followed to another port.", lambda: devices.paths.moved)
+    metrics.counter(
+        "binding_conflicts",
+        "Messages off the path while the bound one lives.",
+        lambda: devices.paths.conflicts,
+    )
+    metrics.gauge("queries_open", "Queries that wait for their answer.", lambda: devices.queries.open_count)
+    metrics.counter("queries", "Queries sent to devices.", lambda: devices.queries.asked)
+    metrics.counter("queries_unanswered", "Queries without an answer.", lambda: devices.queries.unanswered)
+    metrics.counters(
+        "catalogues",
+        "Catalogue queries by result.",
+        ("result",),
+        lambda: {
+            ("complete",): devices.catalogue.completed,
+            ("partial",): devices.catalogue.partial,
+            ("failed",): devices.catalogue.failed,
+        },
+    )
+    metrics.counter("catalogue_items", "Catalogue items received.", lambda: devices.catalogue.items)
+    metrics.gauge(
+        "catalogues_waiting",
+        "Devices that wait for their catalogue query.",
+        lambda: devices.catalogue.waiting,
+    )
+    metrics.gauge("catalogues_running", "Catalogue queries under way.", lambda: devices.catalogue.running)
+
+    metrics.gauges(
+        "streams", "Streams by state.", ("state",), lambda: _count(str(one.state) for one in sessions.list())
+    )
+    metrics.gauge("consumers", "Leases on streams.", lambda: sum(one.consumers for one in sessions.list()))
+    for name in ("packets", "bytes", "lost", "reordered", "duplicated", "foreign", "malformed"):
+        metrics.gauge(
+            f"rtp_{name}",
+            f"RTP of the streams that run now: {name}.",
+            lambda name=name: sum(getattr(one.rtp, name) for one in sessions.list()),  # type: ignore[misc]
+        )
+    metrics.gauges(
+        "media_ports",
+        "Pairs of media ports by state.",
+        ("state",),
+        lambda: {
+            ("in_use",): gateway.ports.in_use,
+            ("resting",): gateway.ports.resting,
+            ("free",): gateway.ports.free,
+        },
+    )
+    metrics.gauge("media_ports_limit", "Pairs of media ports in all.", lambda: gateway.ports.capacity)
+    metrics.gauges(
+        "ssrcs",
+        "SSRCs by state.",
+        ("state",),
+        lambda: {("in_use",): gateway.ssrcs.in_use, ("resting",): gateway.ssrcs.resting},
+    )
+    metrics.gauges(
+        "plane", "What the media plane has open.", ("kind",), lambda: _labelled(gateway.engine.gauges)
+    )
+    metrics.counter("plane_failures", "Errors inside the media plane.", lambda: gateway.engine.failures)
+    metrics.counters(
+        "viewers_ended",
+        "Viewers that ended, by reason.",
+        ("reason",),
+        lambda: _labelled(gateway.listener.viewers.ended),
+    )
+    metrics.counter(
+        "media_http_refused", "Play requests and connections refused.", lambda: gateway.listener.refused
+    )
+    metrics.gauge(
+        "media_http_connections", "Connections that are no viewers yet.", lambda: gateway.listener.connections
+    )
+    metrics.gauge("database_queued", "Jobs that wait for the database.", lambda: gateway.database.queued)
+    metrics.gauge("database_well", "1 while the database answers.", lambda: int(gateway.database.well))
+    metrics.gauge(
+        "loop_lag_seconds", "How late the event loop ran its last tick.", lambda: gateway.loop_lag_s
+    )
+
+
+def _export(metrics: Metrics, group: str, counters: Any) -> None:
+    """Every field of a dataclass of numbers."""
+    for field in fields(counters):
+        text = f"{group.replace('_', ' ')}: {field.name.replace('_', ' ')}."
+        kind = metrics.gauge if field.name in _GAUGES else metrics.counter
+        kind(f"{group}_{field.name}", text, lambda name=field.name: float(getattr(counters, name)))  # type: ignore[misc]
+
+
+def _count(names: Any) -> dict[tuple[str, ...], float]:
+    return _labelled(Counter(names))
+
+
+def _labelled(numbers: Any) -> dict[tuple[str, ...], float]:
+    return {(str(name),): float(number) for name, number in numbers.items()}

@@ -1,0 +1,481 @@
+"""One call: port, SSRC, receiver, INVITE, dialog. Opened as a whole, closed as a whole.
+
+The way of a call, top to bottom::
+
+    bind       port and SSRC leased, receiver open and attached (the device may dial before its 200: INV-19)
+    invite     offer sent; a refusal ends the call with the peer's status
+    store      the dialog is durable before the ACK, so that a killed gateway can still end it (SES-02)
+    ack        to the transport address of the peer (INV-16)
+    believe    the answer's SSRC, payload types and addresses go into the open receiver (INV-02)
+    wait       first packet, then the first key frame, each with its own deadline and its own error
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gb28181gw.clock import Clock
+from gb28181gw.errors import GatewayError
+from gb28181gw.gb.exceptions import GbError
+from gb28181gw.gb.sdp import (
+    PAYLOADS_DEFAULT,
+    PAYLOADS_PS_ONLY,
+    Offer,
+    Payload,
+    Sdp,
+    agree,
+    live_offer,
+    parse_sdp,
+)
+from gb28181gw.media.engine import (
+    Engine,
+    EngineEvent,
+    EventKind,
+    MediaTransport,
+    Receiver,
+    ReceiverCounters,
+    ReceiverSpec,
+    ReceiverUpdate,
+)
+from gb28181gw.media.ports import PortLease, PortPool
+from gb28181gw.media.ssrc import SsrcLease, SsrcPool
+from gb28181gw.observability.events import EventBus
+from gb28181gw.sessions.ending import CallEnder
+from gb28181gw.sessions.ladder import Way
+from gb28181gw.sessions.models import CallRecord
+from gb28181gw.sessions.store import CallStore
+from gb28181gw.sip.dialog import Dialog
+from gb28181gw.ua.agent import UserAgent
+from gb28181gw.ua.incoming import Incoming
+from gb28181gw.ua.models import Answer, Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallLimits:
+    """Seconds of each step (threats-and-faults section 5)."""
+
+    answer_s: float = 10.0
+    first_packet_s: float = 8.0
+    key_frame_s: float = 10.0
+    silence_s: float = 10.0
+    bind_tries: int = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallContext:
+    """What every call of this gateway shares."""
+
+    own_id: str
+    media_listen: str
+    media_advertise: str
+    """Host written into offers; empty: the address that the device talks to (INV-22, NET-01)."""
+    source_mode: str
+    ua: UserAgent
+    engine: Engine
+    ports: PortPool
+    ssrcs: SsrcPool
+    store: CallStore
+    ender: CallEnder
+    bus: EventBus
+    clock: Clock
+    limits: CallLimits = field(default_factory=CallLimits)
+
+
+class Call:
+    """One attempt to get a channel's media, and then its media.
+
+    Owned by one task. `changed` is called after every fact so that the owner can look again.
+    """
+
+    def __init__(
+        self,
+        context: CallContext,
+        *,
+        target: Target,
+        device_id: str,
+        channel_id: str,
+        stream_id: str,
+        way: Way,
+        changed: Callable[[], None],
+        on_quirk: Callable[[str], None],
+    ) -> None:
+        self._context = context
+        self._target = target
+        self.device_id = device_id
+        self.channel_id = channel_id
+        self.stream_id = stream_id
+        self.way = way
+        self._changed = changed
+        self._on_quirk = on_quirk
+        self._port: PortLease | None = None
+        self._ssrc: SsrcLease | None = None
+        self._receiver: Receiver | None = None
+        self._invite: asyncio.Task[Answer] | None = None
+        self._dialog: Dialog | None = None
+        self._record: CallRecord | None = None
+        self._offer: Offer | None = None
+        self._payloads = PAYLOADS_PS_ONLY if way.ps_only else PAYLOADS_DEFAULT
+        self._forgetting: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._closed = False
+        # Facts that the engine and the device told, in the order in which they usually come.
+        self.first_packet = False
+        self.connected = False
+        self.connect_failed = ""
+        self.key_frame = False
+        self.foreign_ssrc: int | None = None
+        self.foreign_source = ""
+        self.silent = False
+        self.ended_by_device = False
+
+    # ---- what the owner reads
+
+    @property
+    def ssrc_text(self) -> str:
+        return self._ssrc.text if self._ssrc is not None else ""
+
+    @property
+    def call_id(self) -> str:
+        return self._dialog.call_id if self._dialog is not None else ""
+
+    @property
+    def lost(self) -> bool:
+        """The media or the dialog is gone by itself."""
+        return self.silent or self.ended_by_device
+
+    def counters(self) -> ReceiverCounters:
+        if self._receiver is None:
+            return ReceiverCounters()
+        found = self._context.engine.receiver_counters([self._receiver.id])
+        return found.get(self._receiver.id, ReceiverCounters())
+
+    # ---- the way of a call
+
+    async def open(self, deadline: float) -> None:
+        """Until the first key frame; `deadline` in seconds of the event loop's clock.
+
+        Raises GatewayError; then, and when cancelled, everything taken is given back and the device is told.
+        """
+        try:
+            await self._bind()
+            answer = await self._ask(deadline)
+            if answer is not None:
+                await self._establish(answer)
+            await self._wait_for_media(deadline)
+        except BaseException:
+            self.close()
+            raise
+
+    async def adopt(self, record: CallRecord, dialog: Dialog, port: PortLease, ssrc: SsrcLease) -> bool:
+        """Take over a dialog of before a restart: True when the device still sends within 2 s (F-17)."""
+        context = self._context
+        self._port, self._ssrc = port, ssrc
+        spec = self._spec(port.port, record.ssrc, record.payloads)
+        try:
+            self._receiver = await context.engine.open_receiver(spec, self.on_media)
+        except OSError:
+            self.close()
+            return False
+        self._record, self._dialog = record, dialog
+        context.engine.attach(self._receiver.id, self.stream_id)
+        context.engine.update_receiver(self._receiver.id, ReceiverUpdate(acknowledged=True))
+        context.ua.watch_dialog(dialog, self._on_request, user=self.device_id)
+        if await self._until(lambda: self.first_packet, 2.0):
+            return True
+        self.close()
+        return False
+
+    def close(self) -> asyncio.Task[None] | None:
+        """Free everything once and tell the device. Returns the BYE that is under way, if one is."""
+        if self._closed:
+            return None
+        self._closed = True
+        context = self._context
+        if self._invite is not None and not self._invite.done():
+            self._invite.cancel()  # the user agent sends CANCEL, and ACK + BYE to a late 200
+        ending = None
+        if self._dialog is not None:
+            context.ua.unwatch_dialog(self._dialog)
+            if self._record is not None and not self.ended_by_device:
+                ending = context.ender.end(self._record, self._dialog)
+        if self._receiver is not None:
+            context.engine.close_receiver(self._receiver.id)
+        if self._port is not None:
+            self._port.release()
+        if self._ssrc is not None:
+            self._ssrc.release()
+        return ending
+
+    # ---- steps
+
+    async def _bind(self) -> None:
+        context = self._context
+        self._ssrc = context.ssrcs.acquire(True, self.stream_id)
+        for _ in range(context.limits.bind_tries):
+            port = context.ports.acquire(self.stream_id)
+            spec = self._spec(port.port, self._ssrc.value, _encodings(self._payloads))
+            try:
+                self._receiver = await context.engine.open_receiver(spec, self.on_media)
+            except OSError:
+                port.mark_taken()  # another program has it; F-14
+                continue
+            self._port = port
+            break
+        else:
+            raise GatewayError(
+                "gb.media.bind_failed",
+                f"{context.limits.bind_tries} media ports in a row are used by other programs.",
+            )
+        context.engine.attach(self._receiver.id, self.stream_id)
+
+    def _spec(self, port: int, ssrc: int, payloads: dict[int, str]) -> ReceiverSpec:
+        return ReceiverSpec(
+            transport=self.way.transport,
+            host=self._context.media_listen,
+            port=port,
+            ssrc=ssrc,
+            payloads=payloads,
+            expected_hosts=frozenset({self._target.path.remote_host}),
+            source_mode=self._context.source_mode,
+            silence_s=self._context.limits.silence_s,
+        )
+
+    async def _ask(self, deadline: float) -> Answer | None:
+        """The device's 200; None when its media came without one (INV-15)."""
+        context = self._context
+        assert self._receiver is not None and self._ssrc is not None  # noqa: S101 - _bind has run
+        self._offer = live_offer(
+            user=context.own_id,
+            host=context.media_advertise or self._target.path.local_host,
+            port=self._receiver.port,
+            transport=self.way.transport.value,
+            ssrc=self._ssrc.value,
+            payloads=self._payloads,
+        )
+        limit = min(context.limits.answer_s, self._left(deadline))
+        self._invite = asyncio.create_task(
+            context.ua.invite(
+                self._target,
+                sdp=self._offer.to_bytes(),
+                subject=f"{self.channel_id}:{self._ssrc.text},{context.own_id}:0",
+                timeout_s=60.0,  # the limit is ours, below: media without an answer keeps the call (INV-15)
+            ),
+            name=f"invite {self.channel_id}",
+        )
+        self._invite.add_done_callback(self._after_invite)
+        answered = await self._until(lambda: self._invite_done() or self.key_frame, limit)
+        if self._invite.done():
+            return self._invite.result()
+        if answered:
+            self._on_quirk("inv.media_without_answer")
+            return None
+        raise GatewayError(
+            "gb.sip.no_answer",
+            f"No final answer to INVITE within {limit:.0f} s from {self._target.path.peer}.",
+            peer=self._target.path.peer,
+        )
+
+    def _invite_done(self) -> bool:
+        return self._invite is not None and self._invite.done()
+
+    def _after_invite(self, task: asyncio.Task[Answer]) -> None:
+        if not task.cancelled():
+            task.exception()  # read here so that an answer nobody waits for any more is no warning
+        self._touch()
+
+    async def _establish(self, answer: Answer) -> None:
+        """Store, acknowledge, and believe what the answer says."""
+        context = self._context
+        assert self._receiver is not None and self._ssrc is not None and self._port is not None  # noqa: S101
+        self._dialog = answer.dialog
+        record = CallRecord(
+            id=secrets.token_hex(16),
+            device_id=self.device_id,
+            channel_id=self.channel_id,
+            dialog=answer.dialog.to_record(),
+            ssrc=self._ssrc.value,
+            port=self._port.port,
+            transport=self.way.transport.value,
+            payloads=_encodings(self._payloads),
+            created_at=context.clock.wall(),
+        )
+        self._record = record
+        context.ua.watch_dialog(answer.dialog, self._on_request, user=self.device_id)
+        try:
+            await context.store.save_call(record)
+        finally:
+            context.ua.ack(answer.dialog)
+        try:
+            sdp = parse_sdp(answer.sdp)
+        except GbError as error:
+            raise GatewayError(
+                "gb.sdp.bad_sdp", f"The 200 to INVITE carries no readable SDP: {error}"
+            ) from error
+        context.engine.update_receiver(self._receiver.id, self._belief(sdp))
+
+    def _belief(self, sdp: Sdp) -> ReceiverUpdate:
+        """What the receiver shall expect from now on."""
+        assert self._offer is not None  # noqa: S101 - an answer has an offer
+        agreed = agree(self._offer, sdp)
+        for quirk in agreed.quirks:
+            self._on_quirk(quirk.value)
+        seen = self._target.path.remote_host
+        hosts = {seen, agreed.host} if _is_public(agreed.host) else {seen}
+        return ReceiverUpdate(
+            ssrc=agreed.ssrc,
+            payloads=agreed.payloads,
+            expected_hosts=frozenset(hosts),
+            connect=(_dial_host(agreed.host, seen), agreed.port) if agreed.dial else None,
+            acknowledged=True,
+        )
+
+    async def _wait_for_media(self, deadline: float) -> None:
+        limits = self._context.limits
+        if not await self._until(
+            lambda: self.first_packet or self.ended_by_device,
+            min(limits.first_packet_s, self._left(deadline)),
+        ):
+            raise self._nothing_arrived()
+        await self.wait_for_picture(deadline)
+
+    async def wait_for_picture(self, deadline: float) -> None:
+        """Until the first key frame. Raises GatewayError."""
+        limit = min(self._context.limits.key_frame_s, self._left(deadline))
+        if not await self._until(lambda: self.key_frame or self.ended_by_device, limit):
+            raise self._no_picture()
+        if self.ended_by_device:
+            raise GatewayError("gb.sip.device_bye", "The device sent BYE before its first picture.")
+
+    def _nothing_arrived(self) -> GatewayError:
+        """Which of the four kinds of silence it was (O-03)."""
+        counters = self.counters()
+        bound = counters.bound or (f"port {self._port.port}" if self._port else "")
+        if counters.foreign and self.foreign_ssrc is not None:
+            return GatewayError(
+                "gb.media.ssrc_mismatch",
+                f"{counters.foreign} packets came to {bound} with SSRC {self.foreign_ssrc:010d}, "
+                f"not {self.ssrc_text}.",
+            )
+        if counters.foreign:
+            return GatewayError(
+                "gb.media.rtp_wrong_source",
+                f"{counters.foreign} packets came to {bound} from {self.foreign_source or 'another address'}, "
+                f"not from {self._target.path.remote_host}.",
+            )
+        if self.way.transport is not MediaTransport.UDP and not self.connected:
+            told = self.connect_failed or "The device did not connect."
+            return GatewayError(
+                "gb.media.tcp_not_connected", f"No media connection at {bound} ({self.way.transport}). {told}"
+            )
+        return GatewayError(
+            "gb.media.no_rtp",
+            f"The device answered 200 and 0 packets arrived at {bound} ({self.way.transport}); we announced "
+            f"{self._context.media_advertise or self._target.path.local_host}.",
+        )
+
+    def _no_picture(self) -> GatewayError:
+        counters = self.counters()
+        if counters.frames == 0:
+            return GatewayError(
+                "gb.codec.demux_error",
+                f"{counters.packets} packets arrived and no frame could be read from them.",
+            )
+        return GatewayError(
+            "gb.media.no_keyframe", f"{counters.packets} packets, {counters.frames} frames, no key frame."
+        )
+
+    # ---- what others tell
+
+    def on_media(self, event: EngineEvent) -> None:
+        match event.kind:
+            case EventKind.FIRST_PACKET:
+                self.first_packet = True
+                self.silent = False
+            case EventKind.CONNECTED:
+                self.connected = True
+            case EventKind.CONNECT_FAILED:
+                self.connect_failed = event.detail
+            case EventKind.KEY_FRAME:
+                self.key_frame = True
+            case EventKind.SILENCE | EventKind.DISCONNECTED:
+                self.silent = True
+            case EventKind.SSRC_MISMATCH:
+                self.foreign_ssrc = event.ssrc
+                self._tell("media.ssrc_mismatch", event)
+            case EventKind.SOURCE_CONFLICT:
+                self.foreign_source = event.peer
+                self._tell("media.source_conflict", event)
+            case EventKind.SOURCE_SWITCHED:
+                self._tell("media.source_switched", event)
+            case EventKind.QUIRK:
+                self._on_quirk(event.detail)
+            case _:
+                pass
+        self._touch()
+
+    def _tell(self, name: str, event: EngineEvent) -> None:
+        self._context.bus.emit(
+            name,
+            device_id=self.device_id,
+            channel_id=self.channel_id,
+            stream_id=self.stream_id,
+            ssrc=f"{event.ssrc:010d}" if event.ssrc is not None else self.ssrc_text,
+            peer=event.peer,
+        )
+
+    def _on_request(self, incoming: Incoming) -> None:
+        """A request of the device inside our dialog."""
+        if incoming.method == "BYE":
+            incoming.respond(200)
+            self.ended_by_device = True
+            if self._record is not None:
+                self._forgetting = asyncio.create_task(self._context.ender.forget(self._record))
+            self._touch()
+        elif incoming.method in ("INFO", "MESSAGE", "OPTIONS"):
+            incoming.respond(200)
+        else:
+            incoming.respond(488)  # a re-INVITE would change what all consumers share
+
+    def _touch(self) -> None:
+        self._wake.set()
+        self._changed()
+
+    async def _until(self, met: Callable[[], bool], limit_s: float) -> bool:
+        """Wait for facts; False when `limit_s` passed before `met`."""
+        try:
+            async with asyncio.timeout(max(limit_s, 0.0)):
+                while not met():
+                    self._wake.clear()
+                    await self._wake.wait()
+        except TimeoutError:
+            return met()
+        return True
+
+    def _left(self, deadline: float) -> float:
+        return deadline - asyncio.get_running_loop().time()
+
+
+def _encodings(payloads: tuple[Payload, ...]) -> dict[int, str]:
+    return {payload.number: payload.encoding for payload in payloads}
+
+
+def _is_public(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        return False
+
+
+def _dial_host(announced: str, seen: str) -> str:
+    """Where to open a media connection: the announced address only beside the one that signals (INV-17, S-11)."""
+    try:
+        first, second = ipaddress.ip_address(announced), ipaddress.ip_address(seen)
+    except ValueError:
+        return seen
+    if first.version == second.version == 4 and first.packed[:2] == second.packed[:2]:
+        return announced
+    return seen

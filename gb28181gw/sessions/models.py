@@ -1,0 +1,84 @@
+"""What a session is to those above: states, views, and the record that survives kill -9."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from gb28181gw.media.engine import MediaTransport, ReceiverCounters
+from gb28181gw.media.tracks import Track
+
+
+class StreamKind(StrEnum):
+    LIVE = "live"
+
+
+class Consumer(Protocol):
+    """Who holds a lease, as the outputs describe it."""
+
+    @property
+    def client(self) -> str: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def grant_id(self) -> str: ...
+
+
+class StreamState(StrEnum):
+    """Contract 5.3. Exits of each state::
+
+    STARTING -> RUNNING   the first key frame is there
+             -> ENDING    every way of the ladder failed, DELETE, or the gateway stops
+    RUNNING  -> RETRYING  silence, BYE of the device or a broken connection, while somebody watches
+             -> ENDING    DELETE, no consumer for idle_stop_s, or the same causes with nobody watching
+    RETRYING -> RUNNING   a new INVITE gave a key frame; consumers never noticed more than a still picture
+             -> ENDING    four tries failed, DELETE, or the last consumer left
+    ENDING                BYE is under way; the stream is listed until the device answered it or 2 s passed
+    """
+
+    STARTING = "starting"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    ENDING = "ending"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamView:
+    """One stream as the API shows it (contract 5.3)."""
+
+    id: str
+    kind: StreamKind
+    state: StreamState
+    device_id: str
+    channel_id: str
+    ssrc: str
+    """Ten digits as in `y=`; empty while no call stands."""
+    transport: MediaTransport | None
+    tracks: tuple[Track, ...]
+    rtp: ReceiverCounters
+    consumers: int
+    started_at: float
+    """Seconds since 1970 UTC."""
+    unverified: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRecord:
+    """A dialog that the device believes in, stored before its ACK (F-17, SES-02).
+
+    It outlives the media: it is removed only when the device answered our BYE, or sent its own.
+    """
+
+    id: str
+    device_id: str
+    channel_id: str
+    dialog: dict[str, Any]
+    """`sip.dialog.Dialog.to_record()`."""
+    ssrc: int
+    port: int
+    transport: str
+    payloads: dict[int, str]
+    created_at: float

@@ -1,0 +1,240 @@
+"""The table of streams: one entry a channel, its owner the task that runs it.
+
+`Sessions` is what the API and the outputs talk to. A play request goes: `start_live` or `lease_live` → the
+channel's `LiveStream` (made when there is none) → its `ready()` → an answer or a lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from gb28181gw.errors import GatewayError
+from gb28181gw.media.engine import MediaTransport
+from gb28181gw.media.ports import PortLease
+from gb28181gw.media.ssrc import SsrcLease, ssrc_text
+from gb28181gw.sessions.call import Call, CallContext
+from gb28181gw.sessions.directory import DeviceDirectory
+from gb28181gw.sessions.ladder import Way
+from gb28181gw.sessions.live import LiveLimits, LiveStream, StreamLease
+from gb28181gw.sessions.models import CallRecord, Consumer, StreamState, StreamView
+from gb28181gw.sip.dialog import Dialog
+
+_Held = tuple[CallRecord, PortLease | None, SsrcLease | None]
+"""A dialog of before the start with its port and SSRC, where they could be kept."""
+
+
+@dataclass(slots=True)
+class SessionCounters:
+    started: int = 0
+    failed: int = 0
+    adopted: int = 0
+    """Dialogs of before a restart whose stream still ran."""
+    orphaned: int = 0
+    """Dialogs of before a restart that were ended by BYE."""
+
+
+class Sessions:
+    """Owner of the streams. All calls on the event loop's thread."""
+
+    def __init__(self, context: CallContext, directory: DeviceDirectory, limits: LiveLimits) -> None:
+        self._context = context
+        self._directory = directory
+        self._limits = limits
+        self._streams: dict[str, LiveStream] = {}
+        self._by_channel: dict[tuple[str, str], LiveStream] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._recovering: dict[str, asyncio.Task[None]] = {}
+        self._stopping = False
+        self.counters = SessionCounters()
+
+    # ---- for the API
+
+    async def start_live(
+        self, device_id: str, channel_id: str, *, transport: MediaTransport | None = None
+    ) -> StreamView:
+        """The channel's running stream, started when there is none (contract 5.3 `live`)."""
+        stream = await self._live(device_id, channel_id, transport)
+        return stream.view()
+
+    def list(self) -> list[StreamView]:
+        """Streams not ended."""
+        return [stream.view() for stream in self._streams.values()]
+
+    def get(self, stream_id: str) -> StreamView:
+        return self._stream(stream_id).view()
+
+    async def stop(self, stream_id: str, reason: str = "stopped") -> None:
+        """End for all consumers; returns when the device answered our BYE or 2 s passed."""
+        stream = self._stream(stream_id)
+        stream.stop(reason)
+        task = self._tasks.get(stream_id)
+        if task is not None:
+            await asyncio.wait({task}, timeout=self._limits.bye_wait_s + 1.0)
+
+    def stop_device(self, device_id: str, reason: str) -> None:
+        """End every stream of a device (it was removed, unregistered or started anew: SES-03)."""
+        for stream in [stream for stream in self._streams.values() if stream.device_id == device_id]:
+            stream.stop(reason)
+
+    # ---- for the outputs (outputs.source.StreamSource)
+
+    async def lease_live(self, device_id: str, channel_id: str, consumer: Consumer) -> StreamLease:
+        """A consumer's hold on the channel's stream, which is started when there is none."""
+        while True:
+            stream = await self._live(device_id, channel_id, None)
+            if stream.state in (StreamState.RUNNING, StreamState.RETRYING):
+                return stream.lease(consumer)
+
+    async def lease_stream(self, stream_id: str, consumer: Consumer) -> StreamLease:
+        stream = self._stream(stream_id)
+        await stream.ready()
+        return stream.lease(consumer)
+
+    # ---- start and stop of the gateway
+
+    async def recover(self) -> None:
+        """Begin to adopt or end the dialogs of before the start (F-17, SES-02). Returns at once; a live
+        request of such a device waits until its dialogs are settled."""
+        by_device: dict[str, list[_Held]] = {}
+        for record in await self._context.store.load_calls():
+            by_device.setdefault(record.device_id, []).append(self._hold(record))
+        for device_id, held in by_device.items():
+            task = asyncio.create_task(self._recover_device(held), name=f"recover {device_id}")
+            self._recovering[device_id] = task
+            task.add_done_callback(partial(self._recovered, device_id))
+
+    async def close(self, limit_s: float = 4.0) -> None:
+        """End every stream with BYE; the answers get `limit_s`."""
+        self._stopping = True
+        for task in list(self._recovering.values()):
+            task.cancel()
+        for stream in self._streams.values():
+            stream.stop("shutdown")
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks.values(), timeout=limit_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        await self._context.ender.close(max(limit_s - 2.0, 0.5))
+
+    # ---- inside
+
+    def _recovered(self, device_id: str, _task: asyncio.Task[None]) -> None:
+        self._recovering.pop(device_id, None)
+
+    def _stream(self, stream_id: str) -> LiveStream:
+        try:
+            return self._streams[stream_id]
+        except KeyError:
+            raise GatewayError("gb.route.stream_unknown", f"There is no stream {stream_id}.") from None
+
+    async def _live(self, device_id: str, channel_id: str, wanted: MediaTransport | None) -> LiveStream:
+        """The channel's stream with its first key frame; single flight per channel (INV-28)."""
+        recovering = self._recovering.get(device_id)
+        if recovering is not None:
+            await asyncio.wait({recovering}, timeout=self._limits.answer_s / 2)
+        if self._stopping:
+            raise GatewayError("gb.route.shutting_down")
+        stream = self._by_channel.get((device_id, channel_id))
+        if stream is None or stream.state is StreamState.ENDING:
+            self._directory.target(
+                device_id, channel_id
+            )  # unknown, offline, not approved: told before anything
+            stream = self._make(device_id, channel_id, wanted)
+            self._run(stream, None)
+        await stream.ready()
+        return stream
+
+    def _make(self, device_id: str, channel_id: str, wanted: MediaTransport | None) -> LiveStream:
+        return LiveStream(
+            self._context,
+            self._directory,
+            self._limits,
+            device_id=device_id,
+            channel_id=channel_id,
+            wanted=wanted,
+            end_old_calls=self._end_old_calls,
+        )
+
+    def _run(self, stream: LiveStream, adopted: Call | None) -> None:
+        self._streams[stream.id] = stream
+        self._by_channel[stream.device_id, stream.channel_id] = stream
+        self.counters.started += 1
+        task = asyncio.create_task(stream.run(adopted), name=f"live {stream.channel_id}")
+        self._tasks[stream.id] = task
+        task.add_done_callback(partial(self._ended, stream))
+
+    def _ended(self, stream: LiveStream, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            self._context.bus.emit("gateway.task_failed", task=task.get_name(), detail=repr(bug))
+        if stream.error is not None:
+            self.counters.failed += 1
+        self._streams.pop(stream.id, None)
+        self._tasks.pop(stream.id, None)
+        key = (stream.device_id, stream.channel_id)
+        if self._by_channel.get(key) is stream:
+            del self._by_channel[key]
+
+    def _end_old_calls(self, device_id: str) -> asyncio.Future[None]:
+        return asyncio.ensure_future(self._bye_unused(device_id))
+
+    async def _bye_unused(self, device_id: str) -> None:
+        """BYE to every stored dialog of the device that no stream uses (INV-11)."""
+        used = {call_id for stream in self._streams.values() for call_id in stream.call_ids}
+        for record in await self._context.store.load_calls():
+            dialog = Dialog.from_record(record.dialog)
+            if record.device_id == device_id and dialog.call_id not in used:
+                self._context.ender.end(record, dialog)
+        await self._context.ender.settled(device_id, self._limits.bye_wait_s)
+
+    async def _recover_device(self, held: Sequence[_Held]) -> None:
+        """Adopt what still sends, BYE to the rest, before any new INVITE to this device."""
+        await asyncio.gather(*(self._recover_call(*one) for one in held))
+        await self._context.ender.settled(held[0][0].device_id, self._limits.bye_wait_s)
+
+    async def _recover_call(self, record: CallRecord, port: PortLease | None, ssrc: SsrcLease | None) -> None:
+        dialog = Dialog.from_record(record.dialog)
+        # A media connection died with the old process, so only UDP can be adopted.
+        if port is not None and ssrc is not None and record.transport == MediaTransport.UDP:
+            stream = self._make(record.device_id, record.channel_id, None)
+            try:
+                call = stream.make_call(Way(transport=MediaTransport.UDP))
+                if await call.adopt(record, dialog, port, ssrc):
+                    self.counters.adopted += 1
+                    self._tell("stream.adopted", record, stream.id)
+                    self._run(stream, call)
+                    return
+            except GatewayError:
+                pass  # the device is not bound: its dialog is ended as soon as it can be reached
+            self._context.engine.close_stream(stream.id)
+        for lease in (port, ssrc):
+            if lease is not None:
+                lease.release()
+        self.counters.orphaned += 1
+        self._tell("stream.orphan_ended", record, "", reason="restart")
+        self._context.ender.end(record, dialog)
+
+    def _tell(self, event: str, record: CallRecord, stream_id: str, **fields: object) -> None:
+        self._context.bus.emit(
+            event,
+            device_id=record.device_id,
+            channel_id=record.channel_id,
+            stream_id=stream_id or None,
+            call_id=str(record.dialog.get("call_id", "")),
+            ssrc=ssrc_text(record.ssrc),
+            **fields,
+        )
+
+    def _hold(self, record: CallRecord) -> _Held:
+        """Keep the port and SSRC of an old dialog from new calls until it is settled (I3, INV-06)."""
+        try:
+            port = self._context.ports.reserve(record.port, record.id)
+        except GatewayError:
+            return record, None, None
+        try:
+            return record, port, self._context.ssrcs.reserve(record.ssrc, record.id)
+        except GatewayError:
+            return record, port, None

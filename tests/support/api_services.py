@@ -1,0 +1,248 @@
+"""The API over fakes: devices, catalogue and streams in memory, real keys, tokens, events and trace."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta, timezone
+
+import httpx
+from fastapi import FastAPI
+
+from gb28181gw.access.keys import Keys, MemoryKeyStore, make_key
+from gb28181gw.access.roles import Role
+from gb28181gw.access.tokens import PlayTokens
+from gb28181gw.api.app import create_api
+from gb28181gw.api.services import ApiServices, PlayUrlConfig
+from gb28181gw.devices.models import (
+    Binding,
+    CatalogueState,
+    Channel,
+    ChannelStatus,
+    Device,
+    Presence,
+)
+from gb28181gw.devices.registry import DeviceChange
+from gb28181gw.devices.tree import TreeNode, build_tree
+from gb28181gw.errors import GatewayError
+from gb28181gw.media.engine import MediaTransport, ReceiverCounters
+from gb28181gw.media.tracks import Codec, Track, TrackKind
+from gb28181gw.observability.events import EventBus
+from gb28181gw.observability.health import HealthBoard
+from gb28181gw.observability.metrics import Metrics
+from gb28181gw.observability.trace import SipTrace
+from gb28181gw.sessions.models import StreamKind, StreamState, StreamView
+from gb28181gw.sip.path import Path
+
+NVR = "34020000001180000001"
+CAMERA = "34020000001320000001"
+PENDING = "34020000001180000002"
+STRANGER = "34020000001180000099"
+ZONE = timezone(timedelta(hours=8))
+NOW = 1_700_000_000.0
+
+
+class TestClock:
+    """Wall and monotonic time that tests move."""
+
+    __test__ = False
+
+    def __init__(self) -> None:
+        self.now = NOW
+        self.ticks = 100.0
+
+    def wall(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.ticks
+
+
+def make_device(device_id: str = NVR, *, approved: bool = True) -> Device:
+    path = Path("udp", "192.0.2.10", 5060, "192.0.2.1", 5060)
+    device = Device(id=device_id, name="Gate 东门", approved=approved, manufacturer="Acme", model="N1")
+    device.binding = Binding(
+        path=path,
+        registered_at=NOW - 60,
+        expires_at=NOW + 3600,
+        domain="3402000000",
+        call_id="c",
+        cseq=1,
+        contact="",
+        user_agent="ua",
+        edition="2.0",
+    )
+    device.path = path
+    device.presence = Presence.ONLINE
+    device.seen_wall = NOW - 1
+    device.quirks = {"xml.bare_ampersand": 3}
+    return device
+
+
+class FakeDevices:
+    """As `devices.registry.Registry`, without a store."""
+
+    def __init__(self, devices: Sequence[Device]) -> None:
+        self.devices = {device.id: device for device in devices}
+        self.changes: list[tuple[str, DeviceChange]] = []
+
+    def get(self, device_id: str) -> Device | None:
+        return self.devices.get(device_id)
+
+    def search(self, text: str = "", *, approved_only: bool = False) -> list[Device]:
+        return [
+            device
+            for _, device in sorted(self.devices.items())
+            if (device.approved or not approved_only) and text in device.id + device.display_name
+        ]
+
+    async def provision(self, device_id: str, change: DeviceChange) -> Device:
+        if device_id in self.devices:
+            raise GatewayError("gb.route.exists", f"The device {device_id} is there already.")
+        self.devices[device_id] = Device(id=device_id, provisioned=True, name=change.name or "")
+        self.changes.append((device_id, change))
+        return self.devices[device_id]
+
+    async def change(self, device_id: str, change: DeviceChange) -> Device:
+        self.changes.append((device_id, change))
+        return self.devices[device_id]
+
+    async def approve(self, device_id: str) -> Device:
+        self.devices[device_id].approved = True
+        return self.devices[device_id]
+
+    async def remove(self, device_id: str) -> None:
+        del self.devices[device_id]
+
+
+class FakeCatalogue:
+    def __init__(self) -> None:
+        self.refreshed: list[str] = []
+
+    async def refresh(self, device_id: str) -> None:
+        self.refreshed.append(device_id)
+
+    def tree(self, device: Device) -> Sequence[TreeNode]:
+        return build_tree(device)
+
+
+class FakeStreams:
+    def __init__(self) -> None:
+        self.views: dict[str, StreamView] = {}
+        self.asked: list[tuple[str, str, MediaTransport | None]] = []
+        self.error: Exception | None = None
+
+    async def start_live(
+        self, device_id: str, channel_id: str, *, transport: MediaTransport | None = None
+    ) -> StreamView:
+        self.asked.append((device_id, channel_id, transport))
+        if self.error is not None:
+            raise self.error
+        return self.views.setdefault("s1", make_stream(device_id, channel_id))
+
+    def list(self) -> list[StreamView]:
+        return [*self.views.values()]
+
+    def get(self, stream_id: str) -> StreamView:
+        if stream_id not in self.views:
+            raise GatewayError("gb.route.stream_unknown")
+        return self.views[stream_id]
+
+    async def stop(self, stream_id: str, reason: str = "stopped") -> None:
+        self.get(stream_id)
+        del self.views[stream_id]
+
+
+def make_stream(device_id: str = NVR, channel_id: str = CAMERA) -> StreamView:
+    return StreamView(
+        id="s1",
+        kind=StreamKind.LIVE,
+        state=StreamState.RUNNING,
+        device_id=device_id,
+        channel_id=channel_id,
+        ssrc="0200000001",
+        transport=MediaTransport.TCP_PASSIVE,
+        tracks=(
+            Track(kind=TrackKind.VIDEO, codec=Codec.H264, width=1280, height=720, fps=25.0),
+            Track(kind=TrackKind.AUDIO, codec=Codec.PCMA, sample_rate=8000, channels=1),
+        ),
+        rtp=ReceiverCounters(packets=10, lost=1, jitter_ms=1.23456, bitrate_kbps=2000.04),
+        consumers=2,
+        started_at=NOW,
+    )
+
+
+@dataclass(slots=True)
+class Rig:
+    """The application, its fakes, and a key of every role."""
+
+    app: FastAPI
+    services: ApiServices
+    devices: FakeDevices
+    catalogue: FakeCatalogue
+    streams: FakeStreams
+    clock: TestClock
+    key_store: MemoryKeyStore
+    texts: dict[Role, str]
+
+    def client(self, role: Role | None = Role.ADMIN, host: str = "gw.example:18080") -> httpx.AsyncClient:
+        """A client with the key of `role`; None: without a key."""
+        headers = {} if role is None else {"Authorization": f"Bearer {self.texts[role]}"}
+        return httpx.AsyncClient(
+            transport=httpx.ASGITransport(self.app, raise_app_exceptions=True),
+            base_url=f"http://{host}",
+            headers=headers,
+        )
+
+
+@asynccontextmanager
+async def api_rig(**changes: object) -> AsyncIterator[Rig]:
+    """A fresh application; `changes` replace fields of its services."""
+    clock = TestClock()
+    made = {role: make_key(role.value, role, now=NOW) for role in Role}
+    store = MemoryKeyStore(key for key, _ in made.values())
+    keys = Keys(store, wall=clock.wall, monotonic=clock.monotonic)
+    await keys.load()
+    nvr = make_device()
+    nvr.channels = {
+        CAMERA: Channel(
+            NVR, CAMERA, "Door", "camera", ChannelStatus.ON, "1", parent_ids=("34020000002160000001",),
+            civil_code="340200", longitude=120.5, latitude=31.5, manufacturer="Acme", model="C1",
+        ),
+        "34020000001320000002": Channel(NVR, "34020000001320000002", "Yard", "camera", ChannelStatus.OFF),
+        "34020000001320000003": Channel(NVR, "34020000001320000003", "Old", "camera", gone=True),
+        "34020000002160000001": Channel(NVR, "34020000002160000001", "House", "organisation"),
+    }  # fmt: skip
+    nvr.catalogue_state = CatalogueState.PARTIAL
+    nvr.catalogue_received, nvr.catalogue_expected, nvr.catalogue_at = 3, 4, NOW
+    pending = make_device(PENDING, approved=False)
+    pending.channels = {CAMERA: Channel(PENDING, CAMERA, "Hidden", "camera")}
+    devices, catalogue, streams = FakeDevices([nvr, pending]), FakeCatalogue(), FakeStreams()
+    health = HealthBoard(())
+    services = ApiServices(
+        devices=devices,
+        catalogue=catalogue,
+        streams=streams,
+        keys=keys,
+        tokens=PlayTokens(b"k" * 32, ttl_s=300, wall=clock.wall),
+        bus=EventBus(),
+        health=health,
+        metrics=Metrics(process=False),
+        trace=SipTrace(zone=ZONE, wall=clock.wall),
+        play=PlayUrlConfig(port=lambda: 18081),
+        zone=ZONE,
+        version="0.1.0",
+    )
+    services = replace(services, **changes)
+    yield Rig(
+        app=create_api(services),
+        services=services,
+        devices=devices,
+        catalogue=catalogue,
+        streams=streams,
+        clock=clock,
+        key_store=store,
+        texts={role: text for role, (_, text) in made.items()},
+    )
+    services.bus.close()
