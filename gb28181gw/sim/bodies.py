@@ -1,0 +1,359 @@
+"""MANSCDP bodies as a device writes them, correct or spoilt by quirks (GB/T 28181-2022 Annex A).
+
+Written apart from the gateway's own writer on purpose: a mistake shared by both ends would stay unseen, and a
+device must be able to write what the gateway's writer refuses to.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from xml.sax.saxutils import escape
+
+from gb28181gw.sim.quirks import Quirk
+
+_HALF = "@half-character@"
+_GB_NAMES = frozenset({"GB2312", "GBK", "GB18030"})
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One XML element. `raw` text is written without escaping."""
+
+    name: str
+    text: str = ""
+    children: tuple[Element, ...] = ()
+    attributes: tuple[tuple[str, str], ...] = ()
+    raw: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SimChannel:
+    """One camera of a device."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What a device knows of itself when it writes bodies."""
+
+    device_id: str
+    name: str
+    server_id: str
+    charset: str = "GB2312"
+    edition: str = "3.0"
+    channels: tuple[SimChannel, ...] = ()
+    page: int = 2
+    quirks: frozenset[Quirk] = field(default_factory=frozenset)
+
+
+def leaf(name: str, value: object) -> Element:
+    return Element(name, str(value))
+
+
+def render(root: Element, charset: str, quirks: frozenset[Quirk] = frozenset()) -> bytes:
+    """The document as bytes in `charset`, spoilt as the XML rows say."""
+    declared = charset
+    encoding = "gb18030" if charset.upper() in _GB_NAMES else "utf-8"
+    if Quirk.XML_01 in quirks:
+        declared, encoding = "GB2312", "gb18030"
+    if Quirk.XML_02 in quirks:
+        declared, encoding = "GB2312", "utf-8"
+    if Quirk.XML_10 in quirks:
+        root = _with_attributes(root)
+    parts: list[str] = []
+    if Quirk.XML_03 in quirks:
+        encoding = "utf-8"
+        parts.append("\ufeff\r\n\r\n")
+    else:
+        parts.append(f'<?xml version="1.0" encoding="{declared}"?>\r\n')
+    _write(root, parts, lower=Quirk.XML_10 in quirks)
+    if Quirk.XML_18 in quirks:
+        parts.append("<Notify><CmdType>VendorState</CmdType><SN>1</SN></Notify>\r\n")
+    text = "".join(parts)
+    if Quirk.XML_08 in quirks:
+        text = text.replace("</Item>", "</Item></Item>", 1)
+    data = text.encode(encoding, "replace")
+    # The first byte of a two-byte character, cut off from its second.
+    data = data.replace(_HALF.encode(), b"\xb5")
+    if Quirk.XML_04 in quirks:
+        data += b"\0\0\0"
+    return data
+
+
+def _write(element: Element, parts: list[str], *, lower: bool) -> None:
+    name = element.name.lower() if lower else element.name
+    attributes = "".join(f' {key}="{escape(value)}"' for key, value in element.attributes)
+    parts.append(f"<{name}{attributes}>")
+    if element.children:
+        parts.append("\r\n")
+        for child in element.children:
+            _write(child, parts, lower=lower)
+    else:
+        parts.append(element.text if element.raw else escape(element.text))
+    parts.append(f"</{name}>\r\n")
+
+
+def _with_attributes(root: Element) -> Element:
+    """CmdType and SN moved from children to attributes (XML-10)."""
+    moved = tuple((child.name, child.text) for child in root.children if child.name in ("CmdType", "SN"))
+    rest = tuple(child for child in root.children if child.name not in ("CmdType", "SN"))
+    return Element(root.name, root.text, rest, root.attributes + moved)
+
+
+# --- notifications ------------------------------------------------------------------------------------------------
+
+
+def keepalive(me: Identity, sn: int) -> Element:
+    """A.2.5.2."""
+    fields = [leaf("CmdType", "Keepalive"), leaf("SN", sn), leaf("DeviceID", me.device_id)]
+    if Quirk.KA_06 in me.quirks:
+        return Element("Response", children=tuple(fields))
+    if Quirk.KA_06_ERROR in me.quirks:
+        faulty = tuple(leaf("DeviceID", channel.id) for channel in me.channels[:3])
+        fields += [leaf("Status", "ERROR"), Element("Info", children=faulty)]
+    else:
+        fields.append(leaf("Status", "OK"))
+    return Element("Notify", children=tuple(fields))
+
+
+def media_status(channel_id: str, sn: int) -> Element:
+    """A.2.5.4, 121: the recording has been sent."""
+    return Element(
+        "Notify",
+        children=(
+            leaf("CmdType", "MediaStatus"),
+            leaf("SN", sn),
+            leaf("DeviceID", channel_id),
+            leaf("NotifyType", 121),
+        ),
+    )
+
+
+# --- answers ------------------------------------------------------------------------------------------------------
+
+
+def _head(me: Identity, command: str, sn: str, device_id: str) -> list[Element]:
+    fields = [leaf("CmdType", command)]
+    if Quirk.XML_11_OTHER in me.quirks:
+        fields.append(leaf("SN", int(sn) + 7 if sn.isdecimal() else 7))
+    elif Quirk.XML_11 not in me.quirks:
+        fields.append(leaf("SN", sn))
+    if Quirk.XML_12 in me.quirks and command != "Catalog" and me.channels:
+        device_id = me.channels[0].id
+    fields.append(leaf("DeviceID", device_id))
+    return fields
+
+
+def device_info(me: Identity, sn: str, device_id: str) -> Element:
+    """A.2.6.5."""
+    fields = _head(me, "DeviceInfo", sn, device_id)
+    fields.append(leaf("DeviceName", me.name))
+    if Quirk.XML_13 not in me.quirks:
+        fields.append(leaf("Result", "OK"))
+    placeholder = Quirk.CAT_11 in me.quirks
+    fields += [
+        leaf("Manufacturer", "Manufacturer" if placeholder else "gb28181gw"),
+        leaf("Model", "Model" if placeholder else "Simulator"),
+        leaf("Firmware", "V1.0"),
+        leaf("Channel", len(me.channels)),
+    ]
+    return Element("Response", children=tuple(fields))
+
+
+def device_status(me: Identity, sn: str, device_id: str, device_time: str) -> Element:
+    """A.2.6.6."""
+    fields = _head(me, "DeviceStatus", sn, device_id)
+    fields += [
+        leaf("Result", "成功" if Quirk.XML_13 in me.quirks else "OK"),
+        leaf("Online", "ONLINE"),
+        leaf("Status", "OK"),
+        leaf("Encode", "ON"),
+        leaf("Record", "OFF"),
+        leaf("DeviceTime", device_time),
+    ]
+    return Element("Response", children=tuple(fields))
+
+
+def record_info(me: Identity, sn: str, device_id: str) -> Element:
+    """A.2.6.7 with nothing found: SumNum 0 and no list (Annex M)."""
+    fields = _head(me, "RecordInfo", sn, device_id)
+    name = next((channel.name for channel in me.channels if channel.id == device_id), me.name)
+    fields += [leaf("Name", name), leaf("SumNum", 0)]
+    return Element("Response", children=tuple(fields))
+
+
+def basic_param(me: Identity, sn: str, device_id: str, expires_s: int, keepalive_s: float) -> Element:
+    """A.2.6.9 with the only configuration that a simulated device has."""
+    fields = _head(me, "ConfigDownload", sn, device_id)
+    param = (
+        leaf("Name", me.name),
+        leaf("Expiration", expires_s),
+        leaf("HeartBeatInterval", max(1, round(keepalive_s))),
+        leaf("HeartBeatCount", 3),
+    )
+    fields += [leaf("Result", "OK"), Element("BasicParam", children=param)]
+    return Element("Response", children=tuple(fields))
+
+
+def result(me: Identity, command: str, sn: str, device_id: str, outcome: str) -> Element:
+    """An answer that is only a result (A.2.6.2, A.2.6.8)."""
+    return Element("Response", children=(*_head(me, command, sn, device_id), leaf("Result", outcome)))
+
+
+# --- catalogue ----------------------------------------------------------------------------------------------------
+
+_STATUS_FORMS = ("ON", "OK", "ONLINE", "On", "1", "", "OFF")
+_PARENTAL_FORMS = ("65535", "255")
+
+
+def catalog_items(me: Identity) -> list[Element]:
+    """The Item elements of everything that the device has, in its order (A.2.1.9)."""
+    items = [_camera(me, index, channel) for index, channel in enumerate(me.channels)]
+    if Quirk.CAT_16 in me.quirks:
+        items += [
+            _plain(me, _typed(me.device_id, "134"), "Alarm input 1"),
+            _plain(me, _typed(me.device_id, "133"), "Display 1"),
+            _plain(me, _typed(me.device_id, "137"), "Loudspeaker 1"),
+        ]
+    if Quirk.CAT_12 in me.quirks:
+        group, first, second = (
+            _typed(me.device_id, "215"),
+            _typed(me.device_id, "216"),
+            _typed(me.device_id, "216", 2),
+        )
+        items += [
+            _plain(me, second, "Second floor", (leaf("ParentID", first),)),
+            _plain(me, first, "Building A", (leaf("ParentID", group), leaf("BusinessGroupID", group))),
+            _plain(me, group, "Site", (leaf("ParentID", group),)),
+        ]
+    return items
+
+
+def _typed(device_id: str, kind: str, number: int = 1) -> str:
+    """An id of the device's region with another type."""
+    return f"{device_id[:10]}{kind}{device_id[13:18]}{number:02d}"
+
+
+def _plain(me: Identity, node_id: str, name: str, extra: tuple[Element, ...] = ()) -> Element:
+    parent = () if extra else (leaf("ParentID", me.device_id),)
+    fields = (leaf("DeviceID", node_id), leaf("Name", name), leaf("Status", "ON"), *parent, *extra)
+    return Element("Item", children=fields)
+
+
+def channel_name(me: Identity, name: str) -> str:
+    """The name of a channel as the quirks of names want it."""
+    if Quirk.XML_01 in me.quirks:
+        # U+9555 and U+3400 are in GB18030 and not in GB 2312; the second takes four bytes.
+        name += " 鎕\u3400"
+    if Quirk.XML_05 in me.quirks:
+        name += " A&B &nosuch;"
+    if Quirk.XML_23 in me.quirks:
+        name += " 'quote\" \U0001f4f7 " + "x" * 300
+    return name
+
+
+def _camera(me: Identity, index: int, channel: SimChannel) -> Element:
+    quirks = me.quirks
+    placeholder = Quirk.CAT_11 in quirks
+    own_id = me.device_id if Quirk.CAT_14 in quirks and index == 0 else channel.id
+    address = f"Gate {index + 1}"
+    raw = False
+    if placeholder:
+        address = "Address"
+    if Quirk.XML_04 in quirks:
+        address, raw = f"Gate\x01\x02 {index + 1}", True
+    if Quirk.XML_05 in quirks:
+        address, raw = f"http://192.0.2.1/?a={index}&b=2", True
+    if Quirk.XML_06 in quirks:
+        # Every other item has the raw <, the rest the half character in front of the closing tag.
+        address, raw = ("East < West" if index % 2 == 0 else f"Gate {_HALF}"), True
+    civil_code = me.device_id[:6]
+    if Quirk.CAT_10 in quirks:
+        civil_code = ("CivilCode", me.device_id, "34020")[index % 3]
+    parent = me.device_id
+    if Quirk.CAT_07 in quirks:
+        parent = (me.server_id, me.device_id, "0", "", f"{me.server_id}/{me.device_id}")[index % 5]
+    if Quirk.CAT_12 in quirks:
+        parent = f"{_typed(me.device_id, '215')}/{_typed(me.device_id, '216', 1 + index % 2)}"
+    parental = _PARENTAL_FORMS[index % 2] if Quirk.CAT_08 in quirks else "0"
+    status = _STATUS_FORMS[index % len(_STATUS_FORMS)] if Quirk.CAT_09 in quirks else "ON"
+    fields = [
+        leaf("DeviceID", own_id),
+        Element("Name", channel_name(me, channel.name), raw=Quirk.XML_05 in quirks),
+        leaf("Manufacturer", "Manufacturer" if placeholder else "gb28181gw"),
+        leaf("Model", "Model" if placeholder else "Simulator"),
+    ]
+    if me.edition != "3.0" or placeholder:
+        fields.append(leaf("Owner", "Owner" if placeholder else "0"))
+    fields += [
+        leaf("CivilCode", civil_code),
+        Element("Address", address, raw=raw),
+        leaf("Parental", parental),
+        leaf("ParentID", parent),
+    ]
+    if me.edition != "3.0":
+        fields.append(leaf("SafetyWay", 0))
+    fields += [leaf("RegisterWay", 1), leaf("Secrecy", 0)]
+    if status:
+        fields.append(leaf("Status", status))
+    fields += [
+        # Spread over a small grid, so that a map shows distinct points.
+        leaf("Longitude", f"{117.27 + index % 10 / 1000:.6f}"),
+        leaf("Latitude", f"{31.86 + index // 10 / 1000:.6f}"),
+        Element("Info", children=(leaf("PTZType", 1 if index % 2 == 0 else 3),)),
+    ]
+    return Element("Item", children=tuple(fields))
+
+
+def catalog_message(
+    me: Identity, sn: str, device_id: str, items: Sequence[Element], total: int, num: int
+) -> Element:
+    """One part of a catalogue answer (A.2.6.4)."""
+    fields = [*_head(me, "Catalog", sn, device_id), leaf("SumNum", total)]
+    if items or (total and num):
+        fields.append(Element("DeviceList", children=tuple(items), attributes=(("Num", str(num)),)))
+    return Element("Response", children=tuple(fields))
+
+
+def catalog_messages(me: Identity, sn: str, device_id: str, rng: random.Random) -> list[Element]:
+    """The whole answer to a Catalog query, message by message, in the order of sending. Empty: no answer."""
+    quirks = me.quirks
+    if Quirk.CAT_15 in quirks:
+        return []
+    items = catalog_items(me)
+    if device_id != me.device_id:
+        items = [item for item in items if item.children[0].text == device_id]
+    total = len(items)
+    if not items:
+        return [catalog_message(me, sn, device_id, (), 0, 0)]
+    messages: list[Element] = []
+    if Quirk.CAT_05 in quirks:
+        messages.append(catalog_message(me, sn, device_id, (), total, 1))
+    for start in range(0, total, me.page):
+        part = items[start : start + me.page]
+        announced = total
+        if Quirk.CAT_01 in quirks:
+            announced = total + 5
+        elif Quirk.CAT_02 in quirks:
+            announced = len(part)
+        num = len(part) + 3 if Quirk.CAT_05 in quirks else len(part)
+        messages.append(catalog_message(me, sn, device_id, part, announced, num))
+    if Quirk.CAT_04 in quirks:
+        in_order = [message for message in messages for _ in range(2)]
+        messages = in_order.copy()
+        rng.shuffle(messages)
+        if messages == in_order:
+            messages.reverse()
+    return messages
+
+
+def spontaneous_catalog(me: Identity, sn: int) -> Element | None:
+    """CAT-03: one item with SumNum 1 that nobody asked for."""
+    items = catalog_items(me)
+    if not items:
+        return None
+    return catalog_message(me, str(sn), me.device_id, items[:1], 1, 1)

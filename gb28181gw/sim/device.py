@@ -1,0 +1,574 @@
+"""One simulated device: registers, keeps alive, answers queries, sends pictures when it is INVITEd.
+
+Theory of operation. `SimDevice.run` is the device's life as one task: register, then keep alive and refresh until
+three keepalives stay unanswered, then register again; for ever. Requests of the platform arrive through
+`Signalling` in between and are answered in that turn; what takes longer (a catalogue, an answer that needs content)
+runs in tasks that the device owns. Like the real thing it knows nothing of the platform's health beyond its
+registration: a stream goes on until BYE, until its media connection breaks, or until the device stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Protocol
+
+from gb28181gw.gb.exceptions import GbError
+from gb28181gw.gb.manscdp.document import Document
+from gb28181gw.gb.manscdp.xml import parse as parse_manscdp
+from gb28181gw.sim import bodies
+from gb28181gw.sim.call import ALLOW, Call, CallServices, InviteError
+from gb28181gw.sim.content import Content, ContentError
+from gb28181gw.sim.faults import FaultRates
+from gb28181gw.sim.media_sender import Pump
+from gb28181gw.sim.options import DeviceOptions, count_up
+from gb28181gw.sim.quirks import Quirk, select
+from gb28181gw.sim.registration import USER_AGENT, Account, RefusedError, Registration
+from gb28181gw.sim.signalling import NoAnswerError, NotConnectedError, Signalling
+from gb28181gw.sip.exceptions import SipError
+from gb28181gw.sip.message import Headers, Request, Response
+
+MANSCDP = "Application/MANSCDP+xml"
+MISSES = 3
+"""Unanswered keepalives after which the platform counts as away (9.6)."""
+_BEIJING = timezone(timedelta(hours=8))
+_RESULT_COMMANDS = ("RecordCmd", "GuardCmd", "AlarmCmd", "HomePosition")
+
+
+class Observer(Protocol):
+    """Told what devices do: the display, the JSON lines, a test."""
+
+    def note(self, device_id: str, what: str, **facts: object) -> None: ...
+
+
+@dataclass(slots=True)
+class DeviceCounters:
+    """What a device did so far."""
+
+    registrations: int = 0
+    register_failures: int = 0
+    keepalives: int = 0
+    keepalive_misses: int = 0
+    queries: int = 0
+    catalog_items: int = 0
+    invites: int = 0
+    streams: int = 0
+    packets: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceServices:
+    """What devices of a process share."""
+
+    pump: Pump
+    content_of: Callable[[str], Awaitable[Content]]
+    """Content of a channel by its name; may take seconds the first time."""
+    observer: Observer
+    seed: int
+
+
+@dataclass(slots=True)
+class _State:
+    registered: bool = False
+    stopping: bool = False
+    last_error: str = ""
+    sn: int = 0
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+
+class SimDevice:
+    """A device. Make it, `start()` it, later `await stop()` it."""
+
+    def __init__(
+        self, options: DeviceOptions, index: int, services: DeviceServices, *, twin: bool = False
+    ) -> None:
+        self.options = options
+        self.quirks = select(options.quirks)
+        device_id = options.device_id(index)
+        if Quirk.REG_13 in self.quirks:
+            device_id = device_id[:19]
+        self.id = device_id
+        self._services = services
+        self._rng = random.Random(f"{services.seed}/{index}/{twin}")  # noqa: S311 - repeatable on purpose
+        first = options.first_channel_id(index)
+        self.channels = tuple(
+            bodies.SimChannel(count_up(first, number), f"{options.name} {index + 1}-{number + 1}")
+            for number in range(options.channels)
+        )
+        self.identity = bodies.Identity(
+            device_id=device_id,
+            name=options.name if options.count == 1 else f"{options.name} {index + 1}",
+            server_id=options.server_id,
+            charset=options.charset,
+            edition=options.edition,
+            channels=self.channels,
+            page=options.catalog_page,
+            quirks=self.quirks,
+        )
+        self.signalling = Signalling(
+            server=options.server_address,
+            transport=options.transport,
+            bind=options.bind,
+            quirks=self.quirks,
+            rates=FaultRates(
+                loss=options.sip_loss, duplicate=options.sip_duplicate, reorder=options.sip_reorder
+            ),
+            rng=self._rng,
+            on_request=self._request,
+            on_lost=self._connection_lost,
+        )
+        self._registration = Registration(
+            Account(
+                device_id=device_id,
+                server_id=options.server_id,
+                domain=options.domain,
+                username=options.username or device_id,
+                password=options.password,
+                expires_s=options.expires_s,
+                edition=options.edition,
+                quirks=self.quirks,
+            ),
+            self.signalling,
+            self._rng,
+        )
+        self.counters = DeviceCounters()
+        self.calls: dict[str, Call] = {}
+        """By Call-ID; a call stays until its media has ended."""
+        self.keepalive_s = options.keepalive_s
+        self._state = _State()
+        self._wake = asyncio.Event()
+        self._life: asyncio.Task[None] | None = None
+        self._invited: set[str] = set()
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    @property
+    def registered(self) -> bool:
+        return self._state.registered
+
+    @property
+    def last_error(self) -> str:
+        """Why the device is not registered; empty while it is."""
+        return self._state.last_error
+
+    @property
+    def streaming(self) -> int:
+        """Streams that send now."""
+        return sum(1 for call in self.calls.values() if call.sending)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._life = asyncio.create_task(self._run(), name=f"sim-{self.id}")
+
+    async def stop(self, *, unregister: bool = True) -> None:
+        """End streams (with BYE), unregister, close the socket. Idempotent."""
+        if self._state.stopping:
+            return
+        self._state.stopping = True
+        if self._life is not None:
+            self._life.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._life
+        for call in list(self.calls.values()):
+            if unregister:
+                with suppress(NoAnswerError):
+                    await call.hang_up(timeout_s=1.0)
+            call.end("device_stopped")
+        for task in list(self._state.tasks):
+            task.cancel()
+        await asyncio.gather(*self._state.tasks, return_exceptions=True)
+        if unregister and self._state.registered and self.signalling.is_open:
+            with suppress(NoAnswerError, RefusedError, TimeoutError):
+                async with asyncio.timeout(2.0):
+                    await self._registration.register(0)
+                    self._note("unregistered")
+        self._state.registered = False
+        self.signalling.close()
+
+    def crash(self) -> None:
+        """End like a power cut: no BYE, no unregistering."""
+        self._state.stopping = True
+        if self._life is not None:
+            self._life.cancel()
+        for task in self._state.tasks:
+            task.cancel()
+        for call in list(self.calls.values()):
+            call.end("crash")
+        self.signalling.close()
+        self._state.registered = False
+
+    async def _run(self) -> None:
+        failures = 0
+        while True:
+            try:
+                await self._sign_in()
+                failures = 0
+                await self._stay()
+            except (RefusedError, NoAnswerError, NotConnectedError) as error:
+                failures += 1
+                self._state.registered = False
+                self._state.last_error = str(error)
+                self.counters.register_failures += 1
+                status = error.status if isinstance(error, RefusedError) else None
+                self._note("register_failed", error=str(error), status=status)
+                if Quirk.REG_07 in self.quirks:
+                    await asyncio.sleep(0.05)
+                else:
+                    pause = self.options.retry_s
+                    # 9.1.1 c and 7.1 c: a random part keeps a fleet from coming back all at once.
+                    await asyncio.sleep(pause * self._rng.uniform(0.8, 1.2))
+
+    async def _sign_in(self) -> None:
+        if not self.signalling.is_open or Quirk.REG_21 in self.quirks:
+            await self.signalling.open()
+        if Quirk.REG_11 in self.quirks and not self.counters.registrations:
+            with suppress(RefusedError):
+                await self._registration.register(0)
+        await self._registration.register()
+        self._state.registered = True
+        self._state.last_error = ""
+        self.counters.registrations += 1
+        self._note("registered", address=self.signalling.socket_name)
+
+    async def _stay(self) -> None:
+        """Keepalives and refreshes; returns when the platform seems to be gone."""
+        loop = asyncio.get_running_loop()
+        # The first keepalive comes somewhere in the first interval, so that a fleet spreads over it.
+        next_beat = loop.time() + self.keepalive_s * self._rng.uniform(0.5, 1.0)
+        refresh_at = self._refresh_at()
+        misses = beats = 0
+        self._wake.clear()
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(min(next_beat, refresh_at)):
+                    await self._wake.wait()
+            if self._wake.is_set():
+                raise NoAnswerError("the connection to the platform ended")
+            now = loop.time()
+            if now >= refresh_at:
+                if Quirk.REG_21 in self.quirks:
+                    await self.signalling.open()
+                await self._registration.register()
+                self.counters.registrations += 1
+                self._note("refreshed")
+                refresh_at = self._refresh_at()
+            if now >= next_beat:
+                next_beat = now + self.keepalive_s
+                if await self._beat():
+                    misses = 0
+                    beats += 1
+                else:
+                    misses += 1
+                    self.counters.keepalive_misses += 1
+                    self._note("keepalive_missed", misses=misses)
+                    if misses >= MISSES:
+                        raise NoAnswerError(f"{MISSES} keepalives without answer")
+                if Quirk.REG_17 in self.quirks and beats == 2:
+                    beats = 0
+                    await self.signalling.open()
+                    await self._registration.register()
+                    self._note("moved", address=self.signalling.socket_name)
+
+    def _refresh_at(self) -> float:
+        """When to register again: at 80 % of the granted time, at least 10 s before its end if it allows."""
+        granted = self._registration.granted_s
+        return asyncio.get_running_loop().time() + max(granted * 0.5, min(granted * 0.8, granted - 10))
+
+    async def _beat(self) -> bool:
+        """One keepalive; False when it stayed unanswered. Raises RefusedError for 4xx and above."""
+        self._state.sn += 1
+        if Quirk.REG_22 in self.quirks:
+            self.signalling.ping()
+        body = bodies.keepalive(self.identity, self._state.sn)
+        try:
+            response = await self._message(body, timeout_s=max(1.0, min(self.keepalive_s, 32.0)))
+        except NoAnswerError:
+            return False
+        if response.status >= 400:
+            # Many devices ignore this; the text wants the platform's refusal to lead to a new registration.
+            raise RefusedError(response.status, response.reason)
+        self.counters.keepalives += 1
+        self._note("keepalive")
+        if Quirk.CAT_03 in self.quirks:
+            spontaneous = bodies.spontaneous_catalog(self.identity, 320 + self._state.sn)
+            if spontaneous is not None:
+                await self._message(spontaneous)
+        return True
+
+    def _connection_lost(self) -> None:
+        self._note("connection_lost")
+        self._wake.set()
+
+    # --- MESSAGE out ----------------------------------------------------------------------------------------------
+
+    async def send_body(self, body: bodies.Element) -> Response:
+        """A MANSCDP body to the platform in a MESSAGE. Raises NoAnswerError. For tests and scripts."""
+        return await self._message(body)
+
+    async def _message(self, body: bodies.Element, timeout_s: float = 32.0) -> Response:
+        data = bodies.render(body, self.options.charset, self.quirks)
+        account = self._registration.account
+        domain = account.domain
+        if Quirk.REG_16 in self.quirks:
+            domain = self.signalling.local[0]
+        headers = Headers(
+            [
+                ("From", f"<sip:{self.id}@{domain}>;tag={self.signalling.tag()}"),
+                ("To", f"<sip:{account.server_id}@{account.domain}>"),
+                ("Call-ID", f"{self._rng.getrandbits(64):016x}@sim"),
+                ("CSeq", "20 MESSAGE"),
+                ("Max-Forwards", "70"),
+                ("User-Agent", USER_AGENT),
+                ("Content-Type", MANSCDP),
+            ]
+        )
+        request = Request("MESSAGE", f"sip:{account.server_id}@{account.domain}", headers, data)
+        return await self.signalling.ask(request, timeout_s)
+
+    # --- requests in ----------------------------------------------------------------------------------------------
+
+    def _request(self, request: Request) -> None:
+        handlers = {
+            "MESSAGE": self._on_message,
+            "INVITE": self._on_invite,
+            "ACK": self._on_ack,
+            "BYE": self._on_bye,
+            "CANCEL": self._on_cancel,
+            "INFO": self._on_info,
+            "OPTIONS": self._on_options,
+        }
+        handler = handlers.get(request.method)
+        if handler is None:
+            self.signalling.reply(request, 405, to_tag=self.signalling.tag(), headers=[("Allow", ALLOW)])
+            return
+        try:
+            handler(request)
+        except SipError:
+            self.signalling.counters.malformed += 1
+
+    def _on_options(self, request: Request) -> None:
+        self.signalling.reply(request, 200, to_tag=self.signalling.tag(), headers=[("Allow", ALLOW)])
+
+    def _on_info(self, request: Request) -> None:
+        known = request.call_id in self.calls
+        self.signalling.reply(request, 200 if known else 481, to_tag=self.signalling.tag())
+
+    def _on_message(self, request: Request) -> None:
+        if request.to.tag and request.call_id not in self.calls:
+            # XML-22: outside a dialog no To tag is due.
+            self.signalling.reply(request, 481)
+            return
+        self.signalling.reply(request, 200, to_tag=self.signalling.tag())
+        try:
+            document = parse_manscdp(request.body)
+        except GbError:
+            self._note("unreadable_message")
+            return
+        self.counters.queries += 1
+        self._note("query", command=document.cmd_type, target=document.device_id)
+        self._spawn(self._answer(document))
+
+    async def _answer(self, document: Document) -> None:
+        """What follows the 200 of a query or a control."""
+        try:
+            for body in self._answers(document):
+                # Annex M: parts are sent one after the other, each when the one before was answered.
+                await self._message(body)
+                self.counters.catalog_items += len(_items(body))
+        except NoAnswerError as error:
+            self._note("answer_lost", command=document.cmd_type, error=str(error))
+
+    def _answers(self, document: Document) -> list[bodies.Element]:
+        me = self.identity
+        sn = "" if document.sn is None else str(document.sn)
+        target = document.device_id or self.id
+        command = document.cmd_type
+        if document.root == "Query":
+            if command == "Catalog":
+                return bodies.catalog_messages(me, sn, target, self._rng)
+            if command == "DeviceInfo":
+                return [bodies.device_info(me, sn, target)]
+            if command == "DeviceStatus":
+                now = datetime.now(UTC).astimezone(_BEIJING).strftime("%Y-%m-%dT%H:%M:%S")
+                return [bodies.device_status(me, sn, target, now)]
+            if command == "RecordInfo":
+                return [bodies.record_info(me, sn, target)]
+            if command == "ConfigDownload":
+                if "BasicParam" in document.text("ConfigType").split("/"):
+                    return [bodies.basic_param(me, sn, target, self.options.expires_s, self.keepalive_s)]
+                return [bodies.result(me, command, sn, target, "ERROR")]
+        if document.root == "Control":
+            return self._control(document, sn, target)
+        if document.root == "Notify" and command == "Broadcast":
+            return [bodies.result(me, command, sn, target, "ERROR")]
+        return []
+
+    def _control(self, document: Document, sn: str, target: str) -> list[bodies.Element]:
+        me = self.identity
+        if document.cmd_type == "DeviceConfig":
+            param = document.fields.get("BasicParam")
+            if param is None:
+                return [bodies.result(me, "DeviceConfig", sn, target, "ERROR")]
+            for child in param:
+                if child.tag == "HeartBeatInterval" and (child.text or "").strip().isdecimal():
+                    self.keepalive_s = max(1.0, float(child.text or "60"))
+            return [bodies.result(me, "DeviceConfig", sn, target, "OK")]
+        if document.text("IFrameCmd") or document.text("IFameCmd"):
+            for call in self.calls.values():
+                if target in (call.channel_id, self.id):
+                    call.force_key()
+            return []
+        if any(name in document.fields for name in _RESULT_COMMANDS):
+            return [bodies.result(me, "DeviceControl", sn, target, "OK")]
+        return []
+
+    # --- calls ----------------------------------------------------------------------------------------------------
+
+    def _on_invite(self, request: Request) -> None:
+        quirks = self.quirks
+        self.counters.invites += 1
+        user = request.request_uri.user or request.to.uri.user
+        self._note("invite", channel_id=user, call_id=request.call_id)
+        if quirks & {Quirk.F_05_SILENT, Quirk.INV_30}:
+            self.signalling.ignore(request)
+            return
+        self.signalling.reply(request, 100)
+        if Quirk.F_05_TRYING in quirks:
+            return
+        status = self._refusal(request, user)
+        if status:
+            self.signalling.reply(request, status, to_tag=self.signalling.tag())
+            self._note("invite_refused", channel_id=user, status=status)
+            return
+        channel = self._channel(user)
+        # Annex K c: a new INVITE for the same stream of the same channel releases the running one.
+        serial = request.headers.get("Subject") or ""
+        for other in list(self.calls.values()):
+            if serial and other.subject.partition(",")[0] == serial.partition(",")[0]:
+                other.end("replaced")
+        call = Call(
+            request=request,
+            channel_id=user,
+            device_id=self.id,
+            tag=self.signalling.tag(),
+            options=self.options,
+            quirks=quirks,
+            services=CallServices(
+                signalling=self.signalling,
+                pump=self._services.pump,
+                content=lambda: self._services.content_of(channel.name),
+                note=self._note,
+                ended=self._call_ended,
+                spawn=self._spawn,
+                rng=random.Random(self._rng.getrandbits(64)),  # noqa: S311 - repeatable on purpose
+            ),
+        )
+        self.calls[request.call_id] = call
+        self._spawn(self._accept(call, request))
+
+    def _refusal(self, request: Request, user: str) -> int:
+        """Status with which an INVITE is refused at once; 0: it is not."""
+        quirks = self.quirks
+        if self._channel_or_none(user) is None:
+            return 404
+        if Quirk.INV_08 in quirks and request.to.uri.host != self.options.domain:
+            return 400
+        if Quirk.INV_11 in quirks:
+            return 486
+        if Quirk.INV_14 in quirks and user not in self._invited:
+            self._invited.add(user)
+            return 500
+        if request.to.tag:
+            # A re-INVITE: nothing of a simulated stream can be changed.
+            return 488 if request.call_id in self.calls else 481
+        return 0
+
+    def _channel_or_none(self, user: str) -> bodies.SimChannel | None:
+        for channel in self.channels:
+            if channel.id == user:
+                return channel
+        if user == self.id and (not self.channels or self.quirks & {Quirk.CAT_14, Quirk.CAT_15}):
+            return self.channels[0] if self.channels else bodies.SimChannel(self.id, self.identity.name)
+        return None
+
+    def _channel(self, user: str) -> bodies.SimChannel:
+        channel = self._channel_or_none(user)
+        if channel is None:
+            raise LookupError(user)
+        return channel
+
+    async def _accept(self, call: Call, request: Request) -> None:
+        try:
+            await call.answer()
+        except InviteError as error:
+            if not call.final_sent:
+                self.signalling.reply(request, error.status, to_tag=call.tag)
+            self._note("invite_refused", channel_id=call.channel_id, status=error.status, error=str(error))
+            call.end("refused")
+        except (ContentError, OSError) as error:
+            if not call.final_sent:
+                self.signalling.reply(request, 500, to_tag=call.tag)
+            self._note("invite_refused", channel_id=call.channel_id, status=500, error=str(error))
+            call.end("failed")
+
+    def _call_ended(self, call: Call) -> None:
+        stream = call.stream
+        if stream is not None:
+            self.counters.packets += stream.packets
+            self.counters.bytes += stream.bytes
+        if self.calls.get(call.call_id) is call:
+            del self.calls[call.call_id]
+
+    def _on_ack(self, request: Request) -> None:
+        call = self.calls.get(request.call_id)
+        if call is not None:
+            call.acknowledged()
+
+    def _on_bye(self, request: Request) -> None:
+        call = self.calls.get(request.call_id)
+        if Quirk.F_06 in self.quirks:
+            self.signalling.ignore(request)
+            self._note("bye_ignored", call_id=request.call_id)
+            return
+        if call is None or call.ended_by_peer:
+            self.signalling.reply(request, 481, to_tag=self.signalling.tag())
+            return
+        self.signalling.reply(request, 200, to_tag=call.tag)
+        self._note("bye", channel_id=call.channel_id, call_id=request.call_id)
+        call.bye_received()
+
+    def _on_cancel(self, request: Request) -> None:
+        call = self.calls.get(request.call_id)
+        if call is None or call.final_sent:
+            self.signalling.reply(request, 200 if call is not None else 481, to_tag=self.signalling.tag())
+            return
+        self.signalling.reply(request, 200, to_tag=call.tag)
+        self._note("cancelled", channel_id=call.channel_id, call_id=request.call_id)
+        if Quirk.F_05_LATE in self.quirks:
+            return
+        if Quirk.INV_15 not in self.quirks:
+            self.signalling.reply(call.request, 487, to_tag=call.tag)
+        call.end("cancelled")
+
+    # --- helpers --------------------------------------------------------------------------------------------------
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._state.tasks.add(task)
+        task.add_done_callback(self._state.tasks.discard)
+
+    def _note(self, what: str, **facts: object) -> None:
+        self._services.observer.note(self.id, what, **facts)
+
+
+def _items(body: bodies.Element) -> tuple[bodies.Element, ...]:
+    """Items of a list in a body."""
+    for child in body.children:
+        if child.name == "DeviceList":
+            return child.children
+    return ()

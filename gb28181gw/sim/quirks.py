@@ -1,0 +1,253 @@
+"""The table of misbehaviour: row id -> what the simulated device does wrong. One row, one switch, any mix.
+
+Row ids are those of the field survey (REG, KA, XML, CAT, INV, MED, SES) and of the fault table (F). A row that
+is known in several forms has one id a form: ``INV-03`` is the first, ``INV-03-ZERO`` another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+
+class Quirk(StrEnum):
+    """Closed list; the value is what `--quirk` takes (in any case)."""
+
+    REG_01 = "REG-01"
+    REG_01_BARE = "REG-01-BARE"
+    REG_02 = "REG-02"
+    REG_03 = "REG-03"
+    REG_04 = "REG-04"
+    REG_06 = "REG-06"
+    REG_07 = "REG-07"
+    REG_10 = "REG-10"
+    REG_10_CONTACT = "REG-10-CONTACT"
+    REG_11 = "REG-11"
+    REG_12 = "REG-12"
+    REG_13 = "REG-13"
+    REG_15 = "REG-15"
+    REG_16 = "REG-16"
+    REG_17 = "REG-17"
+    REG_21 = "REG-21"
+    REG_22 = "REG-22"
+    KA_06 = "KA-06"
+    KA_06_ERROR = "KA-06-ERROR"
+    XML_01 = "XML-01"
+    XML_02 = "XML-02"
+    XML_03 = "XML-03"
+    XML_04 = "XML-04"
+    XML_05 = "XML-05"
+    XML_06 = "XML-06"
+    XML_08 = "XML-08"
+    XML_10 = "XML-10"
+    XML_11 = "XML-11"
+    XML_11_OTHER = "XML-11-OTHER"
+    XML_12 = "XML-12"
+    XML_13 = "XML-13"
+    XML_14 = "XML-14"
+    XML_14_LONG = "XML-14-LONG"
+    XML_17 = "XML-17"
+    XML_18 = "XML-18"
+    XML_20 = "XML-20"
+    XML_23 = "XML-23"
+    CAT_01 = "CAT-01"
+    CAT_02 = "CAT-02"
+    CAT_03 = "CAT-03"
+    CAT_04 = "CAT-04"
+    CAT_05 = "CAT-05"
+    CAT_07 = "CAT-07"
+    CAT_08 = "CAT-08"
+    CAT_09 = "CAT-09"
+    CAT_10 = "CAT-10"
+    CAT_11 = "CAT-11"
+    CAT_12 = "CAT-12"
+    CAT_14 = "CAT-14"
+    CAT_15 = "CAT-15"
+    CAT_16 = "CAT-16"
+    INV_01 = "INV-01"
+    INV_02 = "INV-02"
+    INV_03 = "INV-03"
+    INV_03_ZERO = "INV-03-ZERO"
+    INV_03_HEX = "INV-03-HEX"
+    INV_03_SWAPPED = "INV-03-SWAPPED"
+    INV_04 = "INV-04"
+    INV_08 = "INV-08"
+    INV_11 = "INV-11"
+    INV_13 = "INV-13"
+    INV_14 = "INV-14"
+    INV_15 = "INV-15"
+    INV_16 = "INV-16"
+    INV_17 = "INV-17"
+    INV_18 = "INV-18"
+    INV_18_OMIT = "INV-18-OMIT"
+    INV_18_ACTPASS = "INV-18-ACTPASS"
+    INV_19 = "INV-19"
+    INV_20 = "INV-20"
+    INV_21 = "INV-21"
+    INV_24 = "INV-24"
+    INV_25 = "INV-25"
+    INV_30 = "INV-30"
+    MED_01 = "MED-01"
+    MED_02 = "MED-02"
+    MED_02_FIRST = "MED-02-FIRST"
+    MED_03 = "MED-03"
+    MED_04 = "MED-04"
+    MED_05 = "MED-05"
+    MED_08 = "MED-08"
+    MED_10 = "MED-10"
+    MED_13 = "MED-13"
+    MED_16 = "MED-16"
+    MED_17 = "MED-17"
+    MED_18 = "MED-18"
+    MED_19 = "MED-19"
+    MED_20 = "MED-20"
+    MED_21 = "MED-21"
+    MED_22 = "MED-22"
+    MED_22_ALL = "MED-22-ALL"
+    MED_23 = "MED-23"
+    MED_25 = "MED-25"
+    MED_26 = "MED-26"
+    MED_27 = "MED-27"
+    MED_29 = "MED-29"
+    MED_30 = "MED-30"
+    MED_33 = "MED-33"
+    MED_34 = "MED-34"
+    SES_01 = "SES-01"
+    SES_04 = "SES-04"
+    F_05_SILENT = "F-05-SILENT"
+    F_05_TRYING = "F-05-TRYING"
+    F_05_NO_SDP = "F-05-NO-SDP"
+    F_05_LATE = "F-05-LATE"
+    F_06 = "F-06"
+
+
+TABLE: dict[Quirk, str] = {
+    Quirk.REG_01: "digest uri is sip:<server id>@<ip>:<port>, not the Request-URI",
+    Quirk.REG_01_BARE: "digest uri without the sip: scheme",
+    Quirk.REG_02: "ignores qop and answers as RFC 2069 did (no cnonce, nc, qop)",
+    Quirk.REG_03: "nc written without padding and in upper case",
+    Quirk.REG_04: "first answers the challenge with an empty Authorization header",
+    Quirk.REG_06: "refreshes without credentials until challenged again, with the first nonce afterwards",
+    Quirk.REG_07: "registers again at once, without pause, after a refusal",
+    Quirk.REG_10: "no Expires anywhere in REGISTER",
+    Quirk.REG_10_CONTACT: "Expires only as a parameter of Contact",
+    Quirk.REG_11: "unregisters right before its first REGISTER, as after a reboot",
+    Quirk.REG_12: "asks for an expiry of 60 s",
+    Quirk.REG_13: "device id of 19 digits",
+    Quirk.REG_15: "a second device with the same id registers from another port",
+    Quirk.REG_16: "Via, From and Contact carry 192.168.1.64 and no rport",
+    Quirk.REG_17: "refreshes its registration from a new port after two keepalives",
+    Quirk.REG_21: "TCP: a new connection for every REGISTER",
+    Quirk.REG_22: "TCP: sends a double CRLF between messages",
+    Quirk.KA_06: "keepalive without Status and with the root Response",
+    Quirk.KA_06_ERROR: "keepalive with Status ERROR and a list of faulty channels",
+    Quirk.XML_01: "declares GB2312, sends names that only GB18030 has",
+    Quirk.XML_02: "declares GB2312, sends UTF-8",
+    Quirk.XML_03: "byte order mark and blank lines, no XML declaration",
+    Quirk.XML_04: "control characters in Address, NUL bytes after the root",
+    Quirk.XML_05: "unescaped & in names and in a URL",
+    Quirk.XML_06: "unescaped < in Address, and half a character before a closing tag",
+    Quirk.XML_08: "an extra </Item>",
+    Quirk.XML_10: "CmdType and SN as attributes, tag names in lower case",
+    Quirk.XML_11: "answers without SN",
+    Quirk.XML_11_OTHER: "answers with another SN than asked",
+    Quirk.XML_12: "status answers carry the channel's id where the device's was asked",
+    Quirk.XML_13: "no Result in DeviceInfo, Chinese text as Result in DeviceStatus",
+    Quirk.XML_14: "Content-Length of MESSAGE is 8 too small",
+    Quirk.XML_14_LONG: "Content-Length of MESSAGE is 8 too large",
+    Quirk.XML_17: "Content-Type text/plain",
+    Quirk.XML_18: "a second XML document in the same body",
+    Quirk.XML_20: "compact and folded headers in lower case",
+    Quirk.XML_23: "names with quotes, 4-byte characters and 300 letters",
+    Quirk.CAT_01: "SumNum is 5 more than what ever arrives",
+    Quirk.CAT_02: "SumNum is the number of items in this message",
+    Quirk.CAT_03: "every keepalive is followed by an unsolicited Catalog Response with one item and SumNum 1",
+    Quirk.CAT_04: "catalogue pages out of order and each twice",
+    Quirk.CAT_05: "first catalogue message without items, and Num wrong in the others",
+    Quirk.CAT_07: "ParentID: server id, own id, 0, empty, a path",
+    Quirk.CAT_08: "Parental 65535 and 255",
+    Quirk.CAT_09: "Status ON, OK, ONLINE, On, 1, absent, OFF in turn",
+    Quirk.CAT_10: "CivilCode: the word itself, 20 digits, an odd number of digits",
+    Quirk.CAT_11: "placeholder texts as values: Manufacturer, Model, Owner, Address",
+    Quirk.CAT_12: "business group and virtual organisations, after their children and partly without parent",
+    Quirk.CAT_14: "the first channel has the id of the device",
+    Quirk.CAT_15: "answers no catalogue query at all",
+    Quirk.CAT_16: "alarm inputs, displays and audio channels among the cameras",
+    Quirk.INV_01: "answer without y=",
+    Quirk.INV_02: "answer with an SSRC of its own, which the RTP carries",
+    Quirk.INV_03: "RTP with a random SSRC that nobody announced",
+    Quirk.INV_03_ZERO: "RTP with SSRC 0",
+    Quirk.INV_03_HEX: "RTP with the digits of y= read as hexadecimal",
+    Quirk.INV_03_SWAPPED: "RTP with the bytes of the SSRC swapped",
+    Quirk.INV_04: "y= in the answer without leading zeros and with a blank",
+    Quirk.INV_08: "400 to an INVITE whose domain is not the registered one",
+    Quirk.INV_11: "486 to every INVITE",
+    Quirk.INV_13: "488 to an INVITE that offers anything besides PS",
+    Quirk.INV_14: "500 to the first INVITE of each channel",
+    Quirk.INV_15: "no final answer to INVITE, but RTP flows",
+    Quirk.INV_16: "no media before the ACK",
+    Quirk.INV_17: "c= and m= of the answer: 0.0.0.0 and port 0 (TCP passive: 192.168.1.64 and the true port)",
+    Quirk.INV_18: "a=setup of the answer repeats the offer's role",
+    Quirk.INV_18_OMIT: "answer to a TCP offer without a=setup",
+    Quirk.INV_18_ACTPASS: "a=setup:actpass in the answer",
+    Quirk.INV_19: "TCP: dials before the 200 is sent",
+    Quirk.INV_20: "TCP: dials 4 s after the ACK",
+    Quirk.INV_21: "accepts TCP offers and never connects: UDP only",
+    Quirk.INV_24: "answers TCP/RTP/AVP to a UDP offer and sends UDP",
+    Quirk.INV_25: "s= of the answer is free text",
+    Quirk.INV_30: "never reacts to INVITE, while MESSAGE works",
+    Quirk.MED_01: "PSM names the other video codec",
+    Quirk.MED_02: "no PSM and no system header at all",
+    Quirk.MED_02_FIRST: "PSM in the first pack only",
+    Quirk.MED_03: "the first two PSM list audio only",
+    Quirk.MED_04: "PSM with wrong map length, overrunning descriptor and CRC 0",
+    Quirk.MED_05: "PES packet length 0 for video",
+    Quirk.MED_08: "private stream 0xBD whose content looks like start codes",
+    Quirk.MED_10: "pack headers cut to their start code",
+    Quirk.MED_13: "PSM says G.711 (0x90), audio is AAC",
+    Quirk.MED_16: "audio declared, never sent",
+    Quirk.MED_17: "audio begins after 5 s",
+    Quirk.MED_18: "MPEG-TS under the payload type of PS",
+    Quirk.MED_19: "RTP payload type 40",
+    Quirk.MED_20: "RTP timestamp is always 0",
+    Quirk.MED_21: "PTS jumps forward by an hour after 5 s, and back after another 5 s",
+    Quirk.MED_22: "RTP marker never set",
+    Quirk.MED_22_ALL: "RTP marker on every packet",
+    Quirk.MED_23: "RTP sequence restarts at 0 every 5 s",
+    Quirk.MED_25: "TCP: now and then a packet is cut short after its length was sent",
+    Quirk.MED_26: "TCP: RTSP-interleaved framing ($, channel, length)",
+    Quirk.MED_27: "TCP: RTP packets of up to 64 KB",
+    Quirk.MED_29: "first packet on the port is RTCP, from another SSRC",
+    Quirk.MED_30: "a stranger's RTP with another SSRC in between",
+    Quirk.MED_33: "UDP source port changes after 5 s",
+    Quirk.MED_34: "starts in the middle of a GOP and sends key frames only when asked (IFrameCmd) or after 20 s",
+    Quirk.SES_01: "answers BYE with 200 and goes on sending for 60 s",
+    Quirk.SES_04: "sends BYE itself after 10 s",
+    Quirk.F_05_SILENT: "nothing answers an INVITE, not even 100",
+    Quirk.F_05_TRYING: "only 100 answers an INVITE",
+    Quirk.F_05_NO_SDP: "200 to INVITE without SDP",
+    Quirk.F_05_LATE: "answers 200 after 12 s, even when cancelled meanwhile",
+    Quirk.F_06: "ignores BYE: no answer, and goes on sending until the program ends",
+}
+"""What `--list-quirks` prints, in this order."""
+
+
+def normalise(name: str) -> str:
+    """`name` as rows are written: ``reg01``, ``REG_01`` and ``reg-01`` are ``REG-01``."""
+    text = name.strip().upper().replace("_", "-")
+    head = text.rstrip("-ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    if head and "-" not in head:
+        letters = head.rstrip("0123456789")
+        text = f"{letters}-{text[len(letters) :]}"
+    return text
+
+
+def unknown_rows(names: Iterable[str]) -> list[str]:
+    """Those of `names` that are no row."""
+    known = {quirk.value for quirk in Quirk}
+    return [name for name in names if normalise(name) not in known]
+
+
+def select(names: Iterable[str]) -> frozenset[Quirk]:
+    """The rows of `names`. Raises ValueError for one that is unknown."""
+    return frozenset(Quirk(normalise(name)) for name in names)
