@@ -193,15 +193,16 @@ def wait_for_channels(gateway: Gateway) -> list[dict[str, Any]]:
 
 
 def show(gateway: Gateway, channels: list[dict[str, Any]], urls: dict[str, str], jpeg: Path) -> None:
-    played = Table.grid(padding=(0, 2))
-    played.add_row("Picture", str(jpeg))
-    for name, url in urls.items():
-        played.add_row(name.replace("_", "-").upper(), url)
-    played.add_row("API", f"http://127.0.0.1:{gateway.api_port}/api/v1/devices")
-    played.add_row("API key", gateway.key)
-    console.print(
-        Panel(played, title=f"{channels[0]['name']} plays through the gateway", border_style="green")
-    )
+    console.rule(f"[green]{channels[0]['name']} plays through the gateway")
+    facts = {
+        "Picture": str(jpeg),
+        **{name.replace("_", "-").upper(): url for name, url in urls.items()},
+        "API": f"http://127.0.0.1:{gateway.api_port}/api/v1/devices",
+        "API key": gateway.key,
+    }
+    for name, value in facts.items():
+        # One unbroken line each, however narrow the terminal is: these are copied.
+        console.print(f"{name:10}{value}", soft_wrap=True, highlight=False)
     five = Table.grid(padding=(0, 2))
     five.add_row("SIP server address", f"{own_address()}, port {gateway.sip_port}")
     five.add_row("SIP server ID", "34020000002000000001")

@@ -9,10 +9,17 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gb28181gw.errors import GatewayError
+
+MAX_HEAD = 32 * 1024
+"""Bytes of a request's head. (uvicorn's other HTTP parser keeps heads of any size.)"""
+HEAD_S = 10.0
+"""A request's head must be complete within so long of its first byte, or of the connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +51,32 @@ class _Server(uvicorn.Server):
         self.serving.set()
 
 
+class _Http(H11Protocol):
+    """HTTP that does not wait for ever for a request's head; uvicorn limits only the time between two requests."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(HEAD_S, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._cancel_head_timer()
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_S, self.transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_head_timer()
+        super().connection_lost(exc)
+
+    def _cancel_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
 class ApiServer:
     """Owner of the listener. `start` and `stop` once each."""
 
@@ -72,6 +105,8 @@ class ApiServer:
                 access_log=False,
                 lifespan="off",
                 loop="none",
+                http=_Http,
+                h11_max_incomplete_event_size=MAX_HEAD,
                 ws="none",
                 proxy_headers=False,
                 server_header=False,

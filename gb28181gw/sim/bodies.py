@@ -357,3 +357,8 @@ def spontaneous_catalog(me: Identity, sn: int) -> Element | None:
     if not items:
         return None
     return catalog_message(me, str(sn), me.device_id, items[:1], 1, 1)
+
+
+def items_of(body: Element) -> tuple[Element, ...]:
+    """Items of a catalogue message."""
+    return next((child.children for child in body.children if child.name == "DeviceList"), ())

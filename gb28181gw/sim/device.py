@@ -14,7 +14,7 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from typing import Protocol
 
 from gb28181gw.gb.exceptions import GbError
@@ -26,6 +26,7 @@ from gb28181gw.sim.content import Content, ContentError
 from gb28181gw.sim.faults import FaultRates
 from gb28181gw.sim.media_sender import Pump
 from gb28181gw.sim.options import DeviceOptions, count_up
+from gb28181gw.sim.queries import react
 from gb28181gw.sim.quirks import Quirk, select
 from gb28181gw.sim.registration import USER_AGENT, Account, RefusedError, Registration
 from gb28181gw.sim.signalling import NoAnswerError, NotConnectedError, Signalling
@@ -35,8 +36,6 @@ from gb28181gw.sip.message import Headers, Request, Response
 MANSCDP = "Application/MANSCDP+xml"
 MISSES = 3
 """Unanswered keepalives after which the platform counts as away (9.6)."""
-_BEIJING = timezone(timedelta(hours=8))
-_RESULT_COMMANDS = ("RecordCmd", "GuardCmd", "AlarmCmd", "HomePosition")
 
 
 class Observer(Protocol):
@@ -371,61 +370,31 @@ class SimDevice:
             return
         self.counters.queries += 1
         self._note("query", command=document.cmd_type, target=document.device_id)
-        self._spawn(self._answer(document))
+        self._spawn(self._react(document))
 
-    async def _answer(self, document: Document) -> None:
+    async def _react(self, document: Document) -> None:
         """What follows the 200 of a query or a control."""
+        reaction = react(
+            document,
+            self.identity,
+            expires_s=self.options.expires_s,
+            keepalive_s=self.keepalive_s,
+            now=datetime.now(UTC),
+            rng=self._rng,
+        )
+        if reaction.keepalive_s is not None:
+            self.keepalive_s = reaction.keepalive_s
+        if reaction.key_frame_of:
+            for call in self.calls.values():
+                if reaction.key_frame_of in (call.channel_id, self.id):
+                    call.force_key()
         try:
-            for body in self._answers(document):
+            for body in reaction.answers:
                 # Annex M: parts are sent one after the other, each when the one before was answered.
                 await self._message(body)
-                self.counters.catalog_items += len(_items(body))
+                self.counters.catalog_items += len(bodies.items_of(body))
         except NoAnswerError as error:
             self._note("answer_lost", command=document.cmd_type, error=str(error))
-
-    def _answers(self, document: Document) -> list[bodies.Element]:
-        me = self.identity
-        sn = "" if document.sn is None else str(document.sn)
-        target = document.device_id or self.id
-        command = document.cmd_type
-        if document.root == "Query":
-            if command == "Catalog":
-                return bodies.catalog_messages(me, sn, target, self._rng)
-            if command == "DeviceInfo":
-                return [bodies.device_info(me, sn, target)]
-            if command == "DeviceStatus":
-                now = datetime.now(UTC).astimezone(_BEIJING).strftime("%Y-%m-%dT%H:%M:%S")
-                return [bodies.device_status(me, sn, target, now)]
-            if command == "RecordInfo":
-                return [bodies.record_info(me, sn, target)]
-            if command == "ConfigDownload":
-                if "BasicParam" in document.text("ConfigType").split("/"):
-                    return [bodies.basic_param(me, sn, target, self.options.expires_s, self.keepalive_s)]
-                return [bodies.result(me, command, sn, target, "ERROR")]
-        if document.root == "Control":
-            return self._control(document, sn, target)
-        if document.root == "Notify" and command == "Broadcast":
-            return [bodies.result(me, command, sn, target, "ERROR")]
-        return []
-
-    def _control(self, document: Document, sn: str, target: str) -> list[bodies.Element]:
-        me = self.identity
-        if document.cmd_type == "DeviceConfig":
-            param = document.fields.get("BasicParam")
-            if param is None:
-                return [bodies.result(me, "DeviceConfig", sn, target, "ERROR")]
-            for child in param:
-                if child.tag == "HeartBeatInterval" and (child.text or "").strip().isdecimal():
-                    self.keepalive_s = max(1.0, float(child.text or "60"))
-            return [bodies.result(me, "DeviceConfig", sn, target, "OK")]
-        if document.text("IFrameCmd") or document.text("IFameCmd"):
-            for call in self.calls.values():
-                if target in (call.channel_id, self.id):
-                    call.force_key()
-            return []
-        if any(name in document.fields for name in _RESULT_COMMANDS):
-            return [bodies.result(me, "DeviceControl", sn, target, "OK")]
-        return []
 
     # --- calls ----------------------------------------------------------------------------------------------------
 
@@ -564,11 +533,3 @@ class SimDevice:
 
     def _note(self, what: str, **facts: object) -> None:
         self._services.observer.note(self.id, what, **facts)
-
-
-def _items(body: bodies.Element) -> tuple[bodies.Element, ...]:
-    """Items of a list in a body."""
-    for child in body.children:
-        if child.name == "DeviceList":
-            return child.children
-    return ()

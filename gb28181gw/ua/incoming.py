@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from gb28181gw.sip.dialog import Dialog
 from gb28181gw.sip.message import Request
 from gb28181gw.sip.path import Path
+from gb28181gw.ua.compose import new_tag
 
 if TYPE_CHECKING:
-    from gb28181gw.ua.agent import UserAgent
+    from gb28181gw.ua.server import Server
 
 
 class Incoming:
@@ -22,7 +22,7 @@ class Incoming:
     """
 
     __slots__ = (
-        "_agent",
+        "_server",
         "_tag",
         "answered",
         "dialog",
@@ -34,8 +34,8 @@ class Incoming:
         "transaction_id",
     )
 
-    def __init__(self, agent: UserAgent, transaction_id: str, request: Request, path: Path) -> None:
-        self._agent = agent
+    def __init__(self, server: Server, transaction_id: str, request: Request, path: Path) -> None:
+        self._server = server
         self._tag = ""
         self.transaction_id = transaction_id
         self.request = request
@@ -71,7 +71,7 @@ class Incoming:
     def to_tag(self) -> str:
         """Our tag of this request's answers; made at first use, 64 random bits (S-04)."""
         if not self._tag:
-            self._tag = secrets.token_hex(8)
+            self._tag = new_tag()
         return self._tag
 
     def respond(
@@ -87,9 +87,8 @@ class Incoming:
 
         Raises LocalProtocolError for a second final response and for values that may not be on the wire.
         """
-        self._agent.answer(self, status, reason, headers, body, content_type)
+        self._server.answer(self, status, reason, headers, body, content_type)
 
     def ignore(self) -> None:
         """No answer at all: silence towards those who have not proved themselves (S-11)."""
-        self.answered = True
-        self._agent.ignore(self)
+        self._server.ignore(self)

@@ -13,9 +13,9 @@ _BOTH = ("test_plane_", "test_outputs_")
 
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
-) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]] | None:
-    """Both loops for the media plane and the outputs; the default for all others."""
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Both loops for the media plane and the outputs; the stock loop for all others."""
     del config
     if item.path.name.startswith(_BOTH):
         return {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
-    return None
+    return {"asyncio": asyncio.SelectorEventLoop}

@@ -17,17 +17,18 @@ from gb28181gw.clock import Clock, SystemClock
 from gb28181gw.devices.config import DevicesConfig, Enrolment
 from gb28181gw.devices.models import Binding, Device
 from gb28181gw.devices.service import Devices
+from gb28181gw.errors import GatewayError
 from gb28181gw.observability.event_table import EVENTS
 from gb28181gw.observability.events import EventBus
 from gb28181gw.sip.endpoint import Endpoint
-from gb28181gw.sip.message import Request
+from gb28181gw.sip.message import Request, Response
 from gb28181gw.sip.parser import parse_datagram
 from gb28181gw.sip.path import Path
 from gb28181gw.storage.database import Database
 from gb28181gw.storage.sqlite import SqliteDeviceStore
 from gb28181gw.transport.transports import Transports
 from gb28181gw.ua.agent import UserAgent
-from gb28181gw.ua.models import AgentConfig
+from gb28181gw.ua.models import AgentConfig, Target
 
 PLATFORM = "34020000002000000001"
 DOMAIN = "3402000000"
@@ -154,6 +155,24 @@ class FakeIncoming:
         return self.statuses[0] if self.statuses else None
 
 
+def message(path: Path, body: str | bytes, user: str, method: str = "MESSAGE") -> FakeIncoming:
+    """A MESSAGE or NOTIFY of `user` over `path`."""
+    octets = body.encode("gb18030") if isinstance(body, str) else body
+    head = (
+        f"{method} sip:{PLATFORM}@{DOMAIN} SIP/2.0\r\nVia: SIP/2.0/UDP 192.168.1.64:5060;rport;branch=z9hG4bKx\r\n"
+        f"From: <sip:{user}@{DOMAIN}>;tag=t\r\nTo: <sip:{PLATFORM}@{DOMAIN}>\r\nCall-ID: c@x\r\nCSeq: 1 {method}\r\n"
+        f"Content-Type: Application/MANSCDP+xml\r\nContent-Length: {len(octets)}\r\n\r\n"
+    )
+    return FakeIncoming(head, path, octets)
+
+
+def keepalive_body(device: str, status: str = "OK") -> str:
+    return (
+        '<?xml version="1.0"?>\r\n<Notify>\r\n<CmdType>Keepalive</CmdType>\r\n<SN>1</SN>\r\n'
+        f"<DeviceID>{device}</DeviceID>\r\n<Status>{status}</Status>\r\n</Notify>\r\n"
+    )
+
+
 class PaperDevice:
     """Writes the requests of a device from the standard's words."""
 
@@ -203,7 +222,8 @@ class PaperDevice:
     ) -> str:
         ha1 = md5(f"{self.username}:{self.realm}:{self.password}")
         ha2 = md5(f"REGISTER:{uri}")
-        head = f'Authorization: Digest username="{self.username}", realm="{self.realm}", nonce="{self.nonce}", uri="{uri}"'
+        who = f'username="{self.username}", realm="{self.realm}"'
+        head = f'Authorization: Digest {who}, nonce="{self.nonce}", uri="{uri}"'
         if not qop:
             return f'{head}, response="{md5(f"{ha1}:{self.nonce}:{ha2}")}", algorithm=MD5'
         if count is None:
@@ -212,6 +232,42 @@ class PaperDevice:
         nc = nc or f"{count:08x}"
         response = md5(f"{ha1}:{self.nonce}:{nc}:cn:auth:{ha2}")
         return f'{head}, response="{response}", algorithm=MD5, qop=auth, nc={nc}, cnonce="cn"'
+
+
+class FakeAgent:
+    """Takes requests instead of `ua.UserAgent`; a test says who answers what."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[Path, str, str]] = []
+        """Path, To user, body."""
+        self.silent: set[Path] = set()
+        self.status = 200
+        self.hear: Callable[[Path, str], None] | None = None
+        """Called with each request that is answered, before its answer."""
+
+    async def request(
+        self,
+        target: Target,
+        method: str,
+        *,
+        body: bytes = b"",
+        content_type: str = "",
+        timeout_s: float | None = None,
+    ) -> Response:
+        assert method == "MESSAGE"
+        text = body.decode("gb18030")
+        self.sent.append((target.path, target.user, text))
+        if target.path in self.silent:
+            await asyncio.sleep(timeout_s or 0)
+            raise GatewayError("gb.sip.no_answer")
+        if self.hear is not None:
+            self.hear(target.path, text)
+        await asyncio.sleep(0)
+        return Response(self.status, "X")
+
+    def queries(self, kind: str) -> list[int]:
+        """SNs of the queries of this type that were sent."""
+        return [int(between(text, "SN")) for _, _, text in self.sent if between(text, "CmdType") == kind]
 
 
 # -- a device on a real socket, and the gateway's side of it -------------------------------------------------------
@@ -305,11 +361,7 @@ class SipDevice(asyncio.DatagramProtocol):
         return self.request("MESSAGE", "Content-Type: Application/MANSCDP+xml", body=body, user=user)
 
     def keepalive(self, status: str = "OK", user: str = "") -> int:
-        return self.message(
-            '<?xml version="1.0"?>\r\n<Notify>\r\n<CmdType>Keepalive</CmdType>\r\n<SN>1</SN>\r\n'
-            f"<DeviceID>{user or self.id}</DeviceID>\r\n<Status>{status}</Status>\r\n</Notify>\r\n",
-            user=user,
-        )
+        return self.message(keepalive_body(user or self.id, status), user=user)
 
     async def answer(self, number: int, timeout_s: float = 5.0) -> tuple[int, dict[str, str]]:
         """The final response to a request of ours."""

@@ -126,20 +126,20 @@ def one_pes_for_each_nal(stream: bytes) -> bytes:
 def _split(unit: Unit) -> Iterator[bytes]:
     flags, header = unit.data[6:9], unit.data[9 : unit.payload_at]
     payload = unit.data[unit.payload_at :]
-    starts = nal_starts(payload)
-    for start, stop in zip([0, *starts[1:]], [*starts[1:], len(payload)], strict=True):
+    starts = sorted({0, *nal_starts(payload)})  # a NAL unit may go on from the packet before
+    for start, stop in zip(starts, [*starts[1:], len(payload)], strict=True):
         body = flags + header + payload[start:stop]
         yield unit.data[:4] + len(body).to_bytes(2, "big") + body
 
 
 def nal_starts(payload: bytes) -> list[int]:
-    """Places of the start codes, with their leading zero; never empty for the sake of `_split`."""
+    """Places of the start codes, with their leading zero."""
     starts = []
     found = payload.find(b"\0\0\1")
     while found >= 0:
         starts.append(found - 1 if found and payload[found - 1] == 0 else found)
         found = payload.find(b"\0\0\1", found + 3)
-    return starts or [0]
+    return starts
 
 
 def nal_units(access_unit: bytes) -> list[bytes]:

@@ -12,12 +12,15 @@ while pictures arrive, or creeps (milliseconds sold as 90 kHz), is left for the 
 follows its predecessor by the duration of its predecessor.
 
 DTS never goes back and never stands still within a track; PTS is never before DTS. A device that orders pictures
-(B pictures) but sends no DTS gets one: the smallest of the last PTS (MED-37).
+(B pictures) but sends no DTS gets one: the smallest of the last PTS (MED-37). How far back these go is what the
+parameter sets say, else it is learnt. The same is done at a start, whose first DTS would lie before zero and which
+muxers therefore leave out. A reordered picture without PTS is shown where its order count puts it.
 """
 
 from __future__ import annotations
 
-from gb28181gw.media.tracks import Codec, Frame, TrackKind
+from gb28181gw.media.tracks import Codec, Frame, Track, TrackKind
+from gb28181gw.media.wire.picture_order import PictureOrder
 from gb28181gw.media.wire.units import PTS_MODULUS, EsUnit
 
 JUMP_90K = 27_000
@@ -28,6 +31,8 @@ _STUCK_AFTER = 4
 _MISSING_LIMIT = 25
 _WINDOW = 64
 _MAX_REORDER = 4
+_MAX_DELAY = 16
+"""Frames between the decoding and the presentation of a picture (H.264 A.3.1)."""
 _FORGET_REORDER = 32  # pictures in order after which a learnt reordering was a mistake
 _FAR_90K = 10 * _CLOCK
 
@@ -57,14 +62,19 @@ class _TrackTime:
 
     __slots__ = (
         "ahead",
+        "anchor",
         "arrival",
         "back",
+        "described",
         "device",
+        "has_dts",
         "interval",
+        "key_delay",
         "last_dts",
         "missing",
         "offset",
         "order",
+        "pictures",
         "pts",
         "reorder",
         "rtp",
@@ -95,6 +105,24 @@ class _TrackTime:
         self.top = 0  # highest device time seen
         self.ahead = 0  # units in a row above it
         self.back = 0  # units in a row below `top`
+        self.has_dts = False  # units have DTS where it is not PTS
+        self.key_delay = 0  # PTS minus DTS of the last key picture
+        self.anchor: tuple[bytes, int] | None = None  # the last picture whose PTS is known, and it
+        self.described: Track | None = None  # what `pictures` is about
+        self.pictures: PictureOrder | None = None
+
+    def learn(self, description: Track) -> PictureOrder:
+        """What the parameter sets tell about the order of pictures."""
+        if self.pictures is None or description is not self.described:
+            self.described = description
+            self.pictures = PictureOrder(description)
+        return self.pictures
+
+    def begin_order(self, description: Track) -> None:
+        """The pictures that follow have nothing to do with those before."""
+        self.order.clear()
+        self.reorder = min(self.learn(description).delay, _MAX_REORDER)
+        self.back = 0
 
 
 class StreamClock:
@@ -132,6 +160,8 @@ class StreamClock:
             track.source = 0
             track.still = track.span_count = track.back = track.missing = 0
             track.order.clear()
+            track.has_dts = False
+            track.anchor = None
         self._offset = None
 
     def stamp(self, unit: EsUnit) -> tuple[int, int]:
@@ -172,7 +202,7 @@ class StreamClock:
                 return self._from_pts(track, unit)
             track.missing += 1
             if track.pts.last is not None and track.missing < _MISSING_LIMIT:
-                return None, 0  # PTS come, only not with every unit
+                return None, self._missing_delay(track, unit)  # PTS come, only not with every unit
             self._leave_source(track, unit)
         if track.source <= 1 and unit.rtp_timestamp is not None:
             value = track.rtp.unwrap(unit.rtp_timestamp) * _CLOCK // self._rtp_clock
@@ -186,6 +216,7 @@ class StreamClock:
     def _from_pts(self, track: _TrackTime, unit: EsUnit) -> tuple[int | None, int]:
         pts_raw = unit.pts_90k or 0
         if unit.dts_90k is not None and unit.dts_90k != pts_raw:
+            track.has_dts = True
             dts = track.pts.unwrap(unit.dts_90k)
             delay = (pts_raw - unit.dts_90k) % PTS_MODULUS
             track.order.clear()
@@ -195,14 +226,47 @@ class StreamClock:
                 delay = 0
         else:
             pts = track.pts.unwrap(pts_raw)
-            dts = self._make_dts(track, pts) if unit.kind is TrackKind.VIDEO else pts
+            dts = self._without_dts(track, unit, pts) if unit.kind is TrackKind.VIDEO else pts
             delay = pts - dts
         self._watch(track, unit, track.pts.last or 0)
         if track.source != 0:
             return self._device_time(track, unit)
+        if unit.kind is TrackKind.VIDEO:
+            track.anchor = unit.payload, dts + delay
+            if unit.key:
+                track.key_delay = delay
         return dts, delay
 
-    def _make_dts(self, track: _TrackTime, pts: int) -> int:
+    def _missing_delay(self, track: _TrackTime, unit: EsUnit) -> int:
+        """How long after its decoding a unit without PTS is presented."""
+        if unit.kind is not TrackKind.VIDEO or track.anchor is None:
+            return 0
+        pictures = track.learn(unit.track)
+        if not pictures.is_coded:
+            return 0
+        dts = track.device + track.interval
+        frames = pictures.frames_between(track.anchor[0], unit.payload)
+        if frames is not None:
+            delay = track.anchor[1] + round(frames * track.interval) - dts
+        else:
+            delay = track.key_delay if unit.key else 0
+        if not 0 <= delay <= _MAX_DELAY * track.interval:
+            return 0
+        track.anchor = unit.payload, dts + delay
+        return delay
+
+    def _without_dts(self, track: _TrackTime, unit: EsUnit, pts: int) -> int:
+        """DTS of a picture that carries PTS alone: the same (ISO 13818-1 2.4.3.7), if all have DTS that need it."""
+        if track.has_dts:
+            if pts >= track.device and not self._is_jump(track, unit, pts):
+                return pts
+            track.has_dts = False
+            track.order.clear()
+        if not track.order:
+            track.begin_order(unit.track)
+        return self._make_dts(track, unit.track, pts)
+
+    def _make_dts(self, track: _TrackTime, description: Track, pts: int) -> int:
         """DTS of pictures that carry PTS alone.
 
         PTS that go back by less than 300 ms and soon pass the old top are B pictures; the delay that they need is
@@ -221,10 +285,8 @@ class StreamClock:
             track.back += 1
             track.ahead = 0
             if track.top - pts > JUMP_90K or track.back > _MAX_REORDER:
-                order.clear()
-                track.reorder = 0
+                track.begin_order(description)
                 track.top = pts
-                track.back = 0
             elif pts != track.top and track.reorder < _MAX_REORDER:
                 depth = sum(1 for earlier in order if earlier > pts)
                 track.reorder = max(track.reorder, min(depth, _MAX_REORDER))
@@ -236,12 +298,15 @@ class StreamClock:
         # Of the pictures seen, as many are still to be shown as the delay is long; the next one due is the smallest
         # of them, which is what a decoder is fed at this moment.
         recent = sorted(order)[-(track.reorder + 1) :]
-        return recent[0]
+        # At the start those that would have been shown before are wanting.
+        return recent[0] - (track.reorder + 1 - len(recent)) * track.interval
 
     def _watch(self, track: _TrackTime, unit: EsUnit, value: int) -> None:
         """Leave a source that stands still or creeps while units arrive."""
         if unit.kind is not TrackKind.VIDEO:
             return
+        if value < track.device - JUMP_90K:
+            track.span_count = 0  # a jump back inside the span would look like a creep
         if track.span_count == 0:
             track.span_device, track.span_arrival = value, unit.arrival
             track.still = 0
@@ -291,6 +356,10 @@ class StreamClock:
                 track.offset = self._offset
                 return
             self.quirks.add("ps.clocks_differ")
+        if unit.kind is TrackKind.AUDIO and track.source == 0 and not wanted:
+            wanted = (
+                JUMP_90K  # room for the first picture, which may be decoded before the sound that came first
+            )
         track.offset = wanted - device
         if track.source == 0:
             self._offset = track.offset
@@ -298,7 +367,9 @@ class StreamClock:
     def _is_jump(self, track: _TrackTime, unit: EsUnit, device: int) -> bool:
         step = device - track.device
         elapsed = round((unit.arrival - track.arrival) * _CLOCK)
-        return (step < 0 and not track.reorder) or step > max(track.interval, elapsed) + JUMP_90K
+        return (step < 0 and (not track.reorder or step < -JUMP_90K)) or step > max(
+            track.interval, elapsed
+        ) + JUMP_90K
 
     def _rebase(self, track: _TrackTime, unit: EsUnit, device: int) -> None:
         self.rebased += 1

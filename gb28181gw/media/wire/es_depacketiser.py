@@ -84,7 +84,9 @@ class _VideoDepacketiser(EsDepacketiser):
 
     def __init__(self, payload_type: int, *, max_unit: int = MAX_UNIT) -> None:
         super().__init__(90000)
-        self._assembler = VideoAssembler(payload_type, self.counters, self._quirk, max_unit=max_unit)
+        self._assembler = VideoAssembler(
+            payload_type, self.counters, self._quirk, max_unit=max_unit, aligned=True
+        )
         self._marked: int | None = None
         self._in_fragment = False
 

@@ -158,6 +158,8 @@ class SequenceInfo:
     temporal_id_nesting: bool = False
     reorder_pictures: int | None = None
     """Pictures that may precede another in decoding and follow it in output, where the SPS says so."""
+    order_bits: int = 0
+    """Length of a slice's order count (pic_order_cnt_lsb); 0 where slices carry none."""
 
 
 _H264_PROFILES = frozenset({66, 77, 88, 100, 110, 122, 144, 244, 44, 83, 86, 118, 128, 134, 135, 138, 139})
@@ -256,8 +258,11 @@ def parse_h264_sps(unit: bytes) -> SequenceInfo:
                     _skip_h264_scaling_list(bits, 16 if index < 6 else 64)
     frame_num_bits = bits.ue() + 4
     order_type = bits.ue()
+    order_bits = 0
     if order_type == 0:
-        bits.ue()
+        order_bits = bits.ue() + 4
+        if order_bits > 16:
+            raise ParameterSetError("H.264 order count is too long")
     elif order_type == 1:
         bits.skip(1)
         bits.se()
@@ -300,7 +305,9 @@ def parse_h264_sps(unit: bytes) -> SequenceInfo:
         frame_mbs_only=frame_mbs_only,
         frame_num_bits=frame_num_bits,
         separate_colour_planes=separate,
-        reorder_pictures=0 if profile_idc == 66 else reorder,
+        # Order type 2: what is decoded next is shown next (8.2.1.3).
+        reorder_pictures=0 if profile_idc == 66 or order_type == 2 else reorder,
+        order_bits=order_bits,
     )
 
 
@@ -402,9 +409,11 @@ def parse_h265_sps(unit: bytes) -> SequenceInfo:
     depth_luma, depth_chroma = 8 + bits.ue(), 8 + bits.ue()
     if depth_luma > 16 or depth_chroma > 16:
         raise ParameterSetError("H.265 bit depth is out of range")
-    fps, reorder = 0.0, None
+    fps, reorder, order_bits = 0.0, None, 0
     try:
         order_bits = bits.ue() + 4
+        if order_bits > 16:
+            raise ParameterSetError("H.265 order count is too long")
         for _ in range(0 if bits.flag() else max_sub_layers_minus1, max_sub_layers_minus1 + 1):
             bits.ue()
             reorder = bits.ue()
@@ -445,6 +454,7 @@ def parse_h265_sps(unit: bytes) -> SequenceInfo:
         max_sub_layers=max_sub_layers_minus1 + 1,
         temporal_id_nesting=nesting,
         reorder_pictures=reorder,
+        order_bits=order_bits if order_bits <= 16 else 0,
     )
 
 

@@ -12,7 +12,8 @@ which the program stream map alone can tell, are cut where the times change (MED
 
 Ends before the next start. The RTP marker ends a picture only after `TRUSTED_MARKERS` markers in a row fell on
 picture ends (MED-22), and `flush` is called after a pause; if the picture then goes on after all, the rest is
-dropped, counted, and what follows is marked damaged.
+dropped, counted, and what follows is marked damaged. Muxers that fill packets without regard to pictures (MED-06)
+send a picture's last bytes with the next picture, so the pause is long until pictures were seen to end with packets.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ _JUDGED_NALS = 100
 _FPS_SAMPLES = 25
 _MIN_PATIENCE_S = 0.02
 _MAX_PATIENCE_S = 0.5
+_RAGGED = 25
+"""Pictures in a row that must end where a PES packet ends before a short pause is believed to end one again."""
 _H264_OPENERS = frozenset({6, 7, 8, 9, 15})
 _H265_OPENERS = frozenset({32, 33, 34, 35, 39, 41, 42, 43, 44, *range(48, 56)})
 _OPAQUE = frozenset({Codec.SVAC, Codec.MPEG4})
@@ -68,7 +71,9 @@ class VideoAssembler:
         on_quirk: Callable[[str], None],
         *,
         max_unit: int = MAX_UNIT,
+        aligned: bool = False,
     ) -> None:
+        """`aligned`: pictures are known to end where packets end (RTP of an elementary stream)."""
         self.stream_id = stream_id
         self.track: Track | None = None
         """Known once the parameter sets are."""
@@ -92,6 +97,9 @@ class VideoAssembler:
         self._key = False
         self._field: _FieldHeader | None = None
         self._marks: deque[_Mark] = deque()
+        self._packets: deque[int] = deque(maxlen=4)  # places where the last PES packets began
+        self._split_at: int | None = None  # place behind a start code whose first zero ended the PES before
+        self._ragged = 0 if aligned else 1  # pictures yet to end with a PES packet
         self._rtp_timestamp: int | None = None
         self._arrival = 0.0
         self._ended_early = False
@@ -138,6 +146,7 @@ class VideoAssembler:
         if self._codec in _OPAQUE:
             self._mark_opaque(pts, dts)
             return
+        self._packets.append(self._base + len(self._es))
         if pts is None:
             return
         if self._codec is None:
@@ -224,6 +233,8 @@ class VideoAssembler:
         waiting = bool(self._es) if self._codec in _OPAQUE else self._is_whole()
         if not waiting:
             return None
+        if self._ragged:
+            return self._arrival + _MAX_PATIENCE_S
         pause = min(max(self._interval / 90000, _MIN_PATIENCE_S), 0.2) * self._patience
         return self._arrival + min(pause, _MAX_PATIENCE_S)
 
@@ -277,8 +288,10 @@ class VideoAssembler:
             return -1
         if opens and self._vcl >= 0 and not (is_slice and self._is_second_field(index)):
             # A four-byte start code belongs to what follows, unless the times say that it begins one later.
-            if index and self._es[index - 1] == 0 and not self._marked(self._base + index):
-                return index - 1
+            if index and self._es[index - 1] == 0:
+                if not self._marked(self._base + index):
+                    return index - 1
+                self._split_at = self._base + index
             return index
         return -1
 
@@ -292,6 +305,8 @@ class VideoAssembler:
             return kind in _H264_OPENERS, False
         kind = header >> 1 & 0x3F
         if kind < 32:
+            if self._es[index + 4] == 0:
+                return False, False  # temporal id 0 is forbidden: an empty unit before the next start code
             first = self._es[index + 5] >= 0x80  # first_slice_segment_in_pic_flag
             return first, first
         return kind in _H265_OPENERS, False
@@ -307,7 +322,7 @@ class VideoAssembler:
             return
         header = self._es[index + 3]
         kind = header & 0x1F if codec is Codec.H264 else header >> 1 & 0x3F
-        if nal.is_vcl(codec, kind):
+        if nal.is_vcl(codec, kind) and (codec is Codec.H264 or self._es[index + 4]):
             if self._vcl < 0:
                 self._vcl = index
                 if codec is Codec.H264 and self._info is not None and not self._info.frame_mbs_only:
@@ -443,6 +458,11 @@ class VideoAssembler:
             else:
                 self.trusted_markers = 0
             self._marker_at = None
+        place = self._base + end
+        if place in self._packets or place + 1 in self._packets:
+            self._ragged = max(0, self._ragged - 1)
+        else:
+            self._ragged = _RAGGED
         self._emit(end, arrival)
 
     def _emit(self, end: int, arrival: float) -> None:
@@ -510,6 +530,9 @@ class VideoAssembler:
         for index, stop in zip(nals, stops, strict=True):
             if stop != end and (view[stop - 1] != 0 or view[stop - 2] == 0):
                 uniform = False  # a three-byte start code, or zeros in front of it (MED-40)
+            if index + 3 >= stop:
+                uniform = False  # an empty unit
+                continue
             header = view[index + 3]
             kind = header & 0x1F if codec is Codec.H264 else header >> 1 & 0x3F
             if nal.is_parameter_set(codec, kind):
@@ -612,6 +635,13 @@ class VideoAssembler:
         while marks and marks[0].offset <= start:
             chosen = marks.popleft()
         stop = start + end
+        if chosen is not None and start == self._split_at:
+            # A start code whose first zero is in the PES before. If another picture begins in this PES, the times are
+            # that one's (ISO 13818-1 2.4.3.7); if not, the zero was the end of the picture before.
+            self._split_at = None
+            if not any(start < packet <= stop for packet in self._packets):
+                marks.appendleft(chosen)
+                return None
         if not marks or marks[0].offset >= stop:
             return chosen
         starts = {start + index for index in self._nals}

@@ -185,8 +185,8 @@ def test_f19_a_step_of_the_wall_clock_costs_no_challenge(world: World, step: flo
     assert world.judge().judgement is Judgement.GOOD
     world.clock.date += step
     assert world.judge().judgement is Judgement.GOOD
-    world.challenge()
     world.clock.advance(1)
+    world.challenge()
     assert world.judge().judgement is Judgement.GOOD
 
 

@@ -350,7 +350,7 @@ def test_pump_serves_streams_that_are_a_hair_apart() -> None:
     pump = Pump(clock)  # type: ignore[arg-type]  # two methods of a loop are enough
     made = []
     for step in range(40):
-        clock.now += 0.00013 * step
+        clock.run(0.00013 * step)
         one, link = stream(content=loop())
         pump.start(one)
         made.append((one, link))

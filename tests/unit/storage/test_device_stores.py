@@ -16,7 +16,6 @@ from gb28181gw.storage.memory import MemoryDeviceStore
 from gb28181gw.storage.sqlite import SqliteDeviceStore
 from tests.support.devices import binding, device_id, make_device, udp
 
-
 LIVE = frozenset(
     (
         *(

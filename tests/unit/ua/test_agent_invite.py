@@ -257,14 +257,13 @@ async def test_i2_after_the_last_timer_nothing_is_left() -> None:
     with pytest.raises(GatewayError):
         await task
     await until(lambda: set(line.endpoint.gauges().values()) == {0}, "empty tables")
-    assert line.agent._invitations == line.agent._invitations_by_dialog == {}
-    assert line.agent._waiting == line.agent._invited == {}
+    assert set(line.agent.gauges().values()) == {0}
 
 
 async def test_ack_of_a_dialog_that_is_no_longer_known_is_sent_all_the_same() -> None:
     line = Line(t1=0.002)
     answer, _ = await established(line)
-    await until(lambda: not line.agent._invitations, "the end of the transaction")
+    await until(lambda: not line.agent.gauges()["calls"], "the end of the transaction")
     line.messages()
     line.agent.ack(answer.dialog)
     assert [message.method for message in requests(line)] == ["ACK"]

@@ -59,7 +59,6 @@ def test_sps_with_fields_counts_lines_twice() -> None:
     info = nal.parse_h264_sps(h264_sps(width=704, height=576, fields=True))
     assert (info.width, info.height, info.frame_mbs_only) == (704, 576, False)
     assert info.fps == 0.0
-    assert info.reorder_pictures is None
 
 
 @pytest.mark.parametrize("size", range(1, 8))

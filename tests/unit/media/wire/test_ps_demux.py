@@ -822,6 +822,15 @@ def test_med40_clutter_is_tolerated() -> None:
     assert demuxer.counters.errors == 0
 
 
+@pytest.mark.parametrize("clip", [CLIP, HEVC], ids=["h264", "h265"])
+@pytest.mark.parametrize("empty", [b"\x00\x00\x01", b"\x00\x00\x00\x01", b"\x00\x00\x01\x00\x00\x01"])
+def test_med40_empty_units_are_left_out(clip: tuple[Frame, ...], empty: bytes) -> None:
+    packs = _packs(clip, lambda frame: pes(frame.payload + empty, pts=frame.pts_90k))
+    demuxer, units = _run(packs, flush=False)
+    assert [unit.payload for unit in units] == [frame.payload for frame in clip[:-1]]
+    assert demuxer.counters.errors == 0
+
+
 def test_med40_sei_behind_the_slices_goes_to_the_next_picture_with_its_own_time() -> None:
     stream = [
         pack_header() + pes(f.payload + b"\x00\x00\x00\x01\x06\x05\x01\x00\x80", pts=f.pts_90k) for f in CLIP
