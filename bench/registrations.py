@@ -25,8 +25,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gb28181gw.storage.sqlite import SqliteDeviceStore
 
 PLATFORM = "34020000002000000001"
 DOMAIN = "3402000000"
@@ -88,6 +93,8 @@ async def serve(directory: Path, profile_to: str) -> None:
                 )
         elif line[0] == "channels":
             print(sum(len(device.channels) for device in devices.registry), flush=True)
+        elif line[0] == "weigh":
+            print(*await weigh(SqliteDeviceStore(database)), flush=True)
         elif line[0] == "settle":
             await devices.catalogue.flush()
             devices.registry.flush()
@@ -100,6 +107,20 @@ async def serve(directory: Path, profile_to: str) -> None:
     await agent.close()
     await transports.close()
     await database.close()
+
+
+async def weigh(store: SqliteDeviceStore) -> tuple[float, float]:
+    """Load everything once more under tracemalloc; bytes a device and a channel."""
+    tracemalloc.start()
+    loaded = await store.load()
+    with_channels = tracemalloc.get_traced_memory()[0]
+    count = sum(len(device.channels) for device in loaded)
+    for device in loaded:
+        device.channels = {}
+    gc.collect()
+    without = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    return without / max(len(loaded), 1), (with_channels - without) / max(count, 1)
 
 
 class Server:
@@ -134,6 +155,12 @@ class Server:
     def rss_mb(self) -> float:
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def weigh(self) -> tuple[float, float]:
+        """Bytes of a device without its channels, and of a channel."""
+        self.tell("weigh")
+        device, channel = self.read().split()
+        return float(device), float(channel)
 
     def close(self) -> None:
         assert self.process.stdin is not None

@@ -67,6 +67,15 @@ class _Http(H11Protocol):
         elif self._head_timer is None:
             self._head_timer = self.loop.call_later(HEAD_S, self.transport.close)
 
+    def send_400_response(self, msg: str) -> None:
+        if self.conn.our_state is not h11.IDLE:
+            # A body that breaks off while its request is answered, or was: two answers would be a mistake of ours.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            self.transport.close()
+            return
+        super().send_400_response(msg)
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_head_timer()
         super().connection_lost(exc)

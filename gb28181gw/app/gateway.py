@@ -233,6 +233,7 @@ class Gateway:
             ssrcs=self.ssrcs,
             store=store,
             ender=self.ender,
+            ask_key_frame=self.devices.ask_key_frame,
             bus=self.bus,
             clock=self._clock,
             limits=CallLimits(silence_s=float(settings.source_timeout_s)),

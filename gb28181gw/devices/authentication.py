@@ -43,6 +43,8 @@ class Judged:
     reason: str = ""
     minted_at: float = 0.0
     """Of a good answer's nonce."""
+    count: int = 0
+    """`nc` of a good answer; 0 without qop."""
 
 
 class Authenticator:
@@ -105,7 +107,7 @@ class Authenticator:
             return Judged(Judgement.STALE, "expired")
         if device is not None:
             remember_nonce(device, credentials.nonce, minted_at, count)
-        return Judged(Judgement.GOOD, minted_at=minted_at)
+        return Judged(Judgement.GOOD, "", minted_at, count)
 
 
 def remember_nonce(device: Device, nonce: str, minted_at: float, count: int) -> None:

@@ -248,7 +248,11 @@ class CatalogueService:
                     await self._failed(device, query, collector, trouble, started)
                     return
                 complete = progress is Progress.COMPLETE
+                seen = collector.received
                 await self._commit(device, found if not complete else collector.items)
+                if collector.received != seen:
+                    # Parts beyond the announced count that came during the commit (CAT-02).
+                    self._merge(device, collector.items.values())
                 self._finish(device, query, collector, complete=complete, started=started)
                 if complete:
                     now = self._clock.monotonic()

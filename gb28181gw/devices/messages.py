@@ -137,6 +137,8 @@ class Messages:
         keepalive = sniff_keepalive(body) if len(body) <= KEEPALIVE_BYTES else None
         if device is not None and device.path == path and keepalive is not None:
             self.counters.keepalives += 1
+            if incoming.request.quirks:
+                self._note_form(incoming, device)
             self._keepalive(incoming, device, keepalive)
             return
         if device is None:
@@ -157,6 +159,8 @@ class Messages:
             incoming.ignore()
             return
         bound = action is not Action.PROCESS and action is not Action.PROBE_NEAR
+        if bound and incoming.request.quirks:
+            self._note_form(incoming, device)
         self._presence.seen(device, "message")
         if not body:
             # Nothing to read; a few devices keep their NAT open with an empty MESSAGE.
@@ -331,6 +335,12 @@ class Messages:
             sn=document.sn,
             detail=document.root,
         )
+
+    def _note_form(self, incoming: IncomingRequest, device: Device) -> None:
+        """Deviations of the SIP message. Their first sight is enough: a count a keepalive would be a row a keepalive."""
+        for name in incoming.request.quirks:
+            if name not in device.quirks:
+                self._registry.add_quirk(device, name)
 
     def _note(self, device: Device, document: Document) -> None:
         for quirk in document.quirks:

@@ -95,7 +95,7 @@ class _Enrolling:
     commits: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Applicant:
     """Who asks, and what the rules say of the id before any password is checked."""
 
@@ -105,7 +105,6 @@ class _Applicant:
     closed_reason: str
     """Why even the right password would not do; empty: it would."""
     username: str
-    proven: bool
 
 
 class Registrar:
@@ -186,8 +185,9 @@ class Registrar:
             self._refuse_malformed(incoming)
             return
         ip = path.remote_host
-        proven = self._is_proven(self._registry.get(device_id), ip)
-        if self._bans.banned(ip, device_id, self._clock.wall(), proven=proven):
+        if self._bans and self._bans.banned(
+            ip, device_id, self._clock.wall(), proven=self._is_proven(device_id, ip)
+        ):
             self._drop(incoming)
             return
         pace = self._rates.count(ip, device_id, self._clock.monotonic(), credentials=credentials is not None)
@@ -197,18 +197,12 @@ class Registrar:
             self._drop(incoming)
             return
         if pace.delay_s:
-            self._later(pace.delay_s, incoming, device_id, credentials, proven=proven)
+            self._later(pace.delay_s, incoming, device_id, credentials)
             return
-        self._answer(incoming, device_id, credentials, proven=proven)
+        self._answer(incoming, device_id, credentials)
 
     def _later(
-        self,
-        delay_s: float,
-        incoming: IncomingRequest,
-        device_id: str,
-        credentials: Credentials | None,
-        *,
-        proven: bool,
+        self, delay_s: float, incoming: IncomingRequest, device_id: str, credentials: Credentials | None
     ) -> None:
         """A device that loops waits (F-01); its repetitions are absorbed by the transaction meanwhile."""
         if len(self._delayed) >= DELAYED_LIMIT:
@@ -218,15 +212,13 @@ class Registrar:
 
         def run() -> None:
             self._delayed.discard(timer)
-            self._answer(incoming, device_id, credentials, proven=proven)
+            self._answer(incoming, device_id, credentials)
 
         timer = asyncio.get_running_loop().call_later(delay_s, run)
         self._delayed.add(timer)
 
-    def _answer(
-        self, incoming: IncomingRequest, device_id: str, credentials: Credentials | None, *, proven: bool
-    ) -> None:
-        applicant = self._applicant(device_id, proven=proven)
+    def _answer(self, incoming: IncomingRequest, device_id: str, credentials: Credentials | None) -> None:
+        applicant = self._applicant(device_id)
         if self._overloaded(applicant.device):
             self.counters.overloaded += 1
             incoming.respond(503, headers=(("Retry-After", str(60 + secrets.randbelow(121))),))
@@ -267,15 +259,13 @@ class Registrar:
             else:
                 self._accept(incoming, applicant, credentials, judged, expires)
 
-    def _applicant(self, device_id: str, *, proven: bool) -> _Applicant:
+    def _applicant(self, device_id: str) -> _Applicant:
         config = self._config
         device = self._registry.get(device_id)
         shared = config.shared_password
         if device is not None and device.provisioned:
             own = device.password
-            return _Applicant(
-                device_id, device, own if own is not None else shared, "", device.username, proven
-            )
+            return _Applicant(device_id, device, own if own is not None else shared, "", device.username)
         reason = ""
         if not is_gb_id(device_id):
             reason = "id_invalid"
@@ -287,9 +277,11 @@ class Registrar:
             device = self._enrolling[device_id].device
         username = device.username if device is not None else ""
         password = device.password if device is not None and device.password is not None else shared
-        return _Applicant(device_id, device, password, reason, username, proven)
+        return _Applicant(device_id, device, password, reason, username)
 
-    def _is_proven(self, device: Device | None, ip: str) -> bool:
+    def _is_proven(self, device_id: str, ip: str) -> bool:
+        """Whether the pair succeeded within a day: a ban of the whole address does not touch it."""
+        device = self._registry.get(device_id)
         if device is None or device.binding is None or device.binding.path.remote_host != ip:
             return False
         return self._clock.wall() - device.binding.registered_at < PROVEN_S
@@ -328,7 +320,12 @@ class Registrar:
             call_id=incoming.request.call_id,
             secret=_secret_name(applicant),
         )
-        ban = self._bans.bad(path.remote_host, device_id, self._clock.wall(), proven=applicant.proven)
+        ban = self._bans.bad(
+            path.remote_host,
+            device_id,
+            self._clock.wall(),
+            proven=self._is_proven(device_id, path.remote_host),
+        )
         if ban is not None:
             self.counters.banned += 1
             self._bus.emit(
@@ -395,7 +392,7 @@ class Registrar:
             if device is None:
                 self._turn_away(incoming, "pending_full", device_id)
                 return
-            remember_nonce(device, credentials.nonce, judged.minted_at, _count_of(credentials))
+            remember_nonce(device, credentials.nonce, judged.minted_at, judged.count)
             self._enrolling[device_id] = _Enrolling(device, path.remote_host)
         approved_now = not device.approved and self._config.enrolment is Enrolment.OPEN
         if approved_now:
@@ -658,7 +655,7 @@ class Registrar:
             active=before.active and late,
             nonce=credentials.nonce,
             nonce_minted_at=judged.minted_at,
-            nonce_count=_count_of(credentials),
+            nonce_count=judged.count,
         )
         self._uncommitted += 1
 
@@ -716,10 +713,6 @@ def _expires_of(request: Request) -> int | None:
         return request.expires
     except SipError:
         return parse_delta_seconds(request.headers.get("Expires") or "")
-
-
-def _count_of(credentials: Credentials) -> int:
-    return (credentials.nc_value or 0) if credentials.qop else 0
 
 
 def _bound_here(device: Device, path: Path) -> bool:

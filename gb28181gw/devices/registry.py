@@ -15,6 +15,7 @@ from typing import Final
 
 from gb28181gw.clock import Clock
 from gb28181gw.devices.models import QUIRK_LIMIT, Binding, Channel, Device, Presence, listed_channels
+from gb28181gw.devices.quirks import QUIRK_ROWS
 from gb28181gw.devices.store import DeviceStore
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb.charset import Charset
@@ -392,6 +393,7 @@ class Registry:
         if before is None:
             if len(found.quirks) >= QUIRK_LIMIT:
                 return
+            row = row or QUIRK_ROWS.get(name, "")
             self._bus.emit("device.quirk", device_id=found.id, quirk=name, row=row or None)
         found.quirks[name] = (before or 0) + count
         self.unsaved(found, UNSAVED_FACTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Final
@@ -23,6 +24,8 @@ from gb28181gw.devices.queries import Queries
 from gb28181gw.devices.registrar import Registrar
 from gb28181gw.devices.registry import Registry
 from gb28181gw.devices.store import DeviceStore
+from gb28181gw.errors import GatewayError
+from gb28181gw.gb.manscdp.control import write_key_frame_control
 from gb28181gw.gb.manscdp.messages import DeviceStatusQuery, write
 from gb28181gw.observability.events import EventBus
 from gb28181gw.sip.path import Path
@@ -176,6 +179,23 @@ class Devices:
     def on_forgotten(self, hear: Callable[[str], None]) -> None:
         """`hear(device_id)` when a device unregistered: it has ended its media by itself (REG-11)."""
         self.presence.on_forgotten(lambda device: hear(device.id))
+
+    def ask_key_frame(self, device_id: str, channel_id: str) -> None:
+        """Ask a channel for a key frame (MED-34). Nothing waits for it: the picture is the answer."""
+        device = self.registry.get(device_id)
+        if device is None:
+            return
+        dialect = dialect_of(device)
+        body = write_key_frame_control(
+            self.queries.next_sn(), channel_id, dialect.charset_used, dialect.edition
+        )
+        task = asyncio.get_running_loop().create_task(self._send_control(device, channel_id, body))
+        self._probing.add(task)
+        task.add_done_callback(self._probing.discard)
+
+    async def _send_control(self, device: Device, channel_id: str, body: bytes) -> None:
+        with contextlib.suppress(GatewayError):  # refused or lost: the wait for the picture tells
+            await self.queries.send(device, body, channel_id=channel_id)
 
     def heard_media(self, device_id: str) -> None:
         """RTP of a device arrives from its address: it is alive (KA-04)."""

@@ -61,6 +61,8 @@ class CallLimits:
     answer_s: float = 10.0
     first_packet_s: float = 8.0
     key_frame_s: float = 10.0
+    ask_key_frame_s: float = 1.0
+    """So long after the first packet a key frame is asked for (MED-34)."""
     silence_s: float = 10.0
     bind_tries: int = 16
 
@@ -80,6 +82,8 @@ class CallContext:
     ssrcs: SsrcPool
     store: CallStore
     ender: CallEnder
+    ask_key_frame: Callable[[str, str], None]
+    """Asks a device's channel for a key frame; returns at once."""
     bus: EventBus
     clock: Clock
     limits: CallLimits = field(default_factory=CallLimits)
@@ -120,6 +124,7 @@ class Call:
         self._offer: Offer | None = None
         self._payloads = PAYLOADS_PS_ONLY if way.ps_only else PAYLOADS_DEFAULT
         self._forgetting: asyncio.Task[None] | None = None
+        self._quirks: set[str] = set()
         self._wake = asyncio.Event()
         self._closed = False
         # Facts that the engine and the device told, in the order in which they usually come.
@@ -344,11 +349,17 @@ class Call:
 
     async def wait_for_picture(self, deadline: float) -> None:
         """Until the first key frame. Raises GatewayError."""
-        limit = min(self._context.limits.key_frame_s, self._left(deadline))
-        if not await self._until(lambda: self.key_frame or self.ended_by_device, limit):
-            raise self._no_picture()
+        limits = self._context.limits
+        limit = min(limits.key_frame_s, self._left(deadline))
+        if not await self._until(self._settled, min(limits.ask_key_frame_s, limit)):
+            self._context.ask_key_frame(self.device_id, self.channel_id)
+            if not await self._until(self._settled, limit - limits.ask_key_frame_s):
+                raise self._no_picture()
         if self.ended_by_device:
             raise GatewayError("gb.sip.device_bye", "The device sent BYE before its first picture.")
+
+    def _settled(self) -> bool:
+        return self.key_frame or self.ended_by_device
 
     def _nothing_arrived(self) -> GatewayError:
         """Which of the four kinds of silence it was (O-03)."""
@@ -379,6 +390,11 @@ class Call:
 
     def _no_picture(self) -> GatewayError:
         counters = self.counters()
+        if "rtp.mpeg_ts" in self._quirks:
+            return GatewayError(
+                "gb.codec.codec_unsupported",
+                "The device sends an MPEG transport stream, not a program stream.",
+            )
         if counters.frames == 0:
             return GatewayError(
                 "gb.codec.demux_error",
@@ -412,6 +428,7 @@ class Call:
             case EventKind.SOURCE_SWITCHED:
                 self._tell("media.source_switched", event)
             case EventKind.QUIRK:
+                self._quirks.add(event.detail)
                 self._on_quirk(event.detail)
             case _:
                 pass

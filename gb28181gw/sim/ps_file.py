@@ -112,6 +112,8 @@ def read_ps_file(path: Path) -> PsFile:
             length = sum(1 for packet in container.demux(video) if packet.size)
     except (av.FFmpegError, OSError) as error:
         raise ContentError(f"{path} cannot be read: {error}.") from error
+    if not length:
+        raise ContentError(f"{path} has no picture.")
     if name not in _VIDEO:
         raise ContentError(f"{path} has {name} video; GB/T 28181 devices send H.264 or H.265.")
     return PsFile(
@@ -181,7 +183,7 @@ def _units(data: bytes) -> Iterator[tuple[int, int, int | None]]:
 
 def _stamp(packet: bytes) -> int | None:
     """DTS, else PTS, of a PES packet, `packet` from behind its length; None without."""
-    if packet[:1] >= b"\x80":
+    if packet[:1] and packet[0] >> 6 == 2:
         flags, fields = packet[1] >> 6 if len(packet) > 1 else 0, packet[3:13]
     else:
         # ISO 11172-1: stuffing, a buffer size, then the flags in the first four bits of the times.

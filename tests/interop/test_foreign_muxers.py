@@ -30,22 +30,22 @@ from tests.support.foreign_ps import (
     STREAM_MAP,
     Clip,
     clip,
+    muxers_missing,
     nal_units,
-    needs_muxers,
     units,
 )
 from tests.support.gateway import GatewayProcess, running_gateway, simulated_devices
 
 pytestmark = [
     pytest.mark.interop,
-    pytest.mark.skipif(needs_muxers, reason="ffmpeg, ffprobe or gst-launch-1.0 is not installed"),
+    pytest.mark.skipif(muxers_missing, reason="ffmpeg, ffprobe or gst-launch-1.0 is not installed"),
 ]
 
 WATCHED_S = 5
 FRAME_MS = 1000 // FPS
 TRANSPORTS = {"gstreamer-h264-b-aac": "tcp-passive", "vob-h265-b-lpcm": "tcp-active"}
 """Of the others: UDP."""
-SIMILAR = 4
+AT_ONCE = 4
 """Clips that play at once."""
 by_name = pytest.mark.parametrize("name", list(CLIPS))
 
@@ -214,7 +214,7 @@ def watch(gateway: GatewayProcess, wanted: Clip, device_id: str) -> Seen:
 def plays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Seen]]]:
     """What was seen of each clip, or what went wrong with it."""
     directory: Path = tmp_path_factory.mktemp("foreign")
-    with running_gateway(directory, media={"idle_stop_s": 2}) as gateway, ThreadPoolExecutor(SIMILAR) as pool:
+    with running_gateway(directory, media={"idle_stop_s": 2}) as gateway, ThreadPoolExecutor(AT_ONCE) as pool:
         yield {
             wanted.name: pool.submit(watch, gateway, wanted, f"3402000000118000{number:04d}")
             for number, wanted in enumerate(CLIPS.values(), start=201)

@@ -1,20 +1,30 @@
-"""Catalogue queries over real UDP: pages, loss, order, and what comes unasked."""
+"""Catalogue queries over real UDP: pages, order, repeats."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.support.devices import SipDevice, catalogue_part, device_id, gateway, item, until
 
 
-def answers(device: SipDevice, items: Sequence[str], page: int = 10):  # type: ignore[no-untyped-def]  # a closure
-    def answer(kind: str, sn: int) -> list[str]:
+def answers(
+    device: SipDevice, items: Sequence[str], page: int = 10, *, seed: int | None = None
+) -> Callable[[str, int], Sequence[str]]:
+    """What the device sends to a query; with a `seed` out of order and some parts twice."""
+
+    def answer(kind: str, sn: int) -> Sequence[str]:
         if kind == "Catalog":
-            return [
+            parts = [
                 catalogue_part(device.id, sn, items[at : at + page], len(items))
                 for at in range(0, len(items), page)
             ]
+            if seed is not None:
+                chance = random.Random(seed)
+                parts += chance.sample(parts, len(parts) // 5)
+                chance.shuffle(parts)
+            return parts
         if kind == "DeviceInfo":
             return [
                 f"<Response><CmdType>DeviceInfo</CmdType><SN>{sn}</SN><DeviceID>{device.id}</DeviceID>"
@@ -39,4 +49,36 @@ async def test_catalogue_after_registration(tmp_path: Path) -> None:
         assert running.devices.registry.channel(device.id, "34020000001320000007").name == "通道 7"
         await until(lambda: "device.info" in running.bus.names())
         assert (found.manufacturer, found.model, found.firmware) == ("Acme", "N16", "V1")
+        device.close()
+
+
+async def test_cat04_300_items_in_100_messages_out_of_order_with_repeats(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as running:
+        device = await SipDevice(device_id(1)).open(running.port)
+        device.on_query = answers(device, [item(n) for n in range(1, 301)], page=3, seed=28181)
+        await device.registered()
+        await until(lambda: "catalog.complete" in running.bus.names())
+        (event,) = running.bus.of("catalog.complete")
+        assert (event["received"], event["expected"], event["channel_count"]) == (300, 300, 300)
+        await until(
+            lambda: all(
+                len(answers) == 1 and answers[0][0] in (200, 401) for answers in device.responses.values()
+            )
+        )
+        rows = await running.database.fetch("SELECT count(*), count(DISTINCT id) FROM channels")
+        assert rows == [(300, 300)]
+        device.close()
+
+
+async def test_f17_the_catalogue_is_there_after_a_restart(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as running:
+        device = await SipDevice(device_id(1)).open(running.port)
+        device.on_query = answers(device, [item(n) for n in range(1, 26)])
+        await device.registered()
+        await until(lambda: "catalog.complete" in running.bus.names())
+        before = running.devices.registry.channels(device.id)
+        port = running.port
+    async with gateway(tmp_path, port=port) as again:
+        assert again.devices.registry.channels(device.id) == before
+        assert again.devices.catalogue.waiting == 0
         device.close()

@@ -232,7 +232,7 @@ async def test_s20_flood_from_one_host_ends_before_the_parser(gateway: Side) -> 
             await asyncio.sleep(0)
     await until(lambda: gateway.transports.counters.received == 300, "the flood")
     assert gateway.transports.counters.gated >= 150
-    assert gateway.endpoint.counters.requests_received <= 150
+    assert gateway.agent.endpoint.counters.requests_received <= 150
     assert sheds == [("127.0.0.1", 1)]
     assert peer.received == []
     peer.close()

@@ -121,8 +121,9 @@ class FakeIncoming:
     """A request as a handler sees it, and what the handler did with it."""
 
     def __init__(self, text: str, path: Path, body: bytes = b"") -> None:
-        parsed = parse_datagram(text.encode("gb18030") + body)
+        parsed = parse_datagram(text.encode("gb18030"))
         assert isinstance(parsed, Request)
+        parsed.body = body
         self.request = parsed
         self.path = path
         self.statuses: list[int] = []
@@ -161,7 +162,7 @@ def message(path: Path, body: str | bytes, user: str, method: str = "MESSAGE") -
     head = (
         f"{method} sip:{PLATFORM}@{DOMAIN} SIP/2.0\r\nVia: SIP/2.0/UDP 192.168.1.64:5060;rport;branch=z9hG4bKx\r\n"
         f"From: <sip:{user}@{DOMAIN}>;tag=t\r\nTo: <sip:{PLATFORM}@{DOMAIN}>\r\nCall-ID: c@x\r\nCSeq: 1 {method}\r\n"
-        f"Content-Type: Application/MANSCDP+xml\r\nContent-Length: {len(octets)}\r\n\r\n"
+        f"Content-Type: Application/MANSCDP+xml\r\nContent-Length: 0\r\n\r\n"
     )
     return FakeIncoming(head, path, octets)
 

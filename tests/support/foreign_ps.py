@@ -25,7 +25,7 @@ FRAMES = 100
 GOP = 25
 PACK, SYSTEM_HEADER, STREAM_MAP, END = 0xBA, 0xBB, 0xBC, 0xB9
 
-needs_muxers = not all(shutil.which(program) for program in ("ffmpeg", "ffprobe", "gst-launch-1.0"))
+muxers_missing = not all(shutil.which(program) for program in ("ffmpeg", "ffprobe", "gst-launch-1.0"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

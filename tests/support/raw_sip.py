@@ -50,7 +50,7 @@ class Received:
     def read(cls, raw: bytes) -> Received:
         head, separator, body = raw.partition(b"\r\n\r\n")
         assert separator, f"no end of the head: {raw!r}"
-        lines = head.decode("utf-8").split("\r\n")
+        lines = head.decode("utf-8", "surrogateescape").split("\r\n")
         fields = tuple(
             (name, value.strip()) for name, _, value in (line.partition(":") for line in lines[1:])
         )
@@ -84,7 +84,7 @@ class Received:
 
     def masked(self, *secret: str) -> bytes:
         """The octets without what must differ from answer to answer: nonce, tags, branch, Call-ID, Date, `secret`."""
-        text = self.raw.decode()
+        text = self.raw.decode("ascii")
         for word in secret:
             text = text.replace(word, "*")
         text = re.sub(r'nonce="[^"]*"', 'nonce="*"', text)

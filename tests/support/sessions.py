@@ -275,6 +275,7 @@ class Bench:
         self.engine = FakeEngine()
         self.agent = FakeAgent(self.engine)
         self.directory = FakeDirectory()
+        self.key_frames_asked: list[str] = []
         self.store = MemoryCallStore()
         self.bus = EventBus()
         self.ports = PortPool(30000, 30099, 0.0, clock)
@@ -296,6 +297,7 @@ class Bench:
             ssrcs=self.ssrcs,
             store=self.store,
             ender=self.ender,
+            ask_key_frame=lambda device_id, channel_id: self.key_frames_asked.append(channel_id),
             bus=self.bus,
             clock=clock,
             limits=call_limits or CallLimits(),

@@ -126,6 +126,8 @@ class Stream:
         self._frozen = False
         self._frames_in = 0
         self._frames_frozen = 0
+        self._quirks_told: set[str] = set()
+        """Names of the clock's tolerances (MED-20, MED-21) that were told already."""
         self._ended_dropped = 0
         """Of the sinks that have ended."""
         self._ended_bytes = 0
@@ -183,6 +185,11 @@ class Stream:
             self._publish_at = None
             if self._has_picture or not self._video_expected:
                 self._publish()
+        for name in self._clock.quirks - self._quirks_told:
+            self._quirks_told.add(name)
+            self._loop.call_soon(
+                self._on_event, EngineEvent(kind=EventKind.QUIRK, stream_id=self.id, detail=name)
+            )
         for variant in list(self._variants.values()):
             for sink in list(variant.sinks):
                 sink.check(now)

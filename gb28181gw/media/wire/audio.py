@@ -118,6 +118,10 @@ class AudioAssembler:
                 self._on_quirk("ps.audio_codec_mismatch")
             self._read_adts(data)
             return
+        if self._adts_seen and self.track is None:
+            # It may be AAC under another name (MED-13): one packet later we know, and nothing wrong was published.
+            self._counters.dropped_units += 1
+            return
         if declared is Codec.AAC:
             self._read_aac_units(data)
             return

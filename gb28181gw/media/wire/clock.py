@@ -165,7 +165,7 @@ class StreamClock:
         self._offset = None
 
     def stamp(self, unit: EsUnit) -> tuple[int, int]:
-        """(pts, dts) of the output, in 1/90000 s from the first unit."""
+        """(pts, dts) of the output, in 1/90000 s; the first unit is at or near 0."""
         track = self._tracks.get(unit.kind)
         if track is None:
             track = self._tracks[unit.kind] = _TrackTime(_duration(unit) or 3600)
@@ -253,6 +253,8 @@ class StreamClock:
         if not 0 <= delay <= _MAX_DELAY * track.interval:
             return 0
         track.anchor = unit.payload, dts + delay
+        if not track.has_dts:
+            self._make_dts(track, unit.track, dts + delay)
         return delay
 
     def _without_dts(self, track: _TrackTime, unit: EsUnit, pts: int) -> int:
@@ -357,9 +359,7 @@ class StreamClock:
                 return
             self.quirks.add("ps.clocks_differ")
         if unit.kind is TrackKind.AUDIO and track.source == 0 and not wanted:
-            wanted = (
-                JUMP_90K  # room for the first picture, which may be decoded before the sound that came first
-            )
+            wanted = JUMP_90K  # the first picture may have to be decoded before the sound that came first
         track.offset = wanted - device
         if track.source == 0:
             self._offset = track.offset
@@ -367,9 +367,9 @@ class StreamClock:
     def _is_jump(self, track: _TrackTime, unit: EsUnit, device: int) -> bool:
         step = device - track.device
         elapsed = round((unit.arrival - track.arrival) * _CLOCK)
-        return (step < 0 and (not track.reorder or step < -JUMP_90K)) or step > max(
-            track.interval, elapsed
-        ) + JUMP_90K
+        if step < 0:
+            return not track.reorder or step < -JUMP_90K
+        return step > max(track.interval, elapsed) + JUMP_90K
 
     def _rebase(self, track: _TrackTime, unit: EsUnit, device: int) -> None:
         self.rebased += 1

@@ -446,6 +446,7 @@ class VideoAssembler:
         )
 
     def _end_early(self, arrival: float) -> None:
+        self._split_at = None  # nothing else began in its PES
         self._emit(len(self._es), arrival)
         self._ended_early = True
         self._marker_at = None

@@ -66,3 +66,15 @@ async def test_i10_head_beyond_the_limit_is_refused_and_not_kept() -> None:
             port, b"GET /healthz HTTP/1.1\r\nHost: a\r\n" + b"X: " + b"a" * (2 * MAX_HEAD)
         )
     assert answer == b"" or answer.startswith(b"HTTP/1.1 400")
+
+
+async def test_broken_body_of_a_request_under_way_ends_the_connection_and_is_no_error_of_ours() -> None:
+    async with api_rig() as rig:
+        server = ApiServer(rig.app, ApiServerConfig(host="127.0.0.1", port=0, graceful_s=1))
+        await server.start()
+        try:
+            head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+            assert await answer_to(server.port, head + b"zz\r\nab\r\n0\r\n\r\n") == b""
+            assert rig.services.bus.counts["api.failed"] == 0
+        finally:
+            await server.stop()

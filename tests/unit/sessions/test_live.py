@@ -143,6 +143,31 @@ async def test_packets_without_key_frame_is_its_own_error() -> None:
     await bench.assert_clean()
 
 
+async def test_med34_a_key_frame_is_asked_for_when_none_comes_with_the_first_packets() -> None:
+    bench = Bench(call_limits=CallLimits(ask_key_frame_s=0.01))
+    bench.agent.replies = [Reply(media=False)]
+    started = asyncio.create_task(bench.sessions.start_live(DEVICE, CHANNEL, transport=UDP))
+    await until(lambda: bench.agent.acks)
+    bench.engine.tell(1, EventKind.FIRST_PACKET)
+    await until(lambda: bench.key_frames_asked)
+    bench.engine.media(1)
+    assert (await started).state == "running"
+    assert bench.key_frames_asked == [CHANNEL]
+    await bench.sessions.close()
+
+
+async def test_med18_a_transport_stream_is_told_by_name() -> None:
+    bench = Bench(call_limits=SHORT)
+    bench.agent.replies = [Reply(media=False)]
+    started = asyncio.create_task(bench.sessions.start_live(DEVICE, CHANNEL, transport=UDP))
+    await until(lambda: bench.agent.acks)
+    bench.engine.tell(1, EventKind.FIRST_PACKET)
+    bench.engine.tell(1, EventKind.QUIRK, detail="rtp.mpeg_ts")
+    with pytest.raises(GatewayError, match="transport stream"):
+        await started
+    await bench.assert_clean()
+
+
 async def test_inv02_another_ssrc_in_the_answer_updates_the_open_receiver() -> None:
     bench = Bench()
     bench.agent.replies = [Reply(sdp=answer_sdp("0200001234"))]

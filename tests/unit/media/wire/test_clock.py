@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from gb28181gw.media.tracks import Codec, Track, TrackKind
 from gb28181gw.media.wire.clock import JUMP_90K, StreamClock
 from gb28181gw.media.wire.units import EsUnit
+from tests.support.media import video_clip
 
 VIDEO = Track(kind=TrackKind.VIDEO, codec=Codec.H264)
 VIDEO_25 = Track(kind=TrackKind.VIDEO, codec=Codec.H264, fps=25.0)
@@ -180,7 +182,8 @@ def test_med20_missing_times_follow_the_predecessor() -> None:
 def test_med20_audio_without_times_follows_by_its_samples() -> None:
     clock = StreamClock()
     units = [_audio(1000 if n == 0 else None, 0.0) for n in range(10)]
-    assert _dts(clock, units) == [n * STEP for n in range(10)]
+    times = _dts(clock, units)
+    assert [time - times[0] for time in times] == [n * STEP for n in range(10)]
 
 
 def test_med20_rtp_timestamp_where_pts_never_come() -> None:
@@ -278,6 +281,88 @@ def test_med37_jump_of_a_stream_with_b_pictures() -> None:
     assert [dts for _, dts in out] == [n * STEP for n in range(20)]
     assert [pts - dts for pts, dts in out] == [pts - dts for pts, dts in times]
     assert clock.rebased == 1
+
+
+def _encoded(codec: Codec, frames: int = 50) -> list[EsUnit]:
+    """What an encoder with B pictures makes; decoding begins at 0."""
+    return [
+        EsUnit(
+            track=frame.track,
+            stream_id=0xE0,
+            pts_90k=frame.pts_90k,
+            dts_90k=frame.dts_90k,
+            key=frame.key,
+            payload=frame.payload,
+            arrival=number * 0.04,
+        )
+        for number, frame in enumerate(video_clip(codec, frames=frames, b_frames=2))
+    ]
+
+
+@pytest.mark.parametrize("codec", [Codec.H264, Codec.H265])
+def test_med37_the_parameter_sets_tell_the_delay_of_a_stream_without_dts(codec: Codec) -> None:
+    """Nothing has to be learnt: times are right from the first picture on."""
+    units = _encoded(codec)
+    clock = StreamClock()
+    out = _stamps(clock, [replace(unit, dts_90k=unit.pts_90k) for unit in units])
+    assert out == [(unit.pts_90k, unit.dts_90k) for unit in units]
+    assert clock.rebased == 0
+
+
+@pytest.mark.parametrize("codec", [Codec.H264, Codec.H265])
+def test_med37_dts_is_left_out_where_it_would_lie_before_zero(codec: Codec) -> None:
+    """As muxers do whose first PTS is 0; and again when their file begins anew."""
+    units = _encoded(codec)
+    delay = units[0].pts_90k or 0
+    assert delay
+    written = [
+        replace(unit, pts_90k=pts, dts_90k=dts if dts >= 0 else pts)
+        for unit in units
+        for pts, dts in [((unit.pts_90k or 0) - delay, (unit.dts_90k or 0) - delay)]
+    ]
+    again = [replace(unit, arrival=unit.arrival + len(units) * 0.04) for unit in written]
+    clock = StreamClock()
+    out = _stamps(clock, written + again)
+    assert [dts for _, dts in out] == [n * STEP for n in range(2 * len(units))]
+    assert [pts - dts for pts, dts in out] == [(u.pts_90k or 0) - (u.dts_90k or 0) for u in units] * 2
+    assert clock.rebased == 1
+
+
+@pytest.mark.parametrize("with_dts", [True, False])
+@pytest.mark.parametrize("codec", [Codec.H264, Codec.H265])
+def test_med37_pictures_without_times_are_shown_by_their_order_count(codec: Codec, with_dts: bool) -> None:
+    """Several small pictures in one PES: its times are those of the first."""
+    units = _encoded(codec, frames=100)
+    sparse = [
+        replace(
+            unit,
+            pts_90k=unit.pts_90k if n % 5 == 0 else None,
+            dts_90k=(unit.dts_90k if with_dts else unit.pts_90k) if n % 5 == 0 else None,
+        )
+        for n, unit in enumerate(units)
+    ]
+    clock = StreamClock()
+    assert _stamps(clock, sparse) == [(unit.pts_90k, unit.dts_90k) for unit in units]
+    assert clock.rebased == 0
+
+
+def test_med37_sound_that_comes_first_leaves_room_for_the_first_decoding() -> None:
+    clock = StreamClock()
+    sound, _ = clock.stamp(_audio(0, 0.0))
+    units = _encoded(Codec.H264, frames=10)
+    times = [(unit.pts_90k or 0) - (units[0].pts_90k or 0) for unit in units]
+    out = _stamps(clock, [replace(u, pts_90k=pts, dts_90k=pts) for u, pts in zip(units, times, strict=True)])
+    assert out[0][0] == sound
+    assert [later - earlier for (_, earlier), (_, later) in itertools.pairwise(out)] == [STEP] * 9
+
+
+def test_med21_a_jump_back_is_no_creep() -> None:
+    """A loop as long as the span over which the speed of a clock is judged."""
+    clock = StreamClock()
+    units = [_video(n % 63 * STEP, n * 0.04, track=VIDEO_25) for n in range(200)]
+    assert _dts(clock, units) == [n * STEP for n in range(200)]
+    assert clock.quirks == {"ps.pts_jump"}
+    assert clock.rebased == 3
 
 
 def test_presentation_hours_after_decoding_is_a_fault() -> None:

@@ -260,6 +260,46 @@ def test_med06_one_pes_with_the_end_of_a_picture_and_the_start_of_the_next() -> 
     assert [unit.pts_90k for unit in units] == [expected.get(place) for place, _ in starts]
 
 
+def test_med06_start_code_split_between_two_pes() -> None:
+    """The times of the second PES are of the picture that begins in it, not of the one whose first zero did not."""
+    first, second, third, fourth = CLIP[:4]
+    assert second.payload[:4] == third.payload[:4] == CODE
+    times = [frame.pts_90k for frame in CLIP[:4]]
+    _, units = _run(
+        [
+            pack_header() + pes(first.payload + second.payload[:1], pts=times[0]),
+            pack_header() + pes(second.payload[1:] + third.payload, pts=times[2]),
+            pack_header() + pes(fourth.payload, pts=times[3]),
+        ]
+    )
+    assert [unit.payload for unit in units] == [frame.payload for frame in CLIP[:4]]
+    assert [unit.pts_90k for unit in units] == [times[0], None, times[2], times[3]]
+
+
+def test_med40_short_start_code_behind_a_zero_keeps_its_time() -> None:
+    """A picture that ends in a zero, and the next PES with a start code of three bytes."""
+    packs = _packs(CLIP, lambda frame: pes(frame.payload[1:] + b"\x00", pts=frame.pts_90k))
+    _, units = _run(packs)
+    _assert_same(units, CLIP)
+
+
+@pytest.mark.parametrize("clip", [CLIP, HEVC], ids=["h264", "h265"])
+def test_med06_a_picture_that_ends_in_the_next_pes_is_waited_for(clip: tuple[Frame, ...]) -> None:
+    """PES of a fixed size, sent when the first picture that begins in them is due: no pause ends a picture."""
+    stream = b"".join(frame.payload for frame in clip)
+    demuxer = PsDemuxer()
+    units: list[EsUnit] = []
+    now = 0.0
+    for number, start in enumerate(range(0, len(stream), 1000)):
+        units += demuxer.flush_after(now)
+        units += demuxer.feed(pack_header() + pes(stream[start : start + 1000], pts=number * 3600), now=now)
+        now += 0.1
+    units += demuxer.flush()
+    assert [unit.payload for unit in units] == [frame.payload for frame in clip]
+    assert demuxer.counters.premature == 0
+    assert not any(unit.damaged for unit in units)
+
+
 def test_med06_field_pairs_are_one_picture() -> None:
     sps = h264_sps(width=704, height=576, fields=True)
     pictures = []

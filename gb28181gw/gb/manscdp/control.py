@@ -1,0 +1,17 @@
+"""Controls (GB/T 28181-2022 A.2.3.1). Today one: the key frame, which is answered by SIP alone (9.3.1 d)."""
+
+from __future__ import annotations
+
+from gb28181gw.gb.charset import Charset
+from gb28181gw.gb.dialect import Edition
+from gb28181gw.gb.manscdp.writer import Writer
+
+
+def write_key_frame_control(sn: int, device_id: str, charset: Charset, edition: Edition) -> bytes:
+    """Control/DeviceControl that asks a channel for a key frame (A.2.3.1.7).
+
+    The 2016 print misspells the element, and its devices know no other spelling.
+    """
+    writer = Writer("Control", "DeviceControl", sn, device_id)
+    writer.leaf("IFrameCmd" if edition >= Edition.V3_0 else "IFameCmd", "Send")
+    return writer.finish(charset)
