@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import contextlib
 import cProfile
+import gc
 import hashlib
 import os
 import platform
