@@ -423,9 +423,13 @@ def main() -> None:
         server.close()
         again = Server(directory)
         again.tell("channels")
+        channels = int(again.read())
         print(
-            f"restart with {devices} devices, {again.read()} channels: loaded in {again.loaded_s * 1000:.0f} ms"
+            f"restart with {devices} devices, {channels} channels: loaded in {again.loaded_s * 1000:.0f} ms"
         )
+        # What stays in memory, without the transactions that are kept for 32 s after a burst.
+        a_device, a_channel = again.weigh()
+        print(f"memory: {a_device / 1000:.2f} kB a device, {a_channel / 1000:.2f} kB a channel")
         again.close()
         link.close()
 

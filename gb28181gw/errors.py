@@ -117,7 +117,7 @@ _ROWS = (
         "gb.sip.rejected",
         502,
         "Device refused",
-        "See sip_status: 403/404 the device does not know this id; 486 it is busy with another session; 488 it cannot send what was asked.",
+        "See sip_status: 400 the ids or domains set in the device and here do not fit; 403/404 it does not know this id; 486 it is busy with another session; 487 check the type digits (11 to 13) of its own id; 488 it cannot send what was asked.",
     ),
     _row(
         "gb.sip.path_lost",

@@ -152,6 +152,14 @@ _HOST_NAME = re.compile(
 )
 
 
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
 def parse_name_or_address(text: str) -> str:
     """A host name or an IP address that peers can use, without port."""
     try:
@@ -704,6 +712,11 @@ def _warnings(settings: Settings) -> Iterator[SettingsWarning]:
     if not sip.id.startswith(sip.domain):
         yield SettingsWarning(
             "sip.domain", f"sip.domain {sip.domain} is not the beginning of sip.id {sip.id}."
+        )
+    if sip.advertise and not _is_address(sip.advertise):
+        yield SettingsWarning(
+            "sip.advertise",
+            f"sip.advertise is the name {sip.advertise}: most devices cannot look names up; give an IP address.",
         )
     if not http.address.is_loopback and not http.cert:
         yield SettingsWarning(

@@ -41,6 +41,7 @@ from gb28181gw.sessions.call import CallContext, CallLimits
 from gb28181gw.sessions.ending import CallEnder
 from gb28181gw.sessions.live import LiveLimits
 from gb28181gw.sessions.models import StreamState
+from gb28181gw.sessions.pool_watch import PoolWatch
 from gb28181gw.sessions.table import Sessions
 from gb28181gw.settings import HostPort, Settings
 from gb28181gw.sip.endpoint import Endpoint
@@ -305,11 +306,13 @@ class Gateway:
 
     async def _keep_house(self) -> None:
         loop = asyncio.get_running_loop()
+        pools = PoolWatch({"media_ports": self.ports, "ssrcs": self.ssrcs}, self.bus)
         while True:
             due = loop.time() + HOUSEKEEPING_S
             await asyncio.sleep(HOUSEKEEPING_S)
             self.loop_lag_s = max(loop.time() - due, 0.0)
             self.bus.report_suppressed()
+            pools.look()
             for stream in self.sessions.list():
                 if (
                     stream.state is StreamState.RUNNING

@@ -226,8 +226,10 @@ class CatalogueService:
         self._conclude_late(device.id)
         device.catalogue_tried = self._clock.monotonic()
         found: dict[str, Channel] = {}
+        before: int | None = None
         for attempt in ("first", "again"):
             started = self._clock.monotonic()
+            device.catalogue_state = CatalogueState.RUNNING
             collector = Collector(now=started, limit=device.channel_limit, waits=self._waits)
             moved = asyncio.Event()
             query = self._open(device, collector, moved)
@@ -244,6 +246,10 @@ class CatalogueService:
                     self._bus.emit(
                         "limit.reached", limit="channels", value=device.channel_limit, device_id=device.id
                     )
+                if progress is Progress.SILENT and before is not None:
+                    # The answer with gaps stands.
+                    device.catalogue_state = CatalogueState.PARTIAL
+                    return
                 if progress is Progress.SILENT:
                     await self._failed(device, query, collector, trouble, started)
                     return
@@ -253,7 +259,10 @@ class CatalogueService:
                 if collector.received != seen:
                     # Parts beyond the announced count that came during the commit (CAT-02).
                     self._merge(device, collector.items.values())
-                self._finish(device, query, collector, complete=complete, started=started)
+                # XML-15: the same parts are missing again, so they are lost on the way and not by chance.
+                stalled = before == collector.received and device.transport == "udp"
+                self._finish(device, query, collector, complete=complete, started=started, stalled=stalled)
+                before = collector.received
                 if complete:
                     now = self._clock.monotonic()
                     until = now + self._waits.between_parts_s
@@ -327,7 +336,8 @@ class CatalogueService:
         old = device.channels
         merged = dict(old)
         changed: list[Channel] = []
-        for number, channel in enumerate(items.values()):
+        # A copy: late parts may add to the collector while this waits.
+        for number, channel in enumerate(tuple(items.values())):
             if old.get(channel.id) != channel:
                 changed.append(channel)
                 merged[channel.id] = channel
@@ -345,7 +355,14 @@ class CatalogueService:
             device.channels = merged
 
     def _finish(
-        self, device: Device, query: OpenQuery, collector: Collector, *, complete: bool, started: float
+        self,
+        device: Device,
+        query: OpenQuery,
+        collector: Collector,
+        *,
+        complete: bool,
+        started: float,
+        stalled: bool,
     ) -> None:
         device.catalogue_state = CatalogueState.COMPLETE if complete else CatalogueState.PARTIAL
         device.catalogue_received = collector.received
@@ -373,7 +390,7 @@ class CatalogueService:
                 received=collector.received,
                 expected=collector.expected,
                 duration_ms=duration_ms,
-                reason="quiet",
+                reason="fragments_lost" if stalled else "quiet",
                 channel_count=device.channel_count,
             )
 

@@ -8,18 +8,18 @@ passing (last seen, keepalive interval, quirks, the media way) is collected and 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from gb28181gw.clock import Clock
+from gb28181gw.devices.dialects import dialect_of
 from gb28181gw.devices.models import QUIRK_LIMIT, Binding, Channel, Device, Presence, listed_channels
 from gb28181gw.devices.quirks import QUIRK_ROWS
 from gb28181gw.devices.store import DeviceStore
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb.charset import Charset
-from gb28181gw.gb.dialect import DEFAULT
+from gb28181gw.gb.dialect import DEFAULT, PayloadSet
 from gb28181gw.gb.exceptions import GbError
 from gb28181gw.gb.ids import is_gb_id, valid_lenient_id
 from gb28181gw.gb.times import parse_zone
@@ -176,6 +176,11 @@ class Registry:
         """The device's setting: auto, udp, tcp-passive, tcp-active."""
         device = self._devices.get(device_id)
         return device.media_transport if device is not None else "auto"
+
+    def payload_set(self, device_id: str) -> PayloadSet:
+        """Payload types that its dialect says to offer first (INV-13)."""
+        device = self._devices.get(device_id)
+        return dialect_of(device).payloads if device is not None else DEFAULT.payloads
 
     def is_only_channel(self, device_id: str, channel_id: str) -> bool:
         """Whether the device has no other channel that could be meant (XML-12)."""
@@ -456,13 +461,6 @@ class Registry:
         for device, what in rows:
             if self._devices.get(device.id) is device:
                 self.unsaved(device, what)
-
-    async def save_facts(self, device: Device) -> None:
-        """Write the device's row now; a failure leaves it to the next flush."""
-        with contextlib.suppress(GatewayError):
-            await self._store.save_device(device)
-            return
-        self.unsaved(device, UNSAVED_FACTS)
 
 
 MEDIA_TRANSPORTS: Final = frozenset(("auto", "udp", "tcp-passive", "tcp-active"))

@@ -11,7 +11,6 @@ circle. So the tree is built when all items are in, from what resolves:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gb28181gw.devices.models import Channel, Device
@@ -91,8 +90,3 @@ def _break_cycles(parents: dict[str, str], root: str) -> None:
             on_way.add(node)
             node = parents[node]
         safe.update(way)
-
-
-def child_ids(nodes: Iterable[TreeNode], parent_id: str) -> list[str]:
-    """Ids directly below `parent_id`."""
-    return [node.channel.id for node in nodes if node.parent_id == parent_id]

@@ -22,8 +22,7 @@ from gb28181gw.clock import Clock
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb.exceptions import GbError
 from gb28181gw.gb.sdp import (
-    PAYLOADS_DEFAULT,
-    PAYLOADS_PS_ONLY,
+    PAYLOAD_LISTS,
     Offer,
     Payload,
     Sdp,
@@ -122,7 +121,7 @@ class Call:
         self._dialog: Dialog | None = None
         self._record: CallRecord | None = None
         self._offer: Offer | None = None
-        self._payloads = PAYLOADS_PS_ONLY if way.ps_only else PAYLOADS_DEFAULT
+        self._payloads = PAYLOAD_LISTS[way.payloads]
         self._forgetting: asyncio.Task[None] | None = None
         self._quirks: set[str] = set()
         self._wake = asyncio.Event()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from gb28181gw.gb.dialect import PayloadSet
 from gb28181gw.sip.path import Path
 from gb28181gw.ua.models import Target
 
@@ -29,6 +30,10 @@ class DeviceDirectory(Protocol):
         ...
 
     def remember_media_way(self, device_id: str, transport: str) -> None: ...
+
+    def payload_set(self, device_id: str) -> PayloadSet:
+        """What the device's dialect says to offer first (INV-13)."""
+        ...
 
     def is_only_channel(self, device_id: str, channel_id: str) -> bool: ...
 

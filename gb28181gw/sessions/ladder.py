@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
+from gb28181gw.gb.dialect import PayloadSet
 from gb28181gw.media.engine import MediaTransport
 
 AUTO_ORDER = (MediaTransport.TCP_PASSIVE, MediaTransport.UDP, MediaTransport.TCP_ACTIVE)
@@ -20,8 +21,8 @@ class Way:
     """How one INVITE asks."""
 
     transport: MediaTransport
-    ps_only: bool = False
-    """Offer payload type 96 alone (INV-13)."""
+    payloads: PayloadSet = PayloadSet.DEFAULT
+    """Which payload types are offered (INV-13)."""
     to_device: bool = False
     """Ask the device's own id in place of the channel's (INV-09)."""
 
@@ -30,7 +31,11 @@ class Cure(Enum):
     """What helps against a refusal."""
 
     PS_ONLY = auto()
-    """Offer fewer payload types on the same transport."""
+    """Offer payload type 96 alone on the same transport."""
+    H265_99 = auto()
+    """Offer H.265 under 99, as many platforms do."""
+    EXTENDED = auto()
+    """Offer the long list of old platforms."""
     AGAIN = auto()
     """The same once more, after a second (a new Call-ID comes by itself)."""
     END_OLD_CALLS = auto()
@@ -43,32 +48,44 @@ class Cure(Enum):
     """The device means no."""
 
 
+RUNGS: dict[Cure, PayloadSet] = {
+    Cure.PS_ONLY: PayloadSet.PS_ONLY,
+    Cure.H265_99: PayloadSet.H265_99,
+    Cure.EXTENDED: PayloadSet.EXTENDED,
+}
+"""The cures that offer other payload types, in the order in which they are tried (INV-13)."""
+
 CURES: dict[int, tuple[Cure, ...]] = {
     400: (Cure.PS_ONLY, Cure.NEXT_TRANSPORT),
     404: (Cure.ASK_DEVICE,),
-    415: (Cure.PS_ONLY, Cure.NEXT_TRANSPORT),
+    415: (*RUNGS, Cure.NEXT_TRANSPORT),
     481: (Cure.AGAIN,),
     486: (Cure.END_OLD_CALLS,),
-    488: (Cure.PS_ONLY, Cure.NEXT_TRANSPORT),
+    488: (*RUNGS, Cure.NEXT_TRANSPORT),
     500: (Cure.AGAIN, Cure.NEXT_TRANSPORT),
     503: (Cure.AGAIN,),
-    606: (Cure.PS_ONLY, Cure.NEXT_TRANSPORT),
+    606: (*RUNGS, Cure.NEXT_TRANSPORT),
 }
 """SIP status of the refusal -> cures, each tried once a request."""
 
 
-def first_ways(wanted: MediaTransport | None, remembered: MediaTransport | None) -> list[Way]:
+def first_ways(
+    wanted: MediaTransport | None,
+    remembered: MediaTransport | None,
+    payloads: PayloadSet = PayloadSet.DEFAULT,
+) -> list[Way]:
     """The transports to try, best first.
 
     `wanted`: asked for by the caller, the device's setting or the configuration; None is `auto`.
+    `payloads`: what the device's dialect says to offer first.
     """
     if wanted is not None:
-        return [Way(transport=wanted)]
+        return [Way(transport=wanted, payloads=payloads)]
     order = list(AUTO_ORDER)
     if remembered is not None:
         order.remove(remembered)
         order.insert(0, remembered)
-    return [Way(transport=transport) for transport in order]
+    return [Way(transport=transport, payloads=payloads) for transport in order]
 
 
 def cure_of(status: int, spent: set[Cure]) -> Cure:
@@ -81,8 +98,8 @@ def cure_of(status: int, spent: set[Cure]) -> Cure:
 
 def cured(way: Way, cure: Cure) -> Way:
     """`way` as the cure asks for it."""
-    if cure is Cure.PS_ONLY:
-        return replace(way, ps_only=True)
+    if cure in RUNGS:
+        return replace(way, payloads=RUNGS[cure])
     if cure is Cure.ASK_DEVICE:
         return replace(way, to_device=True)
     return way

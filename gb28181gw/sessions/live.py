@@ -18,7 +18,7 @@ from gb28181gw.errors import GatewayError
 from gb28181gw.media.engine import EngineEvent, MediaTransport, ReceiverCounters
 from gb28181gw.sessions.call import Call, CallContext
 from gb28181gw.sessions.directory import DeviceDirectory
-from gb28181gw.sessions.ladder import Cure, Way, cure_of, cured, first_ways
+from gb28181gw.sessions.ladder import RUNGS, Cure, Way, cure_of, cured, first_ways
 from gb28181gw.sessions.models import Consumer, StreamKind, StreamState, StreamView
 
 
@@ -176,8 +176,9 @@ class LiveStream:
         """Try the ways of the ladder in turn; cures of a refusal come before the next transport."""
         loop = asyncio.get_running_loop()
         await self._context.ender.settled(self.device_id, self._limits.bye_wait_s)
-        ways = first_ways(self._wanted_transport(), self._remembered())
-        spent: set[Cure] = set()
+        payloads = self._directory.payload_set(self.device_id)
+        ways = first_ways(self._wanted_transport(), self._remembered(), payloads)
+        spent = {cure for cure, rung in RUNGS.items() if rung is payloads}
         failed: GatewayError | None = None
         attempts: list[str] = []
         while ways:

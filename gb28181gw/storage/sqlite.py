@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Final
@@ -269,47 +268,61 @@ def _load(connection: sqlite3.Connection) -> list[Device]:
             device.nonce = binding.nonce
             device.nonce_minted_at = binding.nonce_minted_at
             device.nonce_count = binding.nonce_count
+    _load_channels(connection, devices)
+    return list(devices.values())
+
+
+def _load_channels(connection: sqlite3.Connection, devices: dict[str, Device]) -> None:
+    """200,000 rows at a start are common, so nothing here is done twice: repeated texts and lists are shared."""
     statuses = {status.value: status for status in ChannelStatus}
-    intern = sys.intern
+    shared: dict[str, str] = {}
+    share = shared.setdefault
     parents: dict[str, tuple[str, ...]] = {"": ()}
-    for row in _select(connection, "channels", _CHANNEL_COLUMNS):
-        device = devices.get(row[0])
-        if device is None:
-            continue
-        (_, own_id, name, kind, status, ptz_type, parental, parent_ids, group_id, civil_code, *rest) = row
-        block, address, owner, manufacturer, model, longitude, latitude, ip_address, port, *last = rest
-        register_way, secrecy, details, fault, implicit, missed, gone = last
+    truth = {None: None, 0: False, 1: True}
+    owner_id, channels = "", {}
+    # fmt: off
+    for (
+        device_id, own_id, name, kind, status, ptz_type, parental, parent_ids, group_id, civil_code, block, address,
+        owner, manufacturer, model, longitude, latitude, ip_address, port, register_way, secrecy, details, fault,
+        implicit, missed, gone,
+    ) in _select(connection, "channels", _CHANNEL_COLUMNS):
+        # fmt: on
+        if device_id != owner_id:
+            device = devices.get(device_id)
+            if device is None:
+                continue
+            # Rows come in the order of the key: the device changes seldom.
+            owner_id, channels = device.id, device.channels
         if parent_ids not in parents:
             parents[parent_ids] = tuple(parent_ids.split("/"))
-        device.channels[own_id] = Channel(
-            device.id,
+        channels[own_id] = Channel(
+            owner_id,
             own_id,
             name,
-            intern(kind),
+            share(kind, kind),
             statuses.get(status, ChannelStatus.UNKNOWN),
-            intern(ptz_type),
-            None if parental is None else parental == 1,
+            share(ptz_type, ptz_type),
+            truth[parental],
             parents[parent_ids],
-            intern(group_id),
-            intern(civil_code),
-            intern(block),
-            address,
-            intern(owner),
-            intern(manufacturer),
-            intern(model),
+            share(group_id, group_id),
+            share(civil_code, civil_code),
+            share(block, block),
+            share(address, address),
+            share(owner, owner),
+            share(manufacturer, manufacturer),
+            share(model, model),
             longitude,
             latitude,
             ip_address,
             port,
             register_way,
             secrecy,
-            tuple((intern(key), intern(text)) for key, text in json.loads(details)) if details else (),
-            intern(fault),
+            tuple((share(key, key), share(text, text)) for key, text in json.loads(details)) if details else (),
+            share(fault, fault),
             implicit == 1,
             missed,
             gone == 1,
         )
-    return list(devices.values())
 
 
 def _select(connection: sqlite3.Connection, table: str, columns: Iterable[str]) -> sqlite3.Cursor:

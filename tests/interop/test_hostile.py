@@ -63,6 +63,8 @@ GOOD = "34020000001180000001"
 WIDTH, HEIGHT = 640, 360
 FORGED_WIDTH, FORGED_HEIGHT = 320, 240
 SEED = 4475
+AT_ONCE = {"analyzeduration": "100000"}
+"""ffmpeg looks at five seconds of a stream without sound before it gives the first picture."""
 
 
 # ---- the good device, and the look at it after every test
@@ -82,7 +84,7 @@ class Viewer:
 
     def _run(self) -> None:
         try:
-            with av.open(self._url, timeout=20 * DEADLINE_SCALE) as source:
+            with av.open(self._url, timeout=20 * DEADLINE_SCALE, options=AT_ONCE) as source:
                 for packet in source.demux(video=0):
                     if self._closing:
                         return
@@ -772,22 +774,23 @@ def test_f07_rule_4_1_2_silent_old_port_a_new_one_of_the_same_address_is_followe
     gateway: GatewayProcess,
 ) -> None:
     device_id, host = fresh_id(), fresh_host()
-    channel = fresh_id("132")
+    channels = (fresh_id("132"),)
     with (
-        RawDevice(UdpPeer(gateway.sip_port, host), device_id) as old,
-        RawDevice(UdpPeer(gateway.sip_port, host), device_id, channels=(channel,)) as new,
+        RawDevice(UdpPeer(gateway.sip_port, host), device_id, channels) as old,
+        RawDevice(UdpPeer(gateway.sip_port, host), device_id, channels) as new,
     ):
         assert old.register().status == 200
+        gateway.wait_online(device_id, channels=1)
         old.mute = True
         assert new.keepalive().status == 200  # read-only input is taken at once
         wait_until(
             lambda: address_of(gateway, device_id) == new.peer.via, "the binding to follow the port", 10
         )
         assert gateway.seen("binding.port_moved", device_id=device_id)
-        asked = len(new.received)
-        assert gateway.post(f"/devices/{device_id}/catalog").status_code < 300
-        new.wait_request("MESSAGE", after=asked)
-        gateway.wait_online(device_id, channels=1)
+        new.refusal = 486
+        refused = gateway.post(f"/devices/{device_id}/channels/{channels[0]}/live")
+        assert refused.json()["sip_status"] == 486
+        new.wait_request("INVITE")
 
 
 def test_f07_s03_rule_4_1_2_answering_old_port_stays(gateway: GatewayProcess) -> None:
@@ -940,7 +943,7 @@ def test_s04_forged_ends_of_a_call(gateway: GatewayProcess) -> None:
                 now = gateway.get(f"/streams/{stream['id']}")
                 assert now["state"] == "running"
                 assert len(gateway.seen("stream.started", stream_id=stream["id"])) == 1
-                assert [one for one in device.received if one.method == "BYE"] == []
+                assert [one.first for one in device.received if one.method == "BYE" and not one.status] == []
                 # The device itself may.
                 bye = device.transact(in_dialog("BYE", invite, device, device.peer.via, cseq=99))
                 assert bye.status == 200
@@ -956,14 +959,17 @@ def test_s04_forged_ends_of_a_call(gateway: GatewayProcess) -> None:
 # ---- noise on the media ports
 
 
-def media_ports(gateway: GatewayProcess) -> set[int]:
-    """Even ports of the media range that are bound now."""
+def media_ports(gateway: GatewayProcess) -> list[int]:
+    """Even ports of the media range that the gateway has bound for UDP."""
+    assert gateway.process is not None
     first, last = map(int, str(gateway.settings["media"]["ports"]).split("-"))
-    bound = set()
+    own = {link.readlink().name for link in Path(f"/proc/{gateway.process.pid}/fd").iterdir()}
+    bound = []
     for line in Path("/proc/net/udp").read_text().splitlines()[1:]:
-        port = int(line.split()[1].rpartition(":")[2], 16)
-        if first <= port <= last and port % 2 == 0:
-            bound.add(port)
+        fields = line.split()
+        port = int(fields[1].rpartition(":")[2], 16)
+        if first <= port <= last and port % 2 == 0 and f"socket:[{fields[9]}]" in own:
+            bound.append(port)
     return bound
 
 
@@ -1006,6 +1012,7 @@ def test_s06_noise_and_foreign_rtp_during_play(gateway: GatewayProcess, stream: 
     """Four foreign addresses and the device's own one, with the right SSRC and every sequence number."""
     ssrc = int(gateway.get(f"/streams/{stream['id']}")["ssrc"])
     rng = random.Random(SEED + 3)
+    wait_until(lambda: len(media_ports(gateway)) == 1, "the end of all other streams")
     (port,) = media_ports(gateway)
     with (
         ExitStack() as ends,
@@ -1033,7 +1040,8 @@ def test_s06_noise_and_foreign_rtp_during_play(gateway: GatewayProcess, stream: 
             with suppress(OSError), loopback_tcp(fresh_host(), port) as connection:
                 connection.sendall(rng.randbytes(5_000))
         gateway.wait_event("media.source_conflict", stream_id=stream["id"])
-        assert all(nothing_came(sock) for sock in attackers)
+        # Not asked of the device's own host, whose RTCP may come from any of its ports.
+        assert all(nothing_came(sock) for sock in attackers[:-1])
 
 
 def loopback_tcp(host: str, port: int) -> socket.socket:
@@ -1046,7 +1054,7 @@ def sizes_of(url: str, count: int = 10) -> set[tuple[int, int]]:
     """Sizes of the first pictures of a play URL."""
     sizes: set[tuple[int, int]] = set()
     seen = 0
-    with av.open(url, timeout=20 * DEADLINE_SCALE) as source:
+    with av.open(url, timeout=20 * DEADLINE_SCALE, options=AT_ONCE) as source:
         for picture in source.decode(video=0):
             sizes.add((picture.width, picture.height))
             seen += 1
@@ -1123,29 +1131,38 @@ def test_s06_strangers_first_at_the_tcp_port(gateway: GatewayProcess) -> None:
 
 # ---- noise on the HTTP listeners
 
+
+def ask(line: bytes, *fields: bytes, body: bytes = b"") -> bytes:
+    return b"\r\n".join((line + b" HTTP/1.1", b"Host: a", *fields, b"", b"")) + body
+
+
 WEB: dict[str, bytes] = {
-    "head_of_100_KB": b"GET /live/a_b.flv HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
-    "10,000_fields": b"GET /live/a_b.flv HTTP/1.1\r\n" + b"X: y\r\n" * 10_000 + b"\r\n",
-    "path_of_100_KB": b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+    "head_of_100_KB": ask(b"GET /live/a_b.flv", b"X: " + b"a" * 100_000),
+    "10,000_fields": ask(b"GET /live/a_b.flv", *[b"X: y"] * 10_000),
+    "path_of_100_KB": ask(b"GET /" + b"a" * 100_000),
     "no_http": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500) + b"\r\n\r\n",
     "sip": request("OPTIONS", GOOD),
-    "bad_method": b"G\0T / HTTP/1.1\r\n\r\n",
+    "bad_method": ask(b"G\0T /"),
     "bad_version": b"GET / HTTP/9.9\r\nHost: a\r\n\r\n",
-    "zero_in_a_value": b"GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n",
-    "two_lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
-    "negative_length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
-    "bad_chunk": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nab\r\n0\r\n\r\n",
-    "length_and_chunks": b"GET /live/x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "traversal": b"GET /live/..%2f..%2f..%2fetc%2fpasswd HTTP/1.1\r\nHost: a\r\n\r\n",
-    "not_utf8": b"GET /live/%ff%fe%00.flv?token=%ff&audio=%00 HTTP/1.1\r\nHost: a\r\n\r\n",
-    "absolute": b"GET http://169.254.169.254/live/a.flv HTTP/1.1\r\nHost: a\r\n\r\n",
-    "strange_target": b"GET * HTTP/1.1\r\nHost: a\r\n\r\n",
-    "connect": b"CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: a\r\n\r\n",
-    "websocket_without_key": b"GET /live/a_b.flv HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
-    "upgrade_to_nothing": b"GET /x HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "bad_origin": b"GET /live/a_b.flv HTTP/1.1\r\nHost: [::1\r\nOrigin: http://[::1\r\n\r\n",
-    "bad_key": b"GET /live/a_b.flv HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer \xff\xfe\r\n\r\n",
-    "pipelined": b"GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n" * 200 + b"\xff\xff\r\n\r\n",
+    "zero_in_a_value": ask(b"GET /", b"X: a\0b"),
+    "two_lengths": ask(b"POST /", b"Content-Length: 1", b"Content-Length: 2", body=b"ab"),
+    "negative_length": ask(b"POST /", b"Content-Length: -1"),
+    "bad_chunk": ask(b"POST /", b"Transfer-Encoding: chunked", body=b"zz\r\nab\r\n0\r\n\r\n"),
+    "length_and_chunks": ask(
+        b"GET /live/x", b"Content-Length: 4", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"
+    ),
+    "traversal": ask(b"GET /live/..%2f..%2f..%2fetc%2fpasswd"),
+    "not_utf8": ask(b"GET /live/%ff%fe%00.flv?token=%ff&audio=%00"),
+    "absolute": ask(b"GET http://169.254.169.254/live/a.flv"),
+    "strange_target": ask(b"GET *"),
+    "connect": ask(b"CONNECT 127.0.0.1:22"),
+    "websocket_without_key": ask(b"GET /live/a_b.flv", b"Upgrade: websocket", b"Connection: Upgrade"),
+    "upgrade_to_nothing": ask(
+        b"GET /x", b"Upgrade: h2c", b"Connection: Upgrade", body=b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    ),
+    "bad_origin": ask(b"GET /live/a_b.flv", b"Origin: http://[::1"),
+    "bad_key": ask(b"GET /live/a_b.flv", b"Authorization: Bearer \xff\xfe"),
+    "pipelined": ask(b"GET /nothing") * 200 + b"\xff\xff\r\n\r\n",
 }
 
 

@@ -55,6 +55,13 @@ async def device() -> AsyncIterator[Side]:
     await side.close()
 
 
+@pytest.fixture
+async def peer() -> AsyncIterator[UdpPeer]:
+    made = await UdpPeer.open()
+    yield made
+    made.close()
+
+
 async def reach(device: Side, gateway: Side, transport: str) -> tuple[Path, Path]:
     """Register over this transport: the device's path to the gateway, and the gateway's to the device."""
     seen: list[Path] = []
@@ -172,8 +179,7 @@ async def test_f05_lost_ack_is_repaired_by_the_repeated_2xx(gateway: Side, devic
     assert len(dropped) == 1 and len(acks) == 1
 
 
-async def test_f04_request_is_repeated_until_the_peer_wakes_up(gateway: Side) -> None:
-    peer = await UdpPeer.open()
+async def test_f04_request_is_repeated_until_the_peer_wakes_up(gateway: Side, peer: UdpPeer) -> None:
     path = Path("udp", "127.0.0.1", peer.port, "127.0.0.1", gateway.port)
     task = asyncio.create_task(
         gateway.agent.request(Target(path=path, user=DEVICE, domain=DOMAIN), "MESSAGE")
@@ -187,7 +193,6 @@ async def test_f04_request_is_repeated_until_the_peer_wakes_up(gateway: Side) ->
     )
     peer.send(answer.encode(), gateway.port)
     assert (await task).status == 200
-    peer.close()
 
 
 async def test_f08_end_of_the_connection_fails_the_request_at_once(gateway: Side, device: Side) -> None:
@@ -221,11 +226,10 @@ async def test_one_agent_hosts_many_identities_on_sockets_of_their_own(gateway: 
     assert sorted(asked) == [(f"340200000013200{number:05}", one.port) for number, one in enumerate(sockets)]
 
 
-async def test_s20_flood_from_one_host_ends_before_the_parser(gateway: Side) -> None:
+async def test_s20_flood_from_one_host_ends_before_the_parser(gateway: Side, peer: UdpPeer) -> None:
     gateway.agent.use_policy(is_known=lambda path, user: False, is_verified=lambda path: False)
     sheds: list[tuple[str, int]] = []
     gateway.agent.refusals.on_shed = lambda host, count: sheds.append((host, count))
-    peer = await UdpPeer.open()
     for number in range(300):
         peer.send(wire("OPTIONS", port=peer.port, cseq=number + 1), gateway.port)
         if number % 50 == 0:
@@ -235,7 +239,6 @@ async def test_s20_flood_from_one_host_ends_before_the_parser(gateway: Side) -> 
     assert gateway.agent.endpoint.counters.requests_received <= 150
     assert sheds == [("127.0.0.1", 1)]
     assert peer.received == []
-    peer.close()
 
 
 async def test_i2_closed_agent_leaves_no_timer(gateway: Side, device: Side) -> None:

@@ -123,13 +123,13 @@ class Field:
     def quirks(self, name: str, *wanted: str) -> dict[str, int]:
         """The device's quirks, when all of `wanted` are among them."""
 
-        def look() -> dict[str, int] | None:
+        def look() -> tuple[dict[str, int]] | None:
             found: dict[str, int] = self.gateway.get(f"/devices/{self.ids[name]}")["quirks"]
-            return found if set(wanted) <= set(found) else None
+            return (found,) if set(wanted) <= set(found) else None
 
         found = wait_until(look, f"{wanted} of {name}")
         assert found is not None
-        return found
+        return found[0]
 
     def channels(self, name: str) -> list[dict[str, Any]]:
         return list(self.gateway.get(f"/devices/{self.ids[name]}/channels")["items"])

@@ -407,6 +407,8 @@ class RawDevice:
     id: str
     channels: Sequence[str] = ()
     mute: bool = False
+    refusal: int = 0
+    """Status of the answer to each INVITE; 0: the test answers."""
     received: list[Received] = field(default_factory=list)
     """Everything, in order of arrival."""
 
@@ -446,6 +448,8 @@ class RawDevice:
                 self._serve(message)
 
     def _serve(self, message: Received) -> None:
+        if message.method == "INVITE" and self.refusal:
+            self.peer.send(reply(message, self.refusal, to_tag=self.tag))
         if message.method in ("ACK", "INVITE"):
             return
         self.peer.send(reply(message, 200, to_tag=self.tag))

@@ -9,6 +9,7 @@ from typing import Any
 
 from gb28181gw.clock import SystemClock
 from gb28181gw.errors import GatewayError
+from gb28181gw.gb.dialect import PayloadSet
 from gb28181gw.media.engine import (
     EngineEvent,
     EventHandler,
@@ -225,6 +226,7 @@ class FakeDirectory:
         self.way = ""
         self.only_channel = True
         self.offline = False
+        self.payloads = PayloadSet.DEFAULT
         self.quirks: list[str] = []
 
     def target(self, device_id: str, channel_id: str | None = None) -> Target:
@@ -243,6 +245,9 @@ class FakeDirectory:
 
     def remember_media_way(self, device_id: str, transport: str) -> None:
         self.way = transport
+
+    def payload_set(self, device_id: str) -> PayloadSet:
+        return self.payloads
 
     def is_only_channel(self, device_id: str, channel_id: str) -> bool:
         return self.only_channel

@@ -170,6 +170,42 @@ async def test_cat01_a_gap_is_partial_and_asked_again_once(world: World) -> None
     assert len(world.agent.queries("Catalog")) == 2
 
 
+async def test_cat01_silence_the_second_time_keeps_what_came(world: World) -> None:
+    world.answers = [[(cameras(1, 2), 5)], []]
+    device = await world.query()
+    assert device.catalogue_state is CatalogueState.PARTIAL
+    assert world.names() == names(1, 2)
+    assert world.bus.of("catalog.failed") == []
+
+
+async def test_xml15_a_count_that_stalls_at_the_same_place_is_told(world: World) -> None:
+    world.answers = [[(cameras(1, 2), 5)], [(cameras(1, 2), 5)]]
+    await world.query()
+    assert [event["reason"] for event in world.bus.of("catalog.partial")] == ["quiet", "fragments_lost"]
+
+
+async def test_cat02_late_parts_during_a_long_commit_are_kept(world: World) -> None:
+    device = make_device(5)
+    device.id = "34020000002000000005"
+    world.registry.enrol(device)
+    device.binding = binding(udp(7000))
+    world.registry.bind(device, udp(7000))
+    device.presence = Presence.ONLINE
+    loop = asyncio.get_running_loop()
+
+    def hear(_path: object, text: str) -> None:
+        sn = int(between(text, "SN"))
+        if between(text, "CmdType") == "Catalog":
+            world.feed(device, catalogue_part(device.id, sn, [item(number) for number in range(600)], 600))
+            late = catalogue_part(device.id, sn, [item(number) for number in range(600, 620)], 600)
+            for turns in range(1, 6):
+                loop.call_later(0.0005 * turns, world.feed, device, late)
+
+    world.agent.hear = hear
+    await world.query(device)
+    await until(lambda: device.channel_count == 620)
+
+
 async def test_cat01_the_second_answer_may_be_complete(world: World) -> None:
     world.answers = [[(cameras(1), 3)], [(cameras(1, 2, 3), 3)]]
     device = await world.query()

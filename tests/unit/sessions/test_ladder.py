@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from gb28181gw.gb.dialect import PayloadSet
 from gb28181gw.media.engine import MediaTransport
-from gb28181gw.sessions.ladder import CURES, Cure, Way, cure_of, cured, first_ways
+from gb28181gw.sessions.ladder import CURES, RUNGS, Cure, Way, cure_of, cured, first_ways
 
 UDP, PASSIVE, ACTIVE = MediaTransport.UDP, MediaTransport.TCP_PASSIVE, MediaTransport.TCP_ACTIVE
 
@@ -26,8 +27,23 @@ def test_a_wanted_transport_is_the_only_way() -> None:
 @pytest.mark.parametrize("status", [400, 415, 488, 606])
 def test_inv13_fewer_payload_types_before_the_next_transport(status: int) -> None:
     assert cure_of(status, set()) is Cure.PS_ONLY
-    assert cured(Way(transport=UDP), Cure.PS_ONLY) == Way(transport=UDP, ps_only=True)
-    assert cure_of(status, {Cure.PS_ONLY}) is Cure.NEXT_TRANSPORT
+    assert cured(Way(transport=UDP), Cure.PS_ONLY) == Way(transport=UDP, payloads=PayloadSet.PS_ONLY)
+    assert cure_of(status, set(RUNGS)) is Cure.NEXT_TRANSPORT
+
+
+@pytest.mark.parametrize("status", [415, 488, 606])
+def test_inv13_every_list_of_payload_types_is_offered_once(status: int) -> None:
+    spent: set[Cure] = set()
+    offered = [PayloadSet.DEFAULT]
+    while (cure := cure_of(status, spent)) in RUNGS:
+        spent.add(cure)
+        offered.append(cured(Way(transport=UDP), cure).payloads)
+    assert sorted(offered) == sorted(PayloadSet)
+    assert cure is Cure.NEXT_TRANSPORT
+
+
+def test_inv13_the_dialect_says_what_is_offered_first() -> None:
+    assert {way.payloads for way in first_ways(None, None, PayloadSet.EXTENDED)} == {PayloadSet.EXTENDED}
 
 
 def test_inv09_the_device_id_is_asked_once_for_an_unknown_channel() -> None:

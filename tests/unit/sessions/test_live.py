@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from gb28181gw.errors import GatewayError
+from gb28181gw.gb.dialect import PayloadSet
 from gb28181gw.media.engine import EventKind, MediaTransport
 from gb28181gw.outputs.source import Viewer
 from gb28181gw.sessions.call import CallLimits
@@ -243,6 +244,16 @@ async def test_inv13_488_is_asked_again_with_ps_alone() -> None:
     await bench.sessions.start_live(DEVICE, CHANNEL, transport=UDP)
     assert b"RTP/AVP 96 98" in bench.agent.invites[0][1]
     assert b"RTP/AVP 96\r\n" in bench.agent.invites[1][1]
+    await bench.sessions.close()
+
+
+async def test_inv13_the_dialect_is_offered_first_and_every_other_list_once() -> None:
+    bench = Bench()
+    bench.directory.payloads = PayloadSet.EXTENDED
+    bench.agent.replies = [Reply(status=488)] * 2
+    await bench.sessions.start_live(DEVICE, CHANNEL, transport=UDP)
+    offers = [sdp.partition(b"RTP/AVP ")[2].partition(b"\r\n")[0] for _, sdp, _ in bench.agent.invites]
+    assert offers == [b"96 126 125 99 34 98 97", b"96", b"96 98 97 99"]
     await bench.sessions.close()
 
 

@@ -219,6 +219,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         ({"media": {"origins": ["*"]}}, "media.origins"),
         ({"sip": {"tls_cert": "c.pem"}}, "sip.tls_cert"),
         ({"media": {"ports": "20000-20009"}}, "media.ports"),
+        ({"sip": {"advertise": "gw.example"}}, "sip.advertise"),
     ],
 )
 def test_s24_what_is_probably_not_meant_is_a_warning(sections: dict[str, Any], key: str) -> None:
@@ -235,6 +236,17 @@ def test_net01_net02_listen_and_advertise_are_settings_of_their_own() -> None:
     assert settings.sip.address == HostPort("::", 5060)
     assert str(settings.sip.address) == "[::]:5060"
     assert settings.media.advertise == "203.0.113.9"
+
+
+def test_reg26_a_name_is_allowed_towards_platforms_and_warned_about() -> None:
+    assert "cannot look names up" in load(sip={"advertise": "gw.example"}).warnings()[0].sentence
+    assert load(sip={"advertise": "203.0.113.9"}).warnings() == ()
+    assert load(sip={"advertise": "2001:db8::1"}).warnings() == ()
+
+
+def test_net06_the_default_range_is_wide_and_a_tiny_one_is_warned_about() -> None:
+    assert load().media.port_range.pairs == 5000
+    assert [warning.key for warning in load(media={"ports": "20000-20019"}).warnings()] == ["media.ports"]
 
 
 def test_settings_do_not_change() -> None:
