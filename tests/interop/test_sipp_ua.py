@@ -37,7 +37,7 @@ _UAC_SEND = """
 Via: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch];rport
 From: <sip:{device}@{domain}>;tag=[call_number]
 To: <sip:{gateway}@{domain}>
-Call-ID: {method}-[call_id]
+Call-ID: {method}///[call_id]
 CSeq: 1 {method}
 Max-Forwards: 70
 {type}Content-Length: [len]
