@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from gb28181gw.sip.exceptions import LocalProtocolError
 
-ALGORITHMS = {"MD5": "md5", "SHA-256": "sha256"}
-"""Names on the wire -> names of hashlib."""
+ALGORITHMS = {"MD5": hashlib.md5, "SHA-256": hashlib.sha256}
+"""Names on the wire -> functions."""
 
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f]")
 _UNESCAPED_QUOTE = re.compile(r'(?<!\\)(?:\\\\)*"')
@@ -25,9 +25,7 @@ _PARAM = re.compile(r"""[\s,]*([A-Za-z0-9_\-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^
 
 
 def _hash(algorithm: str, text: str) -> str:
-    return hashlib.new(
-        ALGORITHMS[algorithm], text.encode("utf-8", "replace"), usedforsecurity=False
-    ).hexdigest()
+    return ALGORITHMS[algorithm](text.encode("utf-8", "replace"), usedforsecurity=False).hexdigest()
 
 
 def _response(

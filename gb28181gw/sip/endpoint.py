@@ -23,7 +23,6 @@ request is forgotten as soon as it is answered, which costs the attacker the abs
 from __future__ import annotations
 
 import heapq
-import secrets
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,6 +46,7 @@ from gb28181gw.sip.exceptions import LocalProtocolError, SipParseError
 from gb28181gw.sip.grammar import MAGIC_COOKIE
 from gb28181gw.sip.message import Headers, Message, Request, Response
 from gb28181gw.sip.path import Path
+from gb28181gw.sip.randomness import random_hex
 from gb28181gw.sip.timers import Timers
 from gb28181gw.sip.transaction_client import ClientTransaction
 from gb28181gw.sip.transaction_server import InviteServerTransaction, ServerTransaction
@@ -585,7 +585,7 @@ _NOTHING: Final[list[tuple[Path, bytes]]] = []
 
 
 def _new_branch() -> str:
-    return MAGIC_COOKIE + secrets.token_hex(12)
+    return MAGIC_COOKIE + random_hex(12)
 
 
 def _via(path: Path, sent_by: str, branch: str) -> str:

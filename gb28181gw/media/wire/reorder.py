@@ -17,6 +17,7 @@ _MODULUS = 1 << 16
 _HALF = 1 << 15
 _CALM_S = 30.0
 _MAX_DROPOUT = 3000  # RFC 3550 A.1: farther than this is a new sequence
+_RESTART_PACKETS = 8
 
 
 class Gap(NamedTuple):
@@ -26,6 +27,16 @@ class Gap(NamedTuple):
     """How many; 0 where the device began a new sequence and nobody knows."""
     restart: bool = False
     """The sequence numbers begin anew (MED-23): a new epoch of the same source."""
+
+
+class _OldRun(NamedTuple):
+    """Old numbers in a row, while nothing else came."""
+
+    expected: int
+    """What was expected when it began; a new packet changes that and thereby ends the run."""
+    following: int
+    count: int
+    since: float
 
 
 class ReorderBuffer:
@@ -48,6 +59,7 @@ class ReorderBuffer:
         self._held: dict[int, tuple[RtpPacket, float]] = {}
         self._given_up: deque[tuple[int, int, float]] = deque(maxlen=64)  # first, count, when
         self._suspect: RtpPacket | None = None
+        self._old_run: _OldRun | None = None
         self._last_trouble = 0.0
 
     @property
@@ -108,9 +120,8 @@ class ReorderBuffer:
             self._last_trouble = now
             return self._expire([], now)
         if -self._max_packets <= ahead < 0:
-            # A restart by so little looks like this as well; it has caught up after a second.
             self._behind(packet.sequence_number, now)
-            return []
+            return self._restarted_behind(packet, now)
         return self._confirm(packet)
 
     def _confirm(self, packet: RtpPacket) -> list[RtpPacket | Gap]:
@@ -149,6 +160,28 @@ class ReorderBuffer:
                 self._last_trouble = now
                 return
         self.duplicated += 1
+
+    def _restarted_behind(self, packet: RtpPacket, now: float) -> list[RtpPacket | Gap]:
+        """A restart by a few hundred packets looks like old packets (MED-23).
+
+        It is believed when old numbers, each following the one before, are all that comes for longer than the
+        window may be: packets that were delayed or doubled on the way come among new ones.
+        """
+        number = packet.sequence_number
+        run = self._old_run
+        if run is None or run.expected != self._expected or run.following != number:
+            self._old_run = _OldRun(self._expected, (number + 1) % _MODULUS, 1, now)
+            return []
+        self._old_run = run = run._replace(following=(number + 1) % _MODULUS, count=run.count + 1)
+        if run.count < _RESTART_PACKETS or now - run.since < self._max_window_s:
+            return []
+        out = self.flush()
+        self.restarts += 1
+        out += (Gap(0, True), packet)
+        self._expected = run.following
+        self._suspect = self._old_run = None
+        self._given_up.clear()
+        return out
 
     def _drain(self, out: list[RtpPacket | Gap]) -> None:
         held = self._held

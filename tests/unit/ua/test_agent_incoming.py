@@ -336,6 +336,16 @@ async def test_f04_cseq_that_goes_back_gets_500_but_bye_is_believed() -> None:
     assert line.agent.counters.cseq_backwards == 2
 
 
+async def test_invite_within_a_dialog_names_the_remote_target_anew() -> None:
+    line = Line()
+    dialog, got = watched(line)
+    line.request("INVITE", to_tag="ours", extra="Contact: <sip:dev@10.2.2.2:5070>\r\n")
+    assert dialog.remote_target == "sip:dev@10.2.2.2:5070"
+    got[0].respond(200, body=b"v=0\r\n", content_type="application/sdp")
+    assert got[0].dialog is None  # it has one already
+    assert [response.to.tag for response in line.responses()] == ["ours"]
+
+
 async def test_exchanged_tags_of_media_status_are_recognised() -> None:
     line = Line()
     _, got = watched(line)

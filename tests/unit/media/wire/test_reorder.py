@@ -118,6 +118,30 @@ def test_med23_restart_at_a_lower_number() -> None:
     assert _push(buffer, [1, 2, 3]) == [Gap(0, True), 1, 2, 3]
 
 
+def test_med23_restart_by_a_few_packets_is_believed_after_half_a_second_of_old_numbers() -> None:
+    buffer = ReorderBuffer()
+    _push(buffer, list(range(300)))
+    out: list[RtpPacket | Gap] = []
+    for number in range(40):
+        out += buffer.push(_packet(number), 20.0 + number * 0.02)
+    assert out[0] == Gap(0, True)
+    assert _numbers(out[1:]) == list(range(25, 40))
+    assert buffer.restarts == 1
+
+
+def test_med23_old_packets_among_new_ones_are_no_restart() -> None:
+    buffer = ReorderBuffer()
+    _push(buffer, list(range(300)))
+    out: list[RtpPacket | Gap] = []
+    for number in range(60):
+        at = 20.0 + number * 0.02
+        out += buffer.push(_packet(number), at)
+        if number % 20 == 19:
+            out += buffer.push(_packet(300 + number // 20), at)
+    assert _numbers(out) == [300, 301, 302]
+    assert (buffer.restarts, buffer.duplicated) == (0, 60)
+
+
 def test_med23_one_stray_packet_changes_nothing() -> None:
     buffer = ReorderBuffer()
     _push(buffer, [1000])
