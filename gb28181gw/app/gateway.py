@@ -185,6 +185,9 @@ class Gateway:
         self.agent.refusals.on_shed = lambda host, count: self.bus.emit(
             "sip.dropped", peer=host, reason="too_many_refused", count=count
         )
+        self.agent.refusals.on_shed = lambda host, dropped: self.bus.emit(
+            "sip.dropped", peer=host, count=dropped, reason="rate_limited"
+        )
         self.agent.on_handler_error = lambda path, method, error: self.bus.emit(
             "sip.handler_failed", peer=path.peer, method=method, error=repr(error)
         )
@@ -195,6 +198,7 @@ class Gateway:
             config=DevicesConfig(
                 platform_id=sip.id,
                 domain=sip.domain,
+                sip_port=sip.address.port,
                 password=sip.password or self._secrets.sip_password,
                 enrolment=Enrolment(sip.enrolment),
                 allow=sip.allow,

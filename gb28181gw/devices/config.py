@@ -40,6 +40,8 @@ class DevicesConfig:
     platform_id: str
     domain: str
     """Realm of our challenges."""
+    sip_port: int = 0
+    """Where we listen; stored bindings are moved to it at the start. 0: not fixed, they stay as they are."""
     password: str | None
     """Shared by devices without one of their own; None or ``-``: none is accepted."""
     enrolment: Enrolment = Enrolment.APPROVE

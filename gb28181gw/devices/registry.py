@@ -214,8 +214,12 @@ class Registry:
 
     # -- start ---------------------------------------------------------------------------------------------
 
-    async def load(self) -> None:
-        """Read everything; called once before the SIP listeners open."""
+    async def load(self, as_now: Callable[[Path], Path] = lambda path: path) -> None:
+        """Read everything; called once before the SIP listeners open.
+
+        `as_now` gives a stored path our present address and port: the host may have another one since, and what
+        we write into Via, Contact and SDP comes from there.
+        """
         for device in await self._store.load():
             self._devices[device.id] = device
             if not device.approved:
@@ -225,7 +229,7 @@ class Registry:
                 and device.binding.active
                 and device.binding.path.transport == "udp"
             ):
-                self.bind(device, device.binding.path)
+                self.bind(device, as_now(device.binding.path))
 
     def on_removed(self, hear: Callable[[Device], None]) -> None:
         """`hear(device)` is called when a device leaves the map."""

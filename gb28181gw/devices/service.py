@@ -117,7 +117,7 @@ class Devices:
 
     async def start(self) -> None:
         """Load everything, take the SIP methods, start the tasks. Raises GatewayError when the store fails."""
-        await self.registry.load()
+        await self.registry.load(self._as_now)
         self.bans.load(await self._store.load_bans())
         key = await self._store.secret("nonce_key")
         latest = max((device.nonce_minted_at for device in self.registry), default=0.0)
@@ -179,6 +179,13 @@ class Devices:
     def on_forgotten(self, hear: Callable[[str], None]) -> None:
         """`hear(device_id)` when a device unregistered: it has ended its media by itself (REG-11)."""
         self.presence.on_forgotten(lambda device: hear(device.id))
+
+    def _as_now(self, path: Path) -> Path:
+        """A path of before the start, with the address and port that we have now."""
+        host = self._agent.transports.addresses.towards(path.remote_host)
+        return path._replace(
+            local_host=host or path.local_host, local_port=self.config.sip_port or path.local_port
+        )
 
     def ask_key_frame(self, device_id: str, channel_id: str) -> None:
         """Ask a channel for a key frame (MED-34). Nothing waits for it: the picture is the answer."""

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 import pytest
 import uvloop
 
-_BOTH = ("test_plane_", "test_outputs_")
+_BOTH = ("test_plane_", "test_outputs_", "test_transport_", "test_ua_")
 
 
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Both loops for the media plane and the outputs; the stock loop for all others."""
+    """Both loops for what owns sockets; the stock loop for all others."""
     del config
     if item.path.name.startswith(_BOTH):
         return {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}

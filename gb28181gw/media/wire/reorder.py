@@ -35,7 +35,7 @@ class _OldRun(NamedTuple):
     expected: int
     """What was expected when it began; a new packet changes that and thereby ends the run."""
     following: int
-    count: int
+    packets: int
     since: float
 
 
@@ -172,8 +172,8 @@ class ReorderBuffer:
         if run is None or run.expected != self._expected or run.following != number:
             self._old_run = _OldRun(self._expected, (number + 1) % _MODULUS, 1, now)
             return []
-        self._old_run = run = run._replace(following=(number + 1) % _MODULUS, count=run.count + 1)
-        if run.count < _RESTART_PACKETS or now - run.since < self._max_window_s:
+        self._old_run = run = run._replace(following=(number + 1) % _MODULUS, packets=run.packets + 1)
+        if run.packets < _RESTART_PACKETS or now - run.since < self._max_window_s:
             return []
         out = self.flush()
         self.restarts += 1
