@@ -182,9 +182,6 @@ class Gateway:
         self.agent.on_malformed_message = lambda path, reason: self.bus.emit(
             "sip.malformed", peer=path.peer, reason=reason
         )
-        self.agent.refusals.on_shed = lambda host, count: self.bus.emit(
-            "sip.dropped", peer=host, reason="too_many_refused", count=count
-        )
         self.agent.refusals.on_shed = lambda host, dropped: self.bus.emit(
             "sip.dropped", peer=host, count=dropped, reason="rate_limited"
         )

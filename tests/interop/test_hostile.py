@@ -310,7 +310,7 @@ def test_f23_random_octets_over_udp(gateway: GatewayProcess) -> None:
             noisy.send(rng.randbytes(rng.choice((1, 3, 12, 100, 1_400, 9_000))))
         assert answers_to(other) == []
         assert noisy.receive(0.01) is None
-    gateway.wait_event("sip.dropped", reason="too_many_refused", peer=noisy.host)
+    gateway.wait_event("sip.dropped", reason="rate_limited", peer=noisy.host)
 
 
 def test_f23_truncated_register_over_udp(gateway: GatewayProcess) -> None:

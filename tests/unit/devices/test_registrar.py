@@ -299,6 +299,16 @@ async def test_reg24_f17_registrations_are_there_after_a_restart(world: World) -
     assert device.path == udp(5001)
 
 
+async def test_inv22_a_stored_binding_takes_the_address_and_port_that_we_have_now(world: World) -> None:
+    await world.register(world.paper())
+    world.build()
+    await world.registry.load(lambda path: path._replace(local_host="198.51.100.7", local_port=5070))
+    world.presence.restore()
+    target = world.registry.target(world.device().id)
+    assert (target.path.local_host, target.path.local_port) == ("198.51.100.7", 5070)
+    assert target.path.peer == udp(5001).peer
+
+
 async def test_f17_a_used_answer_is_used_after_a_restart_too(world: World) -> None:
     paper = world.paper()
     paper.take(await world.send(paper.register()))
