@@ -322,7 +322,7 @@ def test_cat01_a_deficit_is_marked_partial_and_what_came_is_kept(devices: Field)
 
 
 @pytest.mark.long
-def test_cat15_a_device_without_catalogue_gets_one_channel_that_plays(devices: Field) -> None:
+def test_cat15_a_device_without_catalogue_gets_one_channel_of_its_own_id(devices: Field) -> None:
     devices.gateway.wait_event("catalog.failed", device_id=devices.ids["CAT-15"], limit_s=60)
     wait_until(lambda: devices.channels("CAT-15"), "the implicit channel")
     assert [one["id"] for one in devices.channels("CAT-15")] == [devices.ids["CAT-15"]]
