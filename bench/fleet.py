@@ -152,9 +152,8 @@ def main() -> None:
     parser.add_argument("--keepalive", type=float, default=5)
     parser.add_argument("--seconds", type=float, default=30)
     options = parser.parse_args()
-    print(
-        f"{cpu_model()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
-    )
+    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+    print(f"{cpu_model()}, {os.cpu_count()} cores, {system}")
     print("command: python -m bench.fleet " + " ".join(sys.argv[1:]))
     with tempfile.TemporaryDirectory() as directory:
         Bench(Path(directory), options).run()

@@ -41,6 +41,8 @@ UDP_BYTES: Final = 65_536
 TCP_BYTES: Final = 1_048_576
 THREAD_BYTES: Final = 131_072
 """Bodies beyond this are parsed in a thread (S-05): a megabyte takes longer than the loop may be blocked (I8)."""
+PARSED_AT_ONCE: Final = 8
+"""Bodies in threads, or waiting for one."""
 POISON_ERRORS: Final = 5
 POISON_PAUSE_S: Final = 60.0
 STRANGER_S: Final = 600.0
@@ -231,6 +233,13 @@ class Messages:
         )
         limit = TCP_BYTES if path.reliable else UDP_BYTES
         if len(body) > THREAD_BYTES and len(body) <= limit:
+            if len(self._parsing) >= PARSED_AT_ONCE:
+                # A peer that floods with megabytes must not fill our memory (I10); it may send it again.
+                self._bus.emit(
+                    "limit.reached", limit="bodies_parsed_at_once", value=PARSED_AT_ONCE, device_id=device.id
+                )
+                incoming.respond(503, headers=(("Retry-After", "5"),))
+                return
             incoming.respond(200)
             task = asyncio.get_running_loop().create_task(self._parse_apart(device, body, limit, envelope))
             self._parsing.add(task)

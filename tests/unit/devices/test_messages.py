@@ -11,6 +11,7 @@ from gb28181gw.devices.messages import (
     POISON_ERRORS,
     POISON_PAUSE_S,
     STRANGER_S,
+    PARSED_AT_ONCE,
     THREAD_BYTES,
     Envelope,
     Messages,
@@ -291,6 +292,16 @@ def test_an_empty_body_is_a_sign_of_life(world: World) -> None:
     world.clock.advance(10)
     assert world.send("").status == 200
     assert world.device.seen == world.clock.now
+
+
+async def test_i10_only_so_many_large_bodies_wait_at_once(world: World) -> None:
+    world.registry.bind(world.device, tcp(3))
+    big = ALARM.replace("</Notify>", "<ExtraInfo>" + "x" * THREAD_BYTES + "</ExtraInfo></Notify>")
+    statuses = [world.send(big, path=tcp(3)).status for _ in range(PARSED_AT_ONCE + 2)]
+    assert statuses == [200] * PARSED_AT_ONCE + [503] * 2
+    await world.messages.close()
+    assert world.send(big, path=tcp(3)).status == 200
+    await world.messages.close()
 
 
 async def test_i8_a_large_body_is_parsed_in_a_thread(world: World) -> None:
