@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class Clock(Protocol):
@@ -26,3 +27,32 @@ class SystemClock:
 
     def wall(self) -> float:
         return time.time()
+
+
+class _Timex(ctypes.Structure):
+    """`struct timex` of Linux (adjtimex(2)); only its beginning is read."""
+
+    _fields_ = (
+        ("modes", ctypes.c_uint),
+        ("offset", ctypes.c_long),
+        ("freq", ctypes.c_long),
+        ("maxerror", ctypes.c_long),
+        ("esterror", ctypes.c_long),
+        ("status", ctypes.c_int),
+        ("rest", ctypes.c_byte * 256),
+    )
+
+
+_STA_UNSYNC: Final = 0x40
+
+
+def clock_synchronised() -> bool | None:
+    """What the kernel knows of its clock; None: nothing."""
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        timex = _Timex()
+        if libc.adjtimex(ctypes.byref(timex)) < 0:
+            return None
+    except (OSError, AttributeError):
+        return None
+    return not timex.status & _STA_UNSYNC

@@ -90,9 +90,6 @@ _ROWS = (
         "This key's role does not allow the action; use a key of a higher role.",
     ),
     _row("gb.route.rate_limited", 429, "Too many requests", "Wait and try again more slowly."),
-    _row(
-        "gb.route.unsupported", 422, "Not supported", "See docs/reference/unsupported.md for what is and why."
-    ),
     _row("gb.route.shutting_down", 503, "Gateway is stopping", "Try again when it has restarted."),
     _row(
         "gb.route.storage_unavailable",
@@ -132,12 +129,6 @@ _ROWS = (
         "The device sent BYE by itself; its log tells why. Another platform may have taken the channel.",
     ),
     _row("gb.sip.cancelled", 409, "Cancelled", "The stream was stopped while it started; start it again."),
-    _row(
-        "gb.sip.command_failed",
-        502,
-        "Device answered ERROR",
-        "The device understood the command and could not do it; see detail.",
-    ),
     # sdp
     _row(
         "gb.sdp.bad_sdp",

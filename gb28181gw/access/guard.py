@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from gb28181gw.access.keys import Keys
 from gb28181gw.access.roles import Action, may
 from gb28181gw.access.tokens import Grant, PlayTokens, make_grant
 from gb28181gw.errors import GatewayError
-
-_MAX_REVOKED: Final = 10_000
 
 
 def bearer(authorization: str | None) -> str | None:
@@ -24,14 +21,13 @@ def bearer(authorization: str | None) -> str | None:
 class MediaGuard:
     """Decides each opening of a play URL and tells which open connections have lost their permission.
 
-    A token is good for opening until it expires; what was opened goes on until its grant or its key is revoked
-    (contract 5.4). `on_revoked` listeners get a function that says of a grant id whether it has ended.
+    A token is good for opening until it expires; what was opened goes on until the key that asked for it is
+    removed (contract 5.4). `on_revoked` listeners get a function that says of a grant id whether it has ended.
     """
 
     def __init__(self, keys: Keys, tokens: PlayTokens) -> None:
         self._keys = keys
         self._tokens = tokens
-        self._revoked: dict[str, None] = {}
         self._on_revoked: list[Callable[[Callable[[str], bool]], None]] = []
         keys.on_gone(self._key_gone)
 
@@ -58,23 +54,12 @@ class MediaGuard:
 
     def is_valid(self, grant_id: str) -> bool:
         """Whether connections of this grant may be opened and go on."""
-        return grant_id not in self._revoked and self._keys.is_valid(grant_id.partition("-")[0])
+        return self._keys.is_valid(grant_id.partition("-")[0])
 
     def on_revoked(self, listener: Callable[[Callable[[str], bool]], None]) -> None:
         """`listener(has_ended)` is called when grants ended; it closes connections whose grant has."""
         self._on_revoked.append(listener)
 
-    def revoke(self, grant_id: str) -> None:
-        """End one grant: its URLs no longer open and its connections are closed. It is forgotten when the
-        process ends or 10,000 others were revoked after it; removing the key ends all its grants for good."""
-        if len(self._revoked) >= _MAX_REVOKED:
-            self._revoked.pop(next(iter(self._revoked)))
-        self._revoked[grant_id] = None
-        self._tell(lambda other: other == grant_id)
-
     def _key_gone(self, key_id: str) -> None:
-        self._tell(lambda grant_id: grant_id.partition("-")[0] == key_id)
-
-    def _tell(self, has_ended: Callable[[str], bool]) -> None:
         for listener in self._on_revoked:
-            listener(has_ended)
+            listener(lambda grant_id: grant_id.partition("-")[0] == key_id)

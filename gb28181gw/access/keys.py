@@ -54,22 +54,6 @@ class KeyStore(Protocol):
         ...
 
 
-class MemoryKeyStore:
-    """Keys that end with the process, for tests and tools."""
-
-    def __init__(self, keys: Iterable[Key] = ()) -> None:
-        self.keys = {key.id: key for key in keys}
-
-    async def load_keys(self) -> list[Key]:
-        return list(self.keys.values())
-
-    async def add_key(self, key: Key) -> None:
-        self.keys[key.id] = key
-
-    async def remove_key(self, key_id: str) -> bool:
-        return self.keys.pop(key_id, None) is not None
-
-
 def hash_key(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 

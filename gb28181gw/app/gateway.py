@@ -24,7 +24,7 @@ from gb28181gw.api.app import create_api
 from gb28181gw.api.server import ApiServer, ApiServerConfig
 from gb28181gw.api.services import ApiServices, PlayUrlConfig
 from gb28181gw.app.metrics import register_metrics
-from gb28181gw.clock import Clock, SystemClock
+from gb28181gw.clock import Clock, SystemClock, clock_synchronised
 from gb28181gw.devices.config import DateMode, DevicesConfig, Enrolment
 from gb28181gw.devices.service import Devices
 from gb28181gw.gb.ids import ssrc_domain
@@ -112,6 +112,13 @@ class Gateway:
         )
         for warning in settings.warnings():
             self.bus.emit("config.warning", key=warning.key, detail=warning.sentence)
+        if self._secrets.created:
+            self.bus.emit("secrets.created", path=str(settings.secrets_path))
+        if settings.sip.date != "off" and clock_synchronised() is False:
+            self.bus.emit(
+                "clock.unsynchronised",
+                detail="Cameras take their time from this host; start chrony or timesyncd.",
+            )
         try:
             await self._start_storage()
             self._start_signalling()

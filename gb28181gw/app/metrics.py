@@ -1,4 +1,4 @@
-"""Which plain counters of which part are exported, and under which name (docs/reference/metrics.md).
+"""Which plain counters of which part are exported, and under which name; `GET /metrics` describes each.
 
 The parts count into dataclasses of their own and know no exporter; each field becomes one metric,
 ``gb28181gw_<group>_<field>``. Nothing here has a device's id as a label.
@@ -51,9 +51,22 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
         "Messages off the path while the bound one lives.",
         lambda: devices.paths.conflicts,
     )
+    metrics.counter("binding_trials", "Paths that were taken on trial.", lambda: devices.paths.trials)
+    metrics.gauge(
+        "devices_unsaved", "Devices with something to write.", lambda: devices.registry.unsaved_count
+    )
+    metrics.gauge(
+        "requests_behind_seconds",
+        "How long a request of ours waits for its turn.",
+        lambda: devices.pacer.behind_s,
+    )
     metrics.gauge("queries_open", "Queries that wait for their answer.", lambda: devices.queries.open_count)
     metrics.counter("queries", "Queries sent to devices.", lambda: devices.queries.asked)
     metrics.counter("queries_unanswered", "Queries without an answer.", lambda: devices.queries.unanswered)
+    metrics.counter("queries_late", "Answers that nobody waited for any more.", lambda: devices.queries.late)
+    metrics.counter(
+        "queries_guessed", "Answers matched by their type alone.", lambda: devices.queries.guessed
+    )
     metrics.counters(
         "catalogues",
         "Catalogue queries by result.",

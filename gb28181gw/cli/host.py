@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import resource
@@ -15,6 +14,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from gb28181gw.clock import clock_synchronised
 
 if TYPE_CHECKING:
     from gb28181gw.settings import HostPort, Settings
@@ -230,35 +231,6 @@ def check_files() -> Iterator[Finding]:
         )
     else:
         yield _ok(name, f"The limit is {soft}.")
-
-
-class _Timex(ctypes.Structure):
-    """`struct timex` of Linux (adjtimex(2)); only its beginning is read."""
-
-    _fields_ = (
-        ("modes", ctypes.c_uint),
-        ("offset", ctypes.c_long),
-        ("freq", ctypes.c_long),
-        ("maxerror", ctypes.c_long),
-        ("esterror", ctypes.c_long),
-        ("status", ctypes.c_int),
-        ("rest", ctypes.c_byte * 256),
-    )
-
-
-_STA_UNSYNC: Final = 0x40
-
-
-def clock_synchronised() -> bool | None:
-    """What the kernel knows of its clock; None: nothing."""
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        timex = _Timex()
-        if libc.adjtimex(ctypes.byref(timex)) < 0:
-            return None
-    except (OSError, AttributeError):
-        return None
-    return not timex.status & _STA_UNSYNC
 
 
 def check_clock(settings: Settings, now: float | None = None) -> Iterator[Finding]:

@@ -8,12 +8,6 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import NewType
-
-DeviceId = NewType("DeviceId", str)
-"""Id under which something registers with us."""
-ChannelId = NewType("ChannelId", str)
-"""Id of a catalogue item; unique only together with its device (CAT-13)."""
 
 _REGION_LENGTHS = frozenset({2, 4, 6, 8})
 _LENIENT = re.compile(r"[0-9A-Za-z_.\-]{1,64}")

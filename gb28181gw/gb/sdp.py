@@ -93,12 +93,6 @@ def payload_map(payloads: tuple[Payload, ...]) -> dict[int, str]:
     return {payload.number: payload.encoding.upper() for payload in payloads}
 
 
-def payload_ladder(first: PayloadSet = PayloadSet.DEFAULT) -> tuple[tuple[Payload, ...], ...]:
-    """Lists to offer one after the other when a device refuses with 488, 415 or 606 (INV-13), `first` first."""
-    rungs = [first, *(rung for rung in PayloadSet if rung is not first)]
-    return tuple(PAYLOAD_LISTS[rung] for rung in rungs)
-
-
 # --- reading ---------------------------------------------------------------------------------------------------
 
 
@@ -145,10 +139,6 @@ class SdpMedia:
         return {
             number: mapped.get(number) or _STATIC_ENCODINGS.get(number, "") for number in self.payload_types
         }
-
-    def attribute(self, name: str) -> str | None:
-        """Value of the first ``a=`` line of this name (lower case); empty for a flag; None when absent."""
-        return next((value for key, value in self.attributes if key == name), None)
 
 
 _STATIC_ENCODINGS = {
@@ -557,13 +547,6 @@ class Agreement:
 
     ssrc: int
     """The SSRC to expect: the answer's, else the offered one (INV-01, INV-02)."""
-    ssrc_changed: bool
-    """The device chose its own: update the receiver in place, never reopen its port (INV-02)."""
-    ssrc_confirmed: bool
-    """The answer had a ``y=``; without one any first SSRC on the port is acceptable (INV-01)."""
-    accept_udp: bool
-    accept_tcp: bool
-    """Both can be true: some devices answer one and send the other to the same port number (INV-24)."""
     listen: bool
     """TCP: keep the listener open."""
     dial: bool
@@ -586,8 +569,7 @@ def agree(offer: Offer, answer: Sdp) -> Agreement:
         quirks[Quirk.SDP_NO_Y] = None
     elif ssrc != offer.ssrc:
         quirks[Quirk.SDP_OTHER_Y] = None
-    tcp_offered = offer.transport is not Transport.UDP
-    if media.tcp != tcp_offered:
+    if media.tcp is (offer.transport is Transport.UDP):
         quirks[Quirk.SDP_TRANSPORT_DIFFERS] = None
     host = _usable_host(answer.host_of(media))
     if not host:
@@ -596,10 +578,6 @@ def agree(offer: Offer, answer: Sdp) -> Agreement:
     encodings = {number: name for number, name in media.encodings.items() if name}
     return Agreement(
         ssrc=ssrc,
-        ssrc_changed=ssrc != offer.ssrc,
-        ssrc_confirmed=answer.y is not None,
-        accept_udp=not tcp_offered or not media.tcp,
-        accept_tcp=tcp_offered or media.tcp,
         listen=listen,
         dial=dial and media.port != 0,
         host=host,

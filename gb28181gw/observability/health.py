@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -36,7 +36,6 @@ class HealthBoard:
     def __init__(self, parts: Iterable[str] = ("sip", "media", "registry")) -> None:
         self._waiting = dict.fromkeys(parts)
         self._problems: dict[str, str] = {}
-        self._checks: dict[str, Callable[[], str]] = {}
         self._stopping = False
 
     def up(self, part: str) -> None:
@@ -50,24 +49,15 @@ class HealthBoard:
         else:
             self._problems.pop(part, None)
 
-    def add_check(self, part: str, check: Callable[[], str]) -> None:
-        """`check()` is asked each time: an empty text is well, else a sentence. It must not block."""
-        self._checks[part] = check
-
     def stopping(self) -> None:
         """From now on the gateway is not ready, until its end."""
         self._stopping = True
 
     def health(self) -> Health:
-        problems = dict(self._problems)
-        for part, check in self._checks.items():
-            sentence = check()
-            if sentence:
-                problems[part] = sentence
         if self._stopping:
             status = Status.STOPPING
         elif self._waiting:
             status = Status.STARTING
         else:
-            status = Status.DEGRADED if problems else Status.OK
-        return Health(status=status, waiting=tuple(self._waiting), problems=tuple(problems.items()))
+            status = Status.DEGRADED if self._problems else Status.OK
+        return Health(status=status, waiting=tuple(self._waiting), problems=tuple(self._problems.items()))

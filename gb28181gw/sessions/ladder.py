@@ -57,6 +57,7 @@ RUNGS: dict[Cure, PayloadSet] = {
 
 CURES: dict[int, tuple[Cure, ...]] = {
     400: (Cure.PS_ONLY, Cure.NEXT_TRANSPORT),
+    403: (Cure.ASK_DEVICE,),
     404: (Cure.ASK_DEVICE,),
     415: (*RUNGS, Cure.NEXT_TRANSPORT),
     481: (Cure.AGAIN,),

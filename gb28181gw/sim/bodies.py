@@ -120,19 +120,6 @@ def keepalive(me: Identity, sn: int) -> Element:
     return Element("Notify", children=tuple(fields))
 
 
-def media_status(channel_id: str, sn: int) -> Element:
-    """A.2.5.4, 121: the recording has been sent."""
-    return Element(
-        "Notify",
-        children=(
-            leaf("CmdType", "MediaStatus"),
-            leaf("SN", sn),
-            leaf("DeviceID", channel_id),
-            leaf("NotifyType", 121),
-        ),
-    )
-
-
 # --- answers ------------------------------------------------------------------------------------------------------
 
 

@@ -305,10 +305,6 @@ class SimDevice:
 
     # --- MESSAGE out ----------------------------------------------------------------------------------------------
 
-    async def send_body(self, body: bodies.Element) -> Response:
-        """A MANSCDP body to the platform in a MESSAGE. Raises NoAnswerError. For tests and scripts."""
-        return await self._message(body)
-
     async def _message(self, body: bodies.Element, timeout_s: float = 32.0) -> Response:
         data = bodies.render(body, self.options.charset, self.quirks)
         account = self._registration.account

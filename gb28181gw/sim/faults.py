@@ -56,8 +56,3 @@ class Impairment:
         """The datagram that waits for a follower, if any."""
         held, self._held = self._held, None
         return () if held is None else (held,)
-
-
-def derive(seed: int, *parts: object) -> random.Random:
-    """A generator of its own for a part of the run, the same for the same seed whatever the others draw."""
-    return random.Random(f"{seed}/{'/'.join(str(part) for part in parts)}")  # noqa: S311 - repeatable on purpose

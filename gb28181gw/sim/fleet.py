@@ -54,7 +54,6 @@ class Fleet:
         self.options = options
         self.seed = options.seed if options.seed is not None else random.SystemRandom().getrandbits(32)
         self.devices: list[SimDevice] = []
-        self._observer = observer
         self._pump = Pump(asyncio.get_running_loop())
         self._contents: dict[str, asyncio.Task[Content]] = {}
         self._live: list[LiveContent] = []

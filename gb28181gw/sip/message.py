@@ -127,11 +127,6 @@ class Headers:
             return [part for value in values for part in split_list(value, ",")]
         return values
 
-    def get_fields(self, name: str) -> list[str]:
-        """The values of the header fields as they stand, one per line, comma lists whole."""
-        name = canonical_name(name)
-        return [value for key, value in zip(self._names, self._values, strict=True) if key == name]
-
     def count(self, name: str) -> int:
         """How many header fields of that name there are."""
         return self._names.count(canonical_name(name))
@@ -169,10 +164,6 @@ class Headers:
         while self._names.count(name) > 1:
             last = len(self._names) - 1 - self._names[::-1].index(name)
             del self._names[last], self._values[last]
-
-    def set_first(self, name: str, value: str) -> None:
-        """Replace the first field only: the top Via."""
-        self._values[self._names.index(checked_name(name))] = value
 
     def remove(self, name: str) -> None:
         """Drop every field of that name; nothing happens if there is none."""

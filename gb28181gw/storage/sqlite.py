@@ -110,12 +110,6 @@ class SqliteDeviceStore:
             rows = [_channel_row(channel) for channel in channels[at : at + CHANNEL_ROWS]]
             await self._database.run(_writer(_SAVE_CHANNEL, rows))
 
-    async def remove_channels(self, device_id: str, channel_ids: Sequence[str]) -> None:
-        rows = [(device_id, channel_id) for channel_id in channel_ids]
-        await self._database.run(
-            lambda connection: connection.executemany("DELETE FROM channels WHERE device_id=? AND id=?", rows)
-        )
-
     def flush(self, seen: Sequence[Device], changed: Sequence[Device], done: Done) -> None:
         seen_rows = [
             (milliseconds(device.seen_wall), round(device.keepalive_s), device.id) for device in seen

@@ -10,7 +10,7 @@ from datetime import timedelta, timezone
 import httpx
 from fastapi import FastAPI
 
-from gb28181gw.access.keys import Keys, MemoryKeyStore, make_key
+from gb28181gw.access.keys import Keys, make_key
 from gb28181gw.access.roles import Role
 from gb28181gw.access.tokens import PlayTokens
 from gb28181gw.api.app import create_api
@@ -34,6 +34,7 @@ from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import SipTrace
 from gb28181gw.sessions.models import StreamKind, StreamState, StreamView
 from gb28181gw.sip.path import Path
+from tests.support.stores import MemoryKeyStore
 
 NVR = "34020000001180000001"
 CAMERA = "34020000001320000001"

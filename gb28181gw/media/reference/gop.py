@@ -34,7 +34,6 @@ class KeptGop:
         self._max_frames = max_frames
         self._frames: list[tuple[Role, Frame]] = []
         self.size_bytes = 0
-        self.overflows = 0
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -54,7 +53,6 @@ class KeptGop:
         self._frames.append((role, frame))
         self.size_bytes += len(frame.payload)
         if self.size_bytes > self._max_bytes or len(self._frames) > self._max_frames:
-            self.overflows += 1
             self.clear()
             return False
         return True

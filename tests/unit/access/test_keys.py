@@ -6,9 +6,10 @@ import re
 
 import pytest
 
-from gb28181gw.access.keys import Key, Keys, MemoryKeyStore, first_key, hash_key, make_key
+from gb28181gw.access.keys import Key, Keys, first_key, hash_key, make_key
 from gb28181gw.access.roles import Role
 from tests.support.api_services import NOW, TestClock
+from tests.support.stores import MemoryKeyStore
 
 
 class CountingStore(MemoryKeyStore):

@@ -159,7 +159,7 @@ async def test_s09_viewers_get_no_events_of_what_they_cannot_see() -> None:
     ):
         await wait_for_subscriber(rig)
         rig.services.bus.emit("device.online", device_id=PENDING)
-        rig.services.bus.emit("auth.failed", device_id=NVR, peer="192.0.2.66:5060")
+        rig.services.bus.emit("auth.banned", device_id=NVR, peer="192.0.2.66:5060")
         rig.services.bus.emit("device.online", device_id=NVR)
         events = await read_events(response.aiter_lines(), 1)
         assert orjson.loads(events[0]["data"])["device_id"] == NVR

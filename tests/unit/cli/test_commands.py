@@ -360,7 +360,7 @@ async def running(config: Path) -> AsyncIterator[Rig]:
 
 
 def store_of_nothing():  # type: ignore[no-untyped-def]
-    from gb28181gw.access.keys import MemoryKeyStore
+    from tests.support.stores import MemoryKeyStore
 
     return MemoryKeyStore()
 

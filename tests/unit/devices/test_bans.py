@@ -13,7 +13,7 @@ from gb28181gw.devices.bans import (
     BanTable,
     RegisterRates,
 )
-from gb28181gw.storage.memory import MemoryDeviceStore
+from tests.support.stores import MemoryDeviceStore
 
 IP = "10.0.0.1"
 

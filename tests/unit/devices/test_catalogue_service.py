@@ -19,7 +19,6 @@ from gb28181gw.devices.queries import Queries
 from gb28181gw.devices.registry import Registry
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb.manscdp.xml import parse
-from gb28181gw.storage.memory import MemoryDeviceStore
 from tests.support.devices import (
     DOMAIN,
     PLATFORM,
@@ -35,6 +34,7 @@ from tests.support.devices import (
     udp,
     until,
 )
+from tests.support.stores import MemoryDeviceStore
 
 BOUND = Envelope(method="MESSAGE", call_id="c", path=udp(5001), bound=True)
 UNBOUND = Envelope(method="MESSAGE", call_id="c", path=udp(6001), bound=False)

@@ -8,10 +8,10 @@ import pytest
 
 from gb28181gw.devices.binding import Action
 from gb28181gw.devices.messages import (
+    PARSED_AT_ONCE,
     POISON_ERRORS,
     POISON_PAUSE_S,
     STRANGER_S,
-    PARSED_AT_ONCE,
     THREAD_BYTES,
     Envelope,
     Messages,
@@ -22,7 +22,6 @@ from gb28181gw.devices.queries import Queries
 from gb28181gw.devices.registry import Registry
 from gb28181gw.gb.manscdp.document import Document
 from gb28181gw.sip.path import Path
-from gb28181gw.storage.memory import MemoryDeviceStore
 from tests.support.devices import (
     Calls,
     FakeAgent,
@@ -38,6 +37,7 @@ from tests.support.devices import (
     udp,
     until,
 )
+from tests.support.stores import MemoryDeviceStore
 
 
 class FakePaths:

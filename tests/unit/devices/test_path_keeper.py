@@ -17,8 +17,8 @@ from gb28181gw.devices.presence import PresenceKeeper, PresenceRules
 from gb28181gw.devices.registry import UNSAVED_BINDING, Registry
 from gb28181gw.errors import GatewayError
 from gb28181gw.sip.path import Path
-from gb28181gw.storage.memory import MemoryDeviceStore
 from tests.support.devices import Calls, FakeClock, RecordingBus, binding, make_device, tcp, udp, until
+from tests.support.stores import MemoryDeviceStore
 
 FAR = udp(5001, "10.9.9.9")
 

@@ -17,8 +17,8 @@ from gb28181gw.devices.presence import (
     learn_gap,
 )
 from gb28181gw.devices.registry import Registry
-from gb28181gw.storage.memory import MemoryDeviceStore
 from tests.support.devices import Calls, FakeClock, RecordingBus, binding, make_device, tcp, udp
+from tests.support.stores import MemoryDeviceStore
 
 
 class World:

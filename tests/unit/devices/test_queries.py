@@ -13,8 +13,8 @@ from gb28181gw.devices.registry import Registry
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb.manscdp.document import Document
 from gb28181gw.gb.manscdp.xml import parse
-from gb28181gw.storage.memory import MemoryDeviceStore
 from tests.support.devices import Calls, FakeAgent, FakeClock, RecordingBus, binding, make_device, udp, until
+from tests.support.stores import MemoryDeviceStore
 
 
 class World:

@@ -15,7 +15,6 @@ from gb28181gw.devices.presence import PresenceKeeper, PresenceRules
 from gb28181gw.devices.registrar import HINTS, Registrar
 from gb28181gw.devices.registry import UNSAVED_BINDING, DeviceChange, Registry
 from gb28181gw.sip.path import Path
-from gb28181gw.storage.memory import MemoryDeviceStore
 from tests.support.devices import (
     DOMAIN,
     PLATFORM,
@@ -30,6 +29,7 @@ from tests.support.devices import (
     udp,
     until,
 )
+from tests.support.stores import MemoryDeviceStore
 
 
 class World:

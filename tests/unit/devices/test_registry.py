@@ -9,8 +9,8 @@ import pytest
 from gb28181gw.devices.models import QUIRK_LIMIT, Channel, Device, Presence
 from gb28181gw.devices.registry import UNSAVED_FACTS, UNSAVED_SEEN, DeviceChange, Registry
 from gb28181gw.errors import GatewayError
-from gb28181gw.storage.memory import MemoryDeviceStore
 from tests.support.devices import Calls, FakeClock, RecordingBus, binding, device_id, make_device, tcp, udp
+from tests.support.stores import MemoryDeviceStore
 
 
 class World:

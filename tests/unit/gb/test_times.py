@@ -7,7 +7,6 @@ import pytest
 from gb28181gw.gb.times import (
     BEIJING,
     format_date_header,
-    format_time,
     is_canonical_time,
     parse_time,
     parse_zone,
@@ -19,11 +18,6 @@ EPOCH = 1714523400.25  # 2024-05-01 00:30:00.25 UTC
 def test_tm01_date_header_is_local_with_milliseconds_and_no_zone() -> None:
     assert format_date_header(EPOCH, BEIJING) == "2024-05-01T08:30:00.250"
     assert format_date_header(1714523400.9996, BEIJING) == "2024-05-01T08:30:00.999"
-
-
-def test_time_in_a_body_is_local_and_whole() -> None:
-    assert format_time(EPOCH, BEIJING) == "2024-05-01T08:30:00"
-    assert format_time(EPOCH, UTC) == "2024-05-01T00:30:00"
 
 
 @pytest.mark.parametrize(

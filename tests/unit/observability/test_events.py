@@ -107,7 +107,7 @@ def test_s14_a_flood_is_counted_and_told(stream: io.BytesIO) -> None:
 def test_s14_one_noisy_event_costs_no_other(stream: io.BytesIO) -> None:
     bus = Time().bus()
     for _ in range(NOISE * 2):
-        bus.emit("auth.failed", peer="a")
+        bus.emit("auth.banned", peer="a")
     bus.emit("device.online", device_id="1")
     assert lines(stream)[-1]["event"] == "device.online"
 

@@ -29,14 +29,6 @@ def test_problems_degrade_and_heal() -> None:
     assert board.health().status is Status.OK
 
 
-def test_checks_are_asked_each_time() -> None:
-    answers = ["", "SIP does not answer itself."]
-    board = HealthBoard(())
-    board.add_check("sip", lambda: answers.pop(0))
-    assert board.health().status is Status.OK
-    assert board.health().problems == (("sip", "SIP does not answer itself."),)
-
-
 def test_stopping_wins() -> None:
     board = HealthBoard(("sip",))
     board.stopping()

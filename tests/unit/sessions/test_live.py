@@ -373,7 +373,7 @@ async def test_f06_silence_ends_the_dialog_by_bye_and_invites_again() -> None:
 async def test_retries_end_with_the_last_error() -> None:
     bench = Bench()
     lease = await bench.sessions.lease_live(DEVICE, CHANNEL, VIEWER)
-    bench.agent.replies = [Reply(status=403)] * 4
+    bench.agent.replies = [Reply(status=480)] * 4
     bench.engine.tell(1, EventKind.SILENCE)
     await bench.assert_clean()
     lease.release()

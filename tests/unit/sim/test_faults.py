@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from gb28181gw.sim.faults import FaultRates, Impairment, derive
+from gb28181gw.sim.faults import FaultRates, Impairment
 
 SENT = [bytes((number,)) for number in range(200)]
 
@@ -54,8 +54,3 @@ def test_the_last_held_datagram_leaves_by_flush() -> None:
 def test_same_seed_same_faults(seed: int) -> None:
     rates = FaultRates(loss=0.1, duplicate=0.1, reorder=0.1)
     assert run(rates, seed)[0] == run(rates, seed)[0]
-
-
-def test_parts_draw_from_generators_of_their_own() -> None:
-    assert derive(7, "sip", 1).random() == derive(7, "sip", 1).random()
-    assert derive(7, "sip", 1).random() != derive(7, "rtp", 1).random()

@@ -112,8 +112,8 @@ async def test_registration_keeps_its_call_id_and_may_be_anybodys() -> None:
     assert sent.uri == f"sip:{GATEWAY}@3402000000"
     assert (sent.from_.uri.user, sent.from_.uri.host, sent.to.uri.user) == (DEVICE, "3402000001", DEVICE)
     assert (sent.call_id, str(sent.cseq)) == ("mine", "7 REGISTER")
-    assert sent.headers.get_fields("Contact") == ["<sip:me@10.0.0.1>"]
-    assert sent.headers.get_fields("User-Agent") == ["cam"]
+    assert sent.headers.get_all("Contact") == ["<sip:me@10.0.0.1>"]
+    assert sent.headers.get_all("User-Agent") == ["cam"]
     assert sent.headers.get("X-GB-Ver") == "3.0"
     await finish(task)
 

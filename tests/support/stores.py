@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import copy
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from gb28181gw.access.keys import Key
 from gb28181gw.devices.models import Binding, CatalogueState, Channel, Device, Presence
 from gb28181gw.devices.store import Ban, Done
 from gb28181gw.errors import GatewayError
@@ -73,11 +74,6 @@ class MemoryDeviceStore:
         self._check()
         for channel in channels:
             self._channels.setdefault(channel.device_id, {})[channel.id] = channel
-
-    async def remove_channels(self, device_id: str, channel_ids: Sequence[str]) -> None:
-        self._check()
-        for channel_id in channel_ids:
-            self._channels.get(device_id, {}).pop(channel_id, None)
 
     def flush(self, seen: Sequence[Device], changed: Sequence[Device], done: Done) -> None:
         if not self.fail:
@@ -147,3 +143,19 @@ class MemoryDeviceStore:
         self.writes += 1
         error = GatewayError("gb.route.storage_unavailable", "The database fails.") if self.fail else None
         asyncio.get_running_loop().call_soon(done, error)
+
+
+class MemoryKeyStore:
+    """`access.keys.KeyStore` without durability."""
+
+    def __init__(self, keys: Iterable[Key] = ()) -> None:
+        self.keys = {key.id: key for key in keys}
+
+    async def load_keys(self) -> list[Key]:
+        return list(self.keys.values())
+
+    async def add_key(self, key: Key) -> None:
+        self.keys[key.id] = key
+
+    async def remove_key(self, key_id: str) -> bool:
+        return self.keys.pop(key_id, None) is not None
