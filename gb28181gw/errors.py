@@ -147,7 +147,7 @@ _ROWS = (
         "gb.media.rtp_wrong_source",
         504,
         "Media from a foreign source",
-        "RTP came from another address than the device's; set the device's network or the source mode.",
+        "RTP came from another address than the device's and did not fit the call: give the device one network interface or one NAT, or try tcp-passive.",
     ),
     _row(
         "gb.media.ssrc_mismatch",
@@ -174,7 +174,12 @@ _ROWS = (
         "No free media port",
         "Widen [media] ports or end streams; released ports rest for port_rest_s.",
     ),
-    _row("gb.media.ssrc_exhausted", 503, "No free SSRC", "10,000 streams of one kind run or rest; end some."),
+    _row(
+        "gb.media.ssrc_exhausted",
+        503,
+        "No free SSRC",
+        "At most 10,000 streams of one kind run or rest: end some, or wait for port_rest_s.",
+    ),
     _row(
         "gb.media.bind_failed",
         503,
@@ -211,7 +216,7 @@ _ROWS = (
         "gb.output.too_many_viewers",
         503,
         "Too many viewers",
-        "The limit of viewers of one stream is reached.",
+        "End another player of this stream first.",
     ),
     # configuration and host (command line and start)
     _row(

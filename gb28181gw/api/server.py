@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gb28181gw.errors import GatewayError
+from gb28181gw.transport.binding import bind_tcp
 
 MAX_HEAD = 32 * 1024
 """Bytes of a request's head. (uvicorn's other HTTP parser keeps heads of any size.)"""
@@ -106,7 +106,7 @@ class ApiServer:
     async def start(self) -> None:
         """Bind and serve. Raises GatewayError gb.config.port_in_use, .address_unavailable or .invalid."""
         config = self._config
-        self._socket = _bind(config.host, config.port)
+        self._socket = bind_tcp(config.host, config.port, key="http.listen")
         try:
             settings = uvicorn.Config(
                 self._app,
@@ -152,31 +152,3 @@ class ApiServer:
         if self._socket is not None:
             self._socket.close()
         self._server = None
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        # After kill -9 the old connections linger; the port must be ours again at once.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(256)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise _bind_error(host, port, error) from error
-    return listener
-
-
-def _bind_error(host: str, port: int, error: OSError) -> GatewayError:
-    where = f"http.listen {host}:{port}"
-    if error.errno == errno.EADDRINUSE:
-        return GatewayError("gb.config.port_in_use", f"{where}: another program listens there.")
-    if error.errno == errno.EADDRNOTAVAIL:
-        return GatewayError("gb.config.address_unavailable", f"{where}: this host has no such address.")
-    if error.errno == errno.EACCES:
-        return GatewayError(
-            "gb.config.address_unavailable", f"{where}: ports below 1024 need a right of their own."
-        )
-    return GatewayError("gb.config.address_unavailable", f"{where}: {error.strerror}.")

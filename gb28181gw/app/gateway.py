@@ -322,9 +322,8 @@ class Gateway:
             self.bus.report_suppressed()
             pools.look()
             for stream in self.sessions.list():
-                if (
-                    stream.state is StreamState.RUNNING
-                ):  # its packets are a sign of life like any other (KA-04)
+                # Its packets are a sign of life like any other (KA-04).
+                if stream.state is StreamState.RUNNING:
                     self.devices.heard_media(stream.device_id)
             await self.keys.load()
 

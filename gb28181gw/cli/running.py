@@ -57,7 +57,8 @@ def _problem(body: bytes, status: int) -> GatewayError:
         code, detail = str(document["code"]), str(document["detail"])
     except (ValueError, KeyError, TypeError):
         return GatewayError(
-            "gb.route.internal", f"Something that is not the gateway answered with status {status}."
+            "gb.config.port_in_use",
+            f"http.listen: something that is not the gateway answered there with status {status}.",
         )
     row = CODES.get(code, CODES["gb.route.internal"])
     return GatewayError(row.code, detail.removesuffix(row.hint).strip())

@@ -9,10 +9,8 @@ because of one.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import resource
-import socket
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ from gb28181gw.outputs.http import CorsPolicy
 from gb28181gw.outputs.source import PlayGuard, StreamSource
 from gb28181gw.outputs.transcoding import AudioTranscoding
 from gb28181gw.outputs.viewers import Viewers
+from gb28181gw.transport.binding import BACKLOG, bind_tcp
 
 logger = logging.getLogger(__name__)
 
@@ -88,10 +87,10 @@ class MediaListener:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft != resource.RLIM_INFINITY:
             self._descriptor_limit = max(soft - RESERVED_DESCRIPTORS, soft // 2)
-        sock = _bind(self.config.host, self.config.port)
+        sock = bind_tcp(self.config.host, self.config.port, key="media.http")
         self.port = sock.getsockname()[1]
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: MediaConnection(self), sock=sock, backlog=1024)
+        self._server = await loop.create_server(lambda: MediaConnection(self), sock=sock, backlog=BACKLOG)
 
     async def close(self) -> None:
         """End everything: no new connections, viewers told, tasks awaited. Idempotent."""
@@ -153,26 +152,3 @@ class MediaListener:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a request of the media listener failed", exc_info=error)
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6 and host == "::":
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        sock.setblocking(False)
-        sock.bind((host, port))
-    except OSError as error:
-        sock.close()
-        if error.errno in (errno.EADDRINUSE, errno.EACCES):
-            raise GatewayError(
-                "gb.config.port_in_use",
-                f"The media listener cannot use {host}:{port} (key [media] http): {error.strerror}.",
-            ) from error
-        raise GatewayError(
-            "gb.config.address_unavailable",
-            f"The media listener cannot be bound to {host}:{port} (key [media] http): {error.strerror}.",
-        ) from error
-    return sock

@@ -317,7 +317,7 @@ class Call:
             sdp = parse_sdp(answer.sdp)
         except GbError as error:
             raise GatewayError(
-                "gb.sdp.bad_sdp", f"The 200 to INVITE carries no readable SDP: {error}"
+                "gb.sdp.bad_sdp", f"The 200 to INVITE carries no readable SDP: {error}."
             ) from error
         context.engine.update_receiver(self._receiver.id, self._belief(sdp))
 

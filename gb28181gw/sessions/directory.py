@@ -17,6 +17,10 @@ class DeviceDirectory(Protocol):
         .offline or .not_approved."""
         ...
 
+    async def reach(self, device_id: str, channel_id: str | None = None) -> Target:
+        """As `target`, but waits some seconds for the next connection of a TCP device (REG-21)."""
+        ...
+
     def path_of(self, device_id: str) -> Path | None:
         """The bound path now, or None."""
         ...

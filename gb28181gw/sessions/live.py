@@ -190,7 +190,9 @@ class LiveStream:
                 call = await self._try(way, loop.time() + share)
             except GatewayError as error:
                 failed = error
-                attempts.append(f"{way.transport}: {error.detail}")
+                told = f"{way.transport}: {error.detail}"
+                if told not in attempts:
+                    attempts.append(told)
                 if error.code == "gb.sip.path_lost":
                     break
                 if error.code != "gb.sip.rejected":
@@ -218,6 +220,8 @@ class LiveStream:
         raise failed
 
     async def _try(self, way: Way, deadline: float) -> Call:
+        # A TCP device that is between two connections is given a moment to come back (REG-21).
+        await self._directory.reach(self.device_id, self.channel_id)
         call = self.make_call(way)
         try:
             await call.open(deadline)

@@ -138,15 +138,21 @@ class Sessions:
             await asyncio.wait({recovering}, timeout=self._limits.answer_s / 2)
         if self._stopping:
             raise GatewayError("gb.route.shutting_down")
-        stream = self._by_channel.get((device_id, channel_id))
-        if stream is None or stream.state is StreamState.ENDING:
-            self._directory.target(
-                device_id, channel_id
-            )  # unknown, offline, not approved: told before anything
+        stream = self._current(device_id, channel_id)
+        if stream is None:
+            # Unknown, offline, not approved: told before anything is made.
+            await self._directory.reach(device_id, channel_id)
+            stream = self._current(device_id, channel_id)
+        if stream is None:
             stream = self._make(device_id, channel_id, wanted)
             self._run(stream, None)
         await stream.ready()
         return stream
+
+    def _current(self, device_id: str, channel_id: str) -> LiveStream | None:
+        """The channel's stream, if it is not ending."""
+        stream = self._by_channel.get((device_id, channel_id))
+        return None if stream is None or stream.state is StreamState.ENDING else stream
 
     def _make(self, device_id: str, channel_id: str, wanted: MediaTransport | None) -> LiveStream:
         return LiveStream(

@@ -1,4 +1,4 @@
-"""Listening sockets with their options, and bind failures as sentences."""
+"""Listening sockets with their options, and bind failures as sentences: for every listener of the gateway."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ _SO_RCVBUFFORCE: Final = 33
 _SO_SNDBUFFORCE: Final = 32
 """Linux; they pass net.core.rmem_max and need CAP_NET_ADMIN. The socket module has no names for them."""
 
-_BACKLOG: Final = 1024
+BACKLOG: Final = 1024
+"""Connections that wait to be accepted; `create_server` listens anew and must be told too."""
 
 
-def bind_udp(host: str, port: int) -> socket.socket:
-    """A non-blocking UDP socket. Raises `GatewayError` of gb.config with the address in its sentence."""
-    bound = _bind(host, port, socket.SOCK_DGRAM)
+def bind_udp(host: str, port: int, *, key: str = "") -> socket.socket:
+    """A non-blocking UDP socket of the setting `key`.
+
+    Raises `GatewayError` gb.config.port_in_use or gb.config.address_unavailable, its sentence with key and address.
+    """
+    bound = _bind(host, port, socket.SOCK_DGRAM, key)
     for forced, plain in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
         try:
             bound.setsockopt(socket.SOL_SOCKET, forced, BUFFER_BYTES)
@@ -30,14 +34,17 @@ def bind_udp(host: str, port: int) -> socket.socket:
     return bound
 
 
-def bind_tcp(host: str, port: int) -> socket.socket:
-    """A listening non-blocking TCP socket. SO_REUSEADDR: after kill -9 the port is free at once (contract 5.1)."""
-    bound = _bind(host, port, socket.SOCK_STREAM)
+def bind_tcp(host: str, port: int, *, key: str = "") -> socket.socket:
+    """A listening non-blocking TCP socket, as `bind_udp`.
+
+    SO_REUSEADDR: after kill -9 the port is free at once (contract 5.1).
+    """
+    bound = _bind(host, port, socket.SOCK_STREAM, key)
     try:
-        bound.listen(_BACKLOG)
+        bound.listen(BACKLOG)
     except OSError as error:
         bound.close()
-        raise _sentence("TCP", host, port, error) from error
+        raise _sentence("TCP", host, port, key, error) from error
     return bound
 
 
@@ -56,7 +63,7 @@ def set_keepalive(connection: socket.socket) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def _bind(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
+def _bind(host: str, port: int, kind: socket.SocketKind, key: str) -> socket.socket:
     transport = "UDP" if kind == socket.SOCK_DGRAM else "TCP"
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, kind)
@@ -69,26 +76,27 @@ def _bind(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
         bound.bind((host, port))
     except OSError as error:
         bound.close()
-        raise _sentence(transport, host, port, error) from error
+        raise _sentence(transport, host, port, key, error) from error
     return bound
 
 
-def _sentence(transport: str, host: str, port: int, error: OSError) -> GatewayError:
+def _sentence(transport: str, host: str, port: int, key: str, error: OSError) -> GatewayError:
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    what = f"{key}: {transport} {address}" if key else f"{transport} {address}"
     if error.errno == errno.EADDRINUSE:
         return GatewayError(
             "gb.config.port_in_use",
-            f"{transport} {address} is used by another program.",
+            f"{what} is used by another program.",
             address=address,
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         return GatewayError(
             "gb.config.address_unavailable",
-            f"{transport} {address} may not be bound by this user; ports below 1024 need the right to do so.",
+            f"{what} may not be bound by this user; ports below 1024 need the right to do so.",
             address=address,
         )
     return GatewayError(
         "gb.config.address_unavailable",
-        f"{transport} {address} cannot be bound: {error.strerror or error}.",
+        f"{what} cannot be bound: {error.strerror or error}.",
         address=address,
     )

@@ -23,7 +23,7 @@ from gb28181gw.sip.exceptions import SipParseError
 from gb28181gw.sip.message import Message
 from gb28181gw.sip.parser import Ping, StreamParser
 from gb28181gw.sip.path import Path
-from gb28181gw.transport.binding import bind_tcp, set_keepalive
+from gb28181gw.transport.binding import BACKLOG, bind_tcp, set_keepalive
 from gb28181gw.transport.counters import TransportCounters
 from gb28181gw.transport.local_address import LocalAddresses, normalise
 from gb28181gw.transport.receiver import Receiver
@@ -202,9 +202,11 @@ class TcpTransport:
 
     async def listen(self, host: str, port: int) -> int:
         """Bind and accept; returns the port. Raises `GatewayError` gb.config.*."""
-        bound = bind_tcp(host, port)
+        bound = bind_tcp(host, port, key="sip.listen")
         loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_server(lambda: _Connection(self, dialled=False), sock=bound))
+        self._servers.append(
+            await loop.create_server(lambda: _Connection(self, dialled=False), sock=bound, backlog=BACKLOG)
+        )
         return int(bound.getsockname()[1])
 
     async def connect(self, host: str, port: int, *, local_host: str = "", timeout_s: float = 10.0) -> Path:

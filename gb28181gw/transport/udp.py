@@ -37,7 +37,7 @@ class UdpTransport(asyncio.DatagramProtocol):
     async def bind(self, host: str, port: int) -> None:
         """Bind and start to receive; port 0 takes any. Raises `GatewayError` gb.config.*."""
         loop = asyncio.get_running_loop()
-        bound = bind_udp(host, port)
+        bound = bind_udp(host, port, key="sip.listen")
         self._mapped = bound.family == socket.AF_INET6
         name = bound.getsockname()
         self.host, self.port = str(name[0]), int(name[1])

@@ -443,7 +443,7 @@ async def test_port_in_use_is_a_sentence_with_the_key() -> None:
         with pytest.raises(GatewayError) as error:
             await other.listener.start()
         assert error.value.code == "gb.config.port_in_use"
-        assert "[media] http" in error.value.detail
+        assert f"media.http: TCP 127.0.0.1:{b.port}" in error.value.detail
         foreign = Bench(ListenerConfig(host="192.0.2.1", port=0))
         with pytest.raises(GatewayError) as error:
             await foreign.listener.start()

@@ -234,6 +234,9 @@ class FakeDirectory:
             raise GatewayError("gb.route.offline", "off")
         return Target(path=PATH, user=channel_id or device_id, domain="3402000000")
 
+    async def reach(self, device_id: str, channel_id: str | None = None) -> Target:
+        return self.target(device_id, channel_id)
+
     def path_of(self, device_id: str) -> Path | None:
         return PATH
 

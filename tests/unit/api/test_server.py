@@ -69,7 +69,7 @@ async def test_a_taken_port_is_told_with_its_key() -> None:
             with pytest.raises(GatewayError) as caught:
                 await ApiServer(rig.app, ApiServerConfig(host="127.0.0.1", port=port)).start()
     assert caught.value.code == "gb.config.port_in_use"
-    assert f"http.listen 127.0.0.1:{port}" in caught.value.detail
+    assert f"http.listen: TCP 127.0.0.1:{port}" in caught.value.detail
 
 
 async def test_net02_an_address_of_another_host_is_told_with_its_key() -> None:
