@@ -7,7 +7,7 @@ Exceptions of each package (each package prints its own branch in its `exception
     gb.exceptions.GbError             MANSCDP, SDP, PTZ readers
     media.wire.exceptions.WireError   RTP, PS, NAL readers
 
-A `code` is ``gb.`` + stage + ``.`` + reason (contract 5.3); the log's `reason` is its last part.
+A `code` is ``gb.`` + stage + ``.`` + reason (docs/reference/api.md); the log's `reason` is its last part.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ class MediaGuard:
     """Decides each opening of a play URL and tells which open connections have lost their permission.
 
     A token is good for opening until it expires; what was opened goes on until the key that asked for it is
-    removed (contract 5.4). `on_revoked` listeners get a function that says of a grant id whether it has ended.
+    removed (docs/reference/api.md). `on_revoked` listeners get a function that says of a grant id whether it has ended.
     """
 
     def __init__(self, keys: Keys, tokens: PlayTokens) -> None:

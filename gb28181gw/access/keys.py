@@ -77,11 +77,9 @@ def make_key(name: str, role: Role, *, now: float, days: float | None = None) ->
     return key, text
 
 
-def first_key(text: str, created_at: float = 0.0) -> Key:
+def first_key(text: str) -> Key:
     """The admin key that the first start made."""
-    return Key(
-        id=FIRST_KEY_ID, name="first start", role=Role.ADMIN, hash=hash_key(text), created_at=created_at
-    )
+    return Key(id=FIRST_KEY_ID, name="first start", role=Role.ADMIN, hash=hash_key(text), created_at=0.0)
 
 
 class Keys:

@@ -1,4 +1,4 @@
-"""Play tokens: what `?token=` of a play URL carries (contract 5.4, S-15).
+"""Play tokens: what `?token=` of a play URL carries (docs/reference/api.md, S-15).
 
 A token is ``GRANT.EXPIRY.MAC``. The grant names the key that asked and a random part, the expiry is when the URL
 can be opened last, and the MAC covers both together with the stream's path, so that a token opens that stream
@@ -28,9 +28,7 @@ class Grant:
     """The permission under which something is played; it can be revoked as a whole."""
 
     grant_id: str
-    """``KEY-RANDOM``: every URL of one answer of the API has the same."""
-    key_id: str
-    """The access key that asked for it."""
+    """``KEY-RANDOM``: KEY is the id of the access key that asked; every URL of one answer of the API has the same."""
 
     @property
     def id(self) -> str:
@@ -39,7 +37,7 @@ class Grant:
 
 
 def make_grant(key_id: str) -> Grant:
-    return Grant(grant_id=f"{key_id}-{secrets.token_urlsafe(9)}", key_id=key_id)
+    return Grant(grant_id=f"{key_id}-{secrets.token_urlsafe(9)}")
 
 
 def stream_path(path: str) -> str:
@@ -75,7 +73,7 @@ class PlayTokens:
             return None
         if self._wall() >= expiry:
             return None
-        return Grant(grant_id=grant_id, key_id=grant_id.partition("-")[0])
+        return Grant(grant_id=grant_id)
 
     def _mac(self, stream: str, grant_id: str, expiry: int) -> str:
         text = f"{stream}\0{grant_id}\0{expiry}".encode("utf-8", "surrogatepass")

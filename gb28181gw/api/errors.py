@@ -1,4 +1,4 @@
-"""Every error of the API as an RFC 9457 problem document with a code of the closed list (contract 5.3)."""
+"""Every error of the API as an RFC 9457 problem document with a code of the closed list (docs/reference/api.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`page`, `size` and `q` of every list (contract 5.3)."""
+"""`page`, `size` and `q` of every list (docs/reference/api.md)."""
 
 from __future__ import annotations
 

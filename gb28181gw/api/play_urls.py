@@ -1,4 +1,4 @@
-"""Play URLs as the API returns them (contract 5.4): host, path and token."""
+"""Play URLs as the API returns them (docs/reference/api.md): host, path and token."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HOST: Final = re.compile(
 )
 
 
-def media_authority(config: PlayUrlConfig, host_header: str, fallback: str = "127.0.0.1") -> str:
+def media_authority(config: PlayUrlConfig, host_header: str) -> str:
     """``host:port`` of the media listener as this caller reaches it.
 
     `advertise` wins; else it is the host name by which the caller reached the API, with the media port. The
@@ -26,7 +26,7 @@ def media_authority(config: PlayUrlConfig, host_header: str, fallback: str = "12
     if config.advertise:  # an IPv6 address without brackets
         return f"[{config.advertise}]:{config.port()}"
     found = _HOST.fullmatch(host_header)
-    host = found[1] if found is not None else fallback
+    host = found[1] if found is not None else "127.0.0.1"
     return f"{host}:{config.port()}"
 
 
@@ -37,8 +37,7 @@ def live_urls(
     path = f"/live/{device_id}_{channel_id}"
     token = tokens.mint(path, grant)
     authority = media_authority(config, host)
-    secure = "s" if config.scheme == "https" else ""
     return PlayUrls(
-        http_flv=f"http{secure}://{authority}{path}.flv?token={token}",
-        ws_flv=f"ws{secure}://{authority}{path}.flv?token={token}",
+        http_flv=f"http://{authority}{path}.flv?token={token}",
+        ws_flv=f"ws://{authority}{path}.flv?token={token}",
     )

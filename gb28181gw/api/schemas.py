@@ -1,4 +1,4 @@
-"""The JSON of the API (contract 5.3). Answers are built from the domain's objects here and nowhere else."""
+"""The JSON of the API (docs/reference/api.md). Answers are built from the domain's objects here and nowhere else."""
 
 from __future__ import annotations
 

@@ -75,7 +75,6 @@ class PlayUrlConfig:
     """``host`` or ``host:port``; empty: the Host name of the API request."""
     port: Callable[[], int]
     """The bound port of the media listener."""
-    scheme: str = "http"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

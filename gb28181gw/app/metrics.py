@@ -1,4 +1,4 @@
-"""Which plain counters of which part are exported, and under which name; `GET /metrics` describes each.
+"""Which plain counters of which part are exported, and under which name (docs/reference/metrics.md).
 
 The parts count into dataclasses of their own and know no exporter; each field becomes one metric,
 ``gb28181gw_<group>_<field>``. Nothing here has a device's id as a label.

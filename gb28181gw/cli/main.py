@@ -12,7 +12,7 @@ from gb28181gw.cli import check, key, secrets, serve, simulate, trace, version
 
 
 def make_app() -> typer.Typer:
-    """The tree of commands of contract 5.1."""
+    """The tree of commands of docs/reference/cli.md."""
     app = typer.Typer(
         name="gb28181gw",
         help="GB/T 28181 gateway: every vendor's camera and NVR behind one interface.",

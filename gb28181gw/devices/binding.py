@@ -1,4 +1,4 @@
-"""Rule 4.1 of threats-and-faults: which signalling path belongs to a device, and when it may move.
+"""The path rule: which signalling path belongs to a device, and when it may move.
 
 Pure decisions; `path_keeper` carries them out. The binding is set by a verified REGISTER. A message that names a
 bound device and comes over another path proves nothing, so what it may do depends on how it differs:

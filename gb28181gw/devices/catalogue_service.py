@@ -69,8 +69,6 @@ class _Job:
     device: Device
     reason: str
     not_before: float
-    info: bool
-    """DeviceInfo and DeviceStatus too."""
 
 
 @dataclass(slots=True)
@@ -145,12 +143,12 @@ class CatalogueService:
         """Every node, parents before their children, without loops."""
         return build_tree(device)
 
-    def enqueue(self, device: Device, reason: str, *, urgent: bool = False, info: bool = True) -> None:
+    def enqueue(self, device: Device, reason: str, *, urgent: bool = False) -> None:
         """Have the device asked; nothing happens when it waits or is being asked already (CAT-06)."""
         if device.id in self._jobs or not device.approved:
             return
         delay_s = 0.0 if urgent else AFTER_ONLINE_S
-        job = _Job(device, reason, self._clock.monotonic() + delay_s, info)
+        job = _Job(device, reason, self._clock.monotonic() + delay_s)
         self._jobs[device.id] = job
         device.catalogue_state = CatalogueState.RUNNING
         device.catalogue_received, device.catalogue_expected = 0, None
@@ -203,9 +201,8 @@ class CatalogueService:
         try:
             if device.online and self._registry.get(device.id) is device:
                 await self._query_catalogue(device, job.reason)
-                if job.info:
-                    await self._query_info(device)
-                    await self._query_status(device)
+                await self._query_info(device)
+                await self._query_status(device)
         except Exception as error:  # supervision point: one device must not end the service
             self._bus.emit(
                 "gateway.task_failed",

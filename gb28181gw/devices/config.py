@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Enrolment(StrEnum):
-    """What the shared password opens for a device that nobody entered (contract 5.2)."""
+    """What the shared password opens for a device that nobody entered (docs/reference/configuration.md)."""
 
     OPEN = "open"
     APPROVE = "approve"
@@ -23,7 +23,7 @@ class DateMode(StrEnum):
 
 
 class BindingMode(StrEnum):
-    """Rule 4 of threats-and-faults 4.1."""
+    """How far the path rule (`devices/binding.py`) follows a device."""
 
     STRICT = "strict"
     """Only a verified REGISTER moves a device."""
@@ -35,7 +35,7 @@ class BindingMode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevicesConfig:
-    """Contract 5.2 `[sip]`, and limits of threats-and-faults section 5."""
+    """`[sip]` of docs/reference/configuration.md, and limits."""
 
     platform_id: str
     domain: str

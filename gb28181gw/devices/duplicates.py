@@ -1,4 +1,4 @@
-"""Two devices with one id, both with right credentials (REG-15; rule 4.1, 5): noticed, and the first one kept.
+"""Two devices with one id, both with right credentials (REG-15): noticed, and the first one kept.
 
 A device that moves registers from its new address and stays there. Two devices take the binding from one another
 in turn, each with a Call-ID of its own. So when the address that was just replaced takes the binding back within a

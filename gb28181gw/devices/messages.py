@@ -5,8 +5,8 @@ pattern, a comparison of two paths, 200. Nothing is parsed, queued or written (F
 parsed, answered at once (9.3.3.1 d), and then routed by root and CmdType; whatever goes wrong after the answer is
 counted and costs only this message (F-23).
 
-Who is heard at all is `PathKeeper.admit`: off the bound path nothing has an effect beyond what rule 4.1 allows, and
-who is not known gets 403 once and then silence, never a 200 (S-03).
+Who is heard at all is `PathKeeper.admit`: off the bound path nothing has an effect beyond what the path rule allows,
+and who is not known gets 403 once and then silence, never a 200 (S-03).
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ class Messages:
         if keepalive.status != "OK" or device.warning:
             self._warn(device, keepalive)
         if device.trial_until:
-            # Rule 4.1, 3b: unanswered, so that the device registers from where it is now.
+            # On trial: unanswered, so that the device registers from where it is now.
             incoming.ignore()
         else:
             incoming.respond(200)

@@ -16,7 +16,7 @@ from gb28181gw.gb.manscdp.catalogue import Status
 from gb28181gw.sip.path import Path
 
 CHANNEL_LIMIT: Final = 1_024
-"""Channels of one device (threats-and-faults section 5)."""
+"""Channels of one device."""
 PLATFORM_CHANNEL_LIMIT: Final = 100_000
 """Channels of a lower platform (type code 200)."""
 QUIRK_LIMIT: Final = 64
@@ -101,7 +101,7 @@ class Channel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
-    """What one verified REGISTER fixed. Replaced as a whole, in memory and on disk (threats-and-faults 4.1)."""
+    """What one verified REGISTER fixed. Replaced as a whole, in memory and on disk."""
 
     path: Path
     registered_at: float
@@ -123,7 +123,7 @@ class Binding:
     nonce_count: int = 0
     """Highest `nc` seen with `nonce`; 0 without qop."""
     networks: Mapping[str, int] = field(default_factory=dict)
-    """Prefix of a verified registration -> second since 1970 of the latest one (rule 4.1, 3b)."""
+    """Prefix of a verified registration -> second since 1970 of the latest one: where a trial may be."""
     active: bool = True
     """False after the device unregistered."""
 
@@ -175,7 +175,7 @@ class Device:
     path: Path | None = None
     """Bound path: of `binding` while that is active, or a trial path."""
     trial_until: float = 0.0
-    """Monotonic; > 0 while `path` is a trial one (rule 4.1, 3b): control is refused."""
+    """Monotonic; > 0 while `path` is a trial one: control is refused."""
     presence: Presence = Presence.OFFLINE
     seen: float = 0.0
     """Monotonic time of the last authenticated message."""

@@ -1,4 +1,4 @@
-"""Carries out rule 4.1: moves bindings, asks paths, ends trials. The decisions are in `binding`."""
+"""Carries out the path rule: moves bindings, asks paths, ends trials. The decisions are in `binding`."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ INTERVAL_MIN_S: Final = 5.0
 INTERVAL_MAX_S: Final = 3600.0
 GAPS_KEPT: Final = 5
 CONNECTION_GRACE_S: Final = 30.0
-"""A TCP registration whose connection is gone may come back for so long (contract 5.2)."""
+"""A TCP registration whose connection is gone may come back for so long (docs/reference/configuration.md)."""
 UNREGISTER_GRACE_S: Final = 3.0
 """After Expires: 0; many devices register anew at once (REG-11)."""
 REVIVE_AFTER_EXPIRY_S: Final = 86_400.0
@@ -39,7 +39,7 @@ PAUSE_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PresenceRules:
-    """Contract 5.2 `keepalive_s`, `keepalive_misses`."""
+    """`[sip] keepalive_s` and `keepalive_misses`."""
 
     keepalive_s: float = 60.0
     misses: int = 3

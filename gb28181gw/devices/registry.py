@@ -129,7 +129,7 @@ class Registry:
     def target(self, device_id: str, channel_id: str | None = None, *, control: bool = False) -> Target:
         """The bound path, resolved now (REG-17), and the To user: the channel, or the device itself.
 
-        `control`: the request moves or changes something, which an unverified path must not (rule 4.1, 3b).
+        `control`: the request moves or changes something, which an unverified path must not (`devices/binding.py`).
         Raises gb.route.device_unknown, .channel_unknown, .not_approved, .offline, .not_authorised, and
         gb.sip.path_lost while the connection of a TCP device is gone.
         """

@@ -1,6 +1,6 @@
 """The closed list of tolerances that the readers of this package use.
 
-Each has the row of the field-quirks catalogue that it answers. A reader returns the quirks that fired; the
+Each has the row of docs/reference/quirks.md that it answers. A reader returns the quirks that fired; the
 owner of the device counts and shows them ("tolerance is data").
 """
 

@@ -422,7 +422,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the sender of media answers: the simulator's side, and later ours towards upper platforms."""
+    """What the sender of media answers: our side towards upper platforms (INV-05). The simulator writes its own."""
 
     user: str
     host: str

@@ -1,4 +1,4 @@
-"""The engine interface (design 3): what every media plane offers to the control plane.
+"""The engine interface: what every media plane offers to the control plane.
 
 Theory of operation. A *receiver* owns sockets and turns packets into frames; a *stream* owns the frames of
 one source (tracks, kept GOP) and feeds *sinks*. A stream outlives its receivers: when a device falls silent
@@ -41,7 +41,7 @@ class Container(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiverSpec:
-    """What to bind and whom to believe (threats-and-faults 4.2)."""
+    """What to bind and whom to believe (docs/concepts/media-sources.md)."""
 
     transport: MediaTransport
     host: str
@@ -58,7 +58,7 @@ class ReceiverSpec:
     expected_hosts: frozenset[str] = frozenset()
     """Addresses, or networks in CIDR form, that may latch at once: the SDP's c=, the signalling address."""
     source_mode: str = "nat"
-    """``nat`` or ``strict`` (rule 4.2)."""
+    """``nat`` or ``strict`` (docs/concepts/media-sources.md)."""
     silence_s: float = 10.0
     """A SILENCE event after so long without an accepted packet, counted from the first one; 0 never."""
 
@@ -73,7 +73,7 @@ class ReceiverUpdate:
     connect: tuple[str, int] | None = None
     """Dial this address: 3 tries, 1 s apart (Annex D), while listening where a port is bound (INV-18)."""
     acknowledged: bool = False
-    """The ACK was sent now: starts the 2 s of rule 4.2.1."""
+    """The ACK was sent now: starts the 2 s of rule 1 of docs/concepts/media-sources.md."""
 
 
 class EventKind(StrEnum):
@@ -91,7 +91,7 @@ class EventKind(StrEnum):
     SOURCE_SWITCHED = "source_switched"
     SOURCE_CONFLICT = "source_conflict"
     SSRC_MISMATCH = "ssrc_mismatch"
-    """ssrc: what was seen; accepted by rule 4.2.2 or not, see detail."""
+    """ssrc: what was seen; accepted by rule 2 or not, see detail."""
     QUIRK = "quirk"
     """A tolerance fired for the first time on this receiver; detail is its name (``rtp.…``, ``ps.…``)."""
     SILENCE = "silence"

@@ -2,7 +2,7 @@
 
 Ten decimal digits: `0` live or `1` history, digits 4 to 8 of our own 20-digit id, four digits of the stream.
 The value on the wire is the number itself. An SSRC in use or resting is never handed out (INV-06), and
-never 0 (INV-05). It is an identifier and no secret: 10,000 values can be guessed (rule 4.2.6).
+never 0 (INV-05). It is an identifier and no secret: 10,000 values can be guessed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,6 @@ class SsrcPool:
     def __init__(self, domain5: str, rest_s: float, clock: Clock) -> None:
         if len(domain5) != 5 or not domain5.isascii() or not domain5.isdigit():
             raise ValueError(f"{domain5!r} are not digits 4 to 8 of a 20-digit id")
-        self.domain5 = domain5
         live, history = int(f"0{domain5}0000"), int(f"1{domain5}0000")
         # Value 0 means "no SSRC" to many peers, so a domain part of 00000 has one live number less.
         self._live = NumberPool(range(max(live, 1), live + _SERIALS), rest_s, rest_s, clock)

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 
 class Codec(StrEnum):
-    """Names of contract 5.3 (`tracks[].codec`)."""
+    """Names as the API has them in `tracks[].codec`."""
 
     H264 = "h264"
     H265 = "h265"

@@ -1,4 +1,4 @@
-"""The closed table of event names (contract 5.5); `docs/reference/events.md` is checked against it.
+"""The closed table of event names; `docs/reference/events.md` is checked against it.
 
 A name is ``<subject>.<what happened>``. Names are a stable interface: they are added, not renamed.
 """

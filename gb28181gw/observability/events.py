@@ -1,4 +1,4 @@
-"""The event bus: one fact, one log line, one server-sent event, under one name (contract 5.5).
+"""The event bus: one fact, one log line, one server-sent event, under one name (docs/reference/events.md).
 
 `EVENTS` (event_table) is the closed table of names; a test reads every `emit` call of the package against it.
 `EventBus.emit` is cheap, never blocks and never fails for what a peer wrote.

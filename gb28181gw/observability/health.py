@@ -1,4 +1,4 @@
-"""Whether the gateway can do its work: what `/readyz` tells (O-06, contract 5.3)."""
+"""Whether the gateway can do its work: what `/readyz` tells (O-06)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Play URLs (contract 5.4): which stream, which container, which variant. Pure."""
+"""Play URLs (docs/reference/api.md): which stream, which container, which variant. Pure."""
 
 from __future__ import annotations
 

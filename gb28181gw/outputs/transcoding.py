@@ -2,7 +2,7 @@
 
 A frame sink takes the source's audio, a worker thread decodes and encodes it (PyAV, imported with the first
 use), and the packets go back into the stream as a second audio track. The PCM is made by us, so a thread is
-safe enough (design 2). When the thread does not keep up, audio is dropped and counted; video never waits.
+safe enough. When the thread does not keep up, audio is dropped and counted; video never waits.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ class Viewers:
             self._transcoding.use(stream_id)
 
     def close_grants(self, has_ended: Callable[[str], bool]) -> None:
-        """End the viewers whose grant is no longer valid (contract 5.4)."""
+        """End the viewers whose grant is no longer valid (docs/reference/api.md)."""
         for watching in list(self._watching.values()):
             if has_ended(watching.viewer.grant_id):
                 self._end(watching, "revoked", 0)

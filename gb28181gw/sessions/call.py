@@ -55,7 +55,7 @@ from gb28181gw.ua.models import Answer, Target
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallLimits:
-    """Seconds of each step (threats-and-faults section 5)."""
+    """Seconds of each step."""
 
     answer_s: float = 10.0
     first_packet_s: float = 8.0

@@ -13,7 +13,7 @@ from gb28181gw.gb.dialect import PayloadSet
 from gb28181gw.media.engine import MediaTransport
 
 AUTO_ORDER = (MediaTransport.TCP_PASSIVE, MediaTransport.UDP, MediaTransport.TCP_ACTIVE)
-"""Contract 5.3: `auto` is the remembered way, else tcp-passive, udp, tcp-active."""
+"""`auto` is the remembered way, else tcp-passive, udp, tcp-active."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

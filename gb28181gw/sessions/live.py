@@ -1,4 +1,4 @@
-"""One live stream: a channel is INVITEd once, every consumer leases it (design 2).
+"""One live stream: a channel is INVITEd once, every consumer leases it.
 
 `LiveStream.run` is the whole life, top to bottom; one task owns it. Outsiders set a wish (`stop`, a lease taken
 or released) and wake the task; they never touch its state. The engine's stream lives as long as this object, so
@@ -24,13 +24,13 @@ from gb28181gw.sessions.models import Consumer, StreamKind, StreamState, StreamV
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveLimits:
-    """Seconds; contract 5.2 and 5.3."""
+    """Seconds."""
 
     answer_s: float = 20.0
     """`live` answers within this, all attempts together."""
     idle_stop_s: float = 30.0
     retry_pauses_s: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0)
-    """Before each new INVITE of a stream that somebody watches; then it fails (contract 5.2)."""
+    """Before each new INVITE of a stream that somebody watches; then it fails (docs/reference/configuration.md)."""
     transport: str = "auto"
     """`[media] transport`: for devices without a setting of their own."""
     bye_wait_s: float = 2.0

@@ -28,7 +28,7 @@ class Consumer(Protocol):
 
 
 class StreamState(StrEnum):
-    """Contract 5.3. Exits of each state::
+    """As the API shows it. Exits of each state::
 
     STARTING -> RUNNING   the first key frame is there
              -> ENDING    every way of the ladder failed, DELETE, or the gateway stops
@@ -47,7 +47,7 @@ class StreamState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamView:
-    """One stream as the API shows it (contract 5.3)."""
+    """One stream as the API shows it (docs/reference/api.md)."""
 
     id: str
     kind: StreamKind

@@ -55,7 +55,7 @@ class Sessions:
     async def start_live(
         self, device_id: str, channel_id: str, *, transport: MediaTransport | None = None
     ) -> StreamView:
-        """The channel's running stream, started when there is none (contract 5.3 `live`)."""
+        """The channel's running stream, started when there is none (`POST …/live`)."""
         stream = await self._live(device_id, channel_id, transport)
         return stream.view()
 

@@ -9,7 +9,6 @@ import asyncio
 import random
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Protocol, cast
 
 from gb28181gw.media.wire.rfc4571 import frame
@@ -112,12 +111,6 @@ class UdpLink:
             return 0
         except OSError:
             return 0
-
-    def send_rtcp(self, packet: bytes) -> None:
-        """To the port above the target's."""
-        if self._target is not None and not self._closed:
-            with suppress(OSError):
-                self._rtcp.sendto(packet, (self._target[0], self._target[1] + 1))
 
     def move(self) -> None:
         """Go on from another source port, as behind a NAT that forgot (MED-33)."""

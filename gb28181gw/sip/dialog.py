@@ -162,8 +162,8 @@ class Dialog:
         return record
 
     @classmethod
-    def from_record(cls, record: Mapping[str, object], path: Path | None = None) -> Dialog:
-        """A stored dialog. `path`: where the peer is now; a connection of before a restart no longer exists.
+    def from_record(cls, record: Mapping[str, object]) -> Dialog:
+        """A stored dialog. Its path is the one of then: a connection of before a restart no longer exists.
 
         Raises KeyError or ValueError for what is not a record.
         """
@@ -182,9 +182,7 @@ class Dialog:
             remote_cseq=None if remote_cseq is None else _number(remote_cseq),
             invite_cseq=_number(record["invite_cseq"]),
             route_set=tuple(str(route) for route in route_set),
-            path=path
-            if path is not None
-            else Path(
+            path=Path(
                 str(record["transport"]),
                 str(record["remote_host"]),
                 _number(record["remote_port"]),

@@ -203,9 +203,7 @@ class Endpoint:
         if invite is not None:
             self._remove_invite(invite)
 
-    def send_request(
-        self, request: Request, path: Path, now: float, *, sent_by: str = "", internal: bool = False
-    ) -> str:
+    def send_request(self, request: Request, path: Path, now: float, *, sent_by: str = "") -> str:
         """Start a client transaction and return its id; the Via with a new branch is put on top here.
 
         `sent_by` is host and port of the Via, by default the local address of the path. ACK has no transaction: see
@@ -215,7 +213,7 @@ class Endpoint:
             raise LocalProtocolError("ACK has no transaction of its own")
         branch = _new_branch()
         request.headers.prepend("Via", _via(path, sent_by, branch))
-        return self._start(request, branch, path, now, internal=internal)
+        return self._start(request, branch, path, now, internal=False)
 
     def send_ack(self, request: Request, path: Path, *, sent_by: str = "") -> bytes:
         """Send the ACK of a 2xx; the bytes are returned for `send_again`."""

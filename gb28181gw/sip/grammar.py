@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-# Limits (threats-and-faults section 5). A message beyond them is refused before anything is built from it.
+# Limits. A message beyond them is refused before anything is built from it.
 MAX_DATAGRAM = 65_535
 MAX_STREAM_MESSAGE = 1_048_576
 MAX_HEADER_SECTION = 32_768

@@ -9,7 +9,7 @@ class Path(NamedTuple):
     """One signalling path. Hashable and small: it is the key of bindings and transactions.
 
     A response is sent on the path of its request (RFC 3581, RFC 3261 18.2.2); a request goes to the path that
-    a verified REGISTER bound (threats-and-faults 4.1).
+    a verified REGISTER bound (`devices/binding.py`).
     """
 
     transport: str
@@ -28,7 +28,7 @@ class Path(NamedTuple):
 
     @property
     def peer(self) -> str:
-        """``ip:port`` of the far end (contract 5.3 `remote_address`)."""
+        """``ip:port`` of the far end (`remote_address` of the API)."""
         if ":" in self.remote_host:
             return f"[{self.remote_host}]:{self.remote_port}"
         return f"{self.remote_host}:{self.remote_port}"

@@ -52,14 +52,11 @@ class RowStatement:
     the statement cache of the connection holds all variants.
     """
 
-    __slots__ = ("_sql", "head", "tail", "width")
+    __slots__ = ("_sql",)
 
     _WIDTHS = (128, 32, 8, 1)
 
     def __init__(self, head: str, width: int, tail: str = "") -> None:
-        self.head = head
-        self.width = width
-        self.tail = tail
         row = "(" + ",".join("?" * width) + ")"
         self._sql = {n: f"{head} VALUES {','.join([row] * n)} {tail}" for n in self._WIDTHS}
 
@@ -174,11 +171,6 @@ class Database:
     def well(self) -> bool:
         """False from the first failed transaction to the next good one."""
         return self._health.well
-
-    @property
-    def trouble(self) -> str:
-        """What the database said when it failed; empty while it is well."""
-        return self._health.detail
 
     def on_health(self, listener: Callable[[bool, str], None]) -> None:
         """`listener(well, detail)` is called on the loop at each change."""

@@ -37,7 +37,7 @@ def bind_udp(host: str, port: int, *, key: str = "") -> socket.socket:
 def bind_tcp(host: str, port: int, *, key: str = "") -> socket.socket:
     """A listening non-blocking TCP socket, as `bind_udp`.
 
-    SO_REUSEADDR: after kill -9 the port is free at once (contract 5.1).
+    SO_REUSEADDR: after kill -9 the port is free at once.
     """
     bound = _bind(host, port, socket.SOCK_STREAM, key)
     try:

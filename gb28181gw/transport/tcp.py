@@ -58,7 +58,6 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, owner: TcpTransport, *, dialled: bool) -> None:
         self.owner = owner
-        self.dialled = dialled
         self.verified = dialled
         """A connection that we dialled is one that we want."""
         self.path = Path("tcp", "", 0)

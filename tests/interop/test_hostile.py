@@ -596,7 +596,7 @@ def test_s03_forged_messages_of_other_addresses_change_nothing(gateway: GatewayP
                     for body, user in zip(bodies, itertools.repeat(GOOD), strict=False)
                 ]
                 came = answers_to(peer, *sent)
-                # What may come is a question of the gateway: rule 4.1 asks both addresses.
+                # What may come is a question of the gateway: the path rule asks both addresses.
                 assert [one.first for one in came if one.status] == []
                 assert {one.method for one in came} <= {"MESSAGE"}
     wait_until(
@@ -616,7 +616,7 @@ def test_s03_unknown_senders_never_get_200(gateway: GatewayProcess) -> None:
     assert gateway.api.get(f"/api/v1/devices/{unknown}").status_code == 404
 
 
-# ---- rule 4.1: whose address counts
+# ---- the path rule: whose address counts
 
 
 def address_of(gateway: GatewayProcess, device_id: str) -> str:

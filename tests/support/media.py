@@ -1,7 +1,7 @@
 """Test material: real H.264, H.265, AAC and G.711, made with PyAV once and kept in a temporary directory.
 
-`video_clip` and `audio_clip` give `media.tracks.Frame`s as the gateway's own units look; `ps_stream` and
-`rtp_packets` put them on the wire.
+`video_clip` and `audio_clip` give `media.tracks.Frame`s as the gateway's own units look; `ps_stream` puts
+them into packs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import av
 from gb28181gw.media.tracks import Codec, Frame, Track, TrackKind
 from gb28181gw.media.wire import nal
 from gb28181gw.media.wire.ps_mux import PsMuxer
-from gb28181gw.media.wire.rtp import RtpPacketiser
 
 _VERSION = 3  # of the recipes below; a change makes new files
 _ENCODERS = {Codec.H264: "libx264", Codec.H265: "libx265"}
@@ -204,17 +203,6 @@ def ps_stream(frames: Sequence[Frame], muxer: PsMuxer | None = None) -> list[byt
     audio = next((frame.track.codec for frame in frames if frame.track.kind is TrackKind.AUDIO), None)
     muxer = muxer or PsMuxer(video=video, audio=audio)
     return [muxer.mux(frame) for frame in frames]
-
-
-def rtp_packets(
-    frames: Sequence[Frame], *, ssrc: int = 0x0BEBC201, payload_type: int = 96, muxer: PsMuxer | None = None
-) -> list[bytes]:
-    """The same in RTP: one timestamp a frame, marker on the last packet of a frame."""
-    packetiser = RtpPacketiser(ssrc=ssrc, payload_type=payload_type)
-    packets: list[bytes] = []
-    for frame, pack in zip(frames, ps_stream(frames, muxer), strict=True):
-        packets += packetiser.packetise(pack, frame.dts_90k)
-    return packets
 
 
 # Program stream parts by hand, for what no proper muxer writes

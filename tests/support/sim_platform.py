@@ -19,7 +19,6 @@ from gb28181gw.sip.parser import Ping, StreamParser, parse_datagram
 
 REALM = "3402000000"
 SERVER_ID = "34020000002000000001"
-Sender = Callable[[bytes], None]
 
 
 def md5(text: str) -> str:

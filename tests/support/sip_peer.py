@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gb28181gw.sip.exceptions import SipParseError
-from gb28181gw.sip.message import Message, Request, Response
+from gb28181gw.sip.message import Message, Request
 from gb28181gw.sip.parser import parse_datagram
 from gb28181gw.sip.path import Path
 
@@ -85,12 +85,6 @@ class UdpPeer(asyncio.DatagramProtocol):
         while True:
             message = await self.next()
             if isinstance(message, Request) and message.method == method:
-                return message
-
-    async def next_response(self, status: int) -> Response:
-        while True:
-            message = await self.next()
-            if isinstance(message, Response) and message.status == status:
                 return message
 
     def close(self) -> None:

@@ -19,7 +19,6 @@ class MemoryDeviceStore:
 
     def __init__(self) -> None:
         self.fail = False
-        self.writes = 0
         self._devices: dict[str, Device] = {}
         self._bindings: dict[str, Device] = {}
         self._channels: dict[str, dict[str, Channel]] = {}
@@ -135,12 +134,10 @@ class MemoryDeviceStore:
             self._bindings[device.id] = replace(device, binding=binding, seen_wall=seen_wall)
 
     def _check(self) -> None:
-        self.writes += 1
         if self.fail:
             raise GatewayError("gb.route.storage_unavailable", "The database is made to fail.")
 
     def _finish(self, done: Done) -> None:
-        self.writes += 1
         error = GatewayError("gb.route.storage_unavailable", "The database fails.") if self.fail else None
         asyncio.get_running_loop().call_soon(done, error)
 

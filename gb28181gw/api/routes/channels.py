@@ -1,4 +1,4 @@
-"""Catalogue, channels and the tree of a device (contract 5.3)."""
+"""Catalogue, channels and the tree of a device (docs/reference/api.md)."""
 
 from __future__ import annotations
 

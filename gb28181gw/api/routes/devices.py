@@ -1,4 +1,4 @@
-"""Devices: list, provision, change, remove, approve (contract 5.3)."""
+"""Devices: list, provision, change, remove, approve (docs/reference/api.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The event stream: server-sent events with the names and fields of the log (contract 5.3, 5.5)."""
+"""The event stream: server-sent events with the names and fields of the log (docs/reference/events.md)."""
 
 from __future__ import annotations
 

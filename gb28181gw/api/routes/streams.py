@@ -1,4 +1,4 @@
-"""Live view and the list of streams (contract 5.3)."""
+"""Live view and the list of streams (docs/reference/api.md)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """RTP over TCP (RFC 4571; GB/T 28181-2022 Annex D): listening, dialling, or both at once (INV-18).
 
 One connection feeds the stream; until it is known which one, a few may be open. A connection that does not
-become it within ten seconds, and those that come while it is alive, are closed (rule 4.2.6).
+become it within ten seconds, and those that come while it is alive, are closed.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class TcpReceiver:
 
     def made(self, connection: _Connection, now: float) -> bool:
         """Room for a connection? One that comes while the stream's own is alive is not wanted, unless that one
-        latched by grace only (rule 4.2.1)."""
+        latched by grace only (rule 1)."""
         gate = self._core.gate
         alive = (
             gate.source is not None

@@ -1,4 +1,4 @@
-"""Whom to believe: the media source rule 4.2 as a pure state machine.
+"""Whom to believe: the media source rule (docs/concepts/media-sources.md) as a pure state machine.
 
 Fed with what an RTP packet says and where it came from, it answers with a `Verdict`. It never looks at
 clocks or sockets and does not know what the packets carry; `looks` is the caller's opinion of the payload.

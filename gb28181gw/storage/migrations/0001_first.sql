@@ -25,7 +25,7 @@ CREATE TABLE devices (
   created_at INTEGER NOT NULL
 ) WITHOUT ROWID;
 
--- What a verified REGISTER fixed (threats-and-faults 4.1), with the nonce state that forbids its replay. The row
+-- What a verified REGISTER fixed (`devices/binding.py`), with the nonce state that forbids its replay. The row
 -- of a device that unregistered stays, with active = 0: its nonces must stay used.
 CREATE TABLE bindings (
   device_id TEXT PRIMARY KEY,

@@ -1,4 +1,4 @@
-"""Rule 4.1 as pure decisions."""
+"""The path rule as pure decisions."""
 
 from __future__ import annotations
 

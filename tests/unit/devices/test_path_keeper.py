@@ -1,4 +1,4 @@
-"""Rule 4.1 carried out: moves, probes, trials."""
+"""The path rule carried out: moves, probes, trials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The media source rule 4.2, packet by packet."""
+"""The media source rule, packet by packet."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ import pytest
 
 from gb28181gw.sip.dialog import Dialog
 from gb28181gw.sip.message import Request, Response
-from gb28181gw.sip.path import Path
 from tests.support.sip_network import DEVICE, PLATFORM, incoming, path, reply, request
 
 CONTACT = f"<sip:{DEVICE}@10.1.1.1:5061>"
@@ -93,11 +92,6 @@ def test_record_survives_json_and_a_restored_dialog_says_bye() -> None:
     bye = restored.request("BYE")
     assert (str(bye.cseq), bye.from_.tag, bye.to.tag, bye.call_id) == ("9 BYE", "alice", "bob", "call-1")
     assert bye.headers.get_all("Route") == ["<sip:p1.example;lr>"]
-
-
-def test_record_may_be_restored_onto_another_path() -> None:
-    moved = Path("udp", "192.0.2.77", 6000, "192.0.2.1", 5060)
-    assert Dialog.from_record(answered().to_record(), moved).path == moved
 
 
 @pytest.mark.parametrize(

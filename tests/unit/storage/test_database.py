@@ -104,12 +104,12 @@ async def test_f15_locked_database_is_told_and_recovers(database: Database) -> N
         await database.execute("INSERT INTO settings VALUES ('a', '1')")
     assert caught.value.code == "gb.route.storage_unavailable"
     assert not database.well
-    assert "locked" in database.trouble
     locker.execute("COMMIT")
     locker.close()
     await database.execute("INSERT INTO settings VALUES ('a', '1')")
     await until(lambda: len(health.calls) == 2)
     assert [well for well, _ in health.calls] == [False, True]
+    assert "locked" in health.calls[0][1]
     assert stored(database) == {"a": "1"}
 
 
