@@ -27,6 +27,8 @@ class Action(StrEnum):
     """End a stream for everybody."""
     QUERY_DEVICE = "query_device"
     """Send a query to a device, such as the catalogue."""
+    CONTROL_DEVICE = "control_device"
+    """Move cameras, and send controls and configurations to a device."""
     ADMIT_DEVICE = "admit_device"
     """Approve a device that waits."""
     MANAGE_DEVICES = "manage_devices"
@@ -47,6 +49,7 @@ ALLOWED: Final[dict[Action, frozenset[Role]]] = {
     Action.PLAY: _EVERYBODY,
     Action.STOP_STREAM: _STAFF,
     Action.QUERY_DEVICE: _STAFF,
+    Action.CONTROL_DEVICE: _STAFF,
     Action.ADMIT_DEVICE: _STAFF,
     Action.MANAGE_DEVICES: _ADMIN,
     Action.TRACE: _STAFF,

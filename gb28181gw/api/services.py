@@ -13,6 +13,7 @@ from typing import Protocol
 from gb28181gw.access.keys import Keys
 from gb28181gw.access.tokens import PlayTokens
 from gb28181gw.devices.models import Device
+from gb28181gw.devices.ptz import PresetAction, PresetList
 from gb28181gw.devices.registry import DeviceChange
 from gb28181gw.devices.tree import TreeNode
 from gb28181gw.media.engine import MediaTransport
@@ -53,6 +54,24 @@ class Catalogue(Protocol):
         ...
 
 
+class Ptz(Protocol):
+    """Motion and presets of channels (`devices.ptz.PtzControl`)."""
+
+    async def move(
+        self, device_id: str, channel_id: str, *, pan: float = 0.0, tilt: float = 0.0, zoom: float = 0.0
+    ) -> None: ...
+
+    async def lens(
+        self, device_id: str, channel_id: str, *, focus: float = 0.0, iris: float = 0.0
+    ) -> None: ...
+
+    async def preset(
+        self, device_id: str, channel_id: str, number: int, action: PresetAction, *, name: str = ""
+    ) -> None: ...
+
+    async def presets(self, device_id: str, channel_id: str) -> PresetList: ...
+
+
 class Streams(Protocol):
     """The table of streams (`sessions.table.Sessions`)."""
 
@@ -85,6 +104,7 @@ class ApiServices:
     devices: DeviceBook
     catalogue: Catalogue
     streams: Streams
+    ptz: Ptz
     keys: Keys
     tokens: PlayTokens
     bus: EventBus

@@ -274,6 +274,7 @@ class Gateway:
                     devices=self.devices.registry,
                     catalogue=self.devices.catalogue,
                     streams=self.sessions,
+                    ptz=self.devices.ptz,
                     keys=self.keys,
                     tokens=self.tokens,
                     bus=self.bus,

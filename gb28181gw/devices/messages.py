@@ -337,7 +337,7 @@ class Messages:
         )
 
     def _note_form(self, incoming: IncomingRequest, device: Device) -> None:
-        """Deviations of the SIP message. Their first sight is enough: a count a keepalive would be a row a keepalive."""
+        """Deviations of the SIP message. Their first sight is enough: else each keepalive would be a row."""
         for name in incoming.request.quirks:
             if name not in device.quirks:
                 self._registry.add_quirk(device, name)

@@ -395,6 +395,24 @@ _ROWS = (
     ),
     # streams and media
     _row(
+        "ptz.sent",
+        "debug",
+        "device_id channel_id code",
+        "A PTZ code was taken by the device; `code` is what was sent.",
+    ),
+    _row(
+        "ptz.stopped",
+        "info",
+        "device_id channel_id after_s",
+        "A motion got no new command and was stopped by the gateway (CTL-06).",
+    ),
+    _row(
+        "ptz.stop_failed",
+        "warning",
+        "device_id channel_id reason detail",
+        "A motion could not be stopped by the gateway; the camera may still turn.",
+    ),
+    _row(
         "stream.requested",
         "debug",
         "device_id channel_id stream_id kind transport reason",

@@ -30,12 +30,15 @@ from gb28181gw.sim.queries import react
 from gb28181gw.sim.quirks import Quirk, select
 from gb28181gw.sim.registration import USER_AGENT, Account, RefusedError, Registration
 from gb28181gw.sim.signalling import NoAnswerError, NotConnectedError, Signalling
+from gb28181gw.sim.state import DeviceState
 from gb28181gw.sip.exceptions import SipError
 from gb28181gw.sip.message import Headers, Request, Response
 
 MANSCDP = "Application/MANSCDP+xml"
 MISSES = 3
 """Unanswered keepalives after which the platform counts as away (9.6)."""
+LATER_S = 0.1
+"""What a real device needs minutes for, such as an upgrade, takes so long."""
 
 
 class Observer(Protocol):
@@ -136,6 +139,8 @@ class SimDevice:
             self._rng,
         )
         self.counters = DeviceCounters()
+        self.state = DeviceState()
+        """What was set and is told when asked."""
         self.calls: dict[str, Call] = {}
         """By Call-ID; a call stays until its media has ended."""
         self.keepalive_s = options.keepalive_s
@@ -362,14 +367,22 @@ class SimDevice:
             # XML-22: outside a dialog no To tag is due.
             self.signalling.reply(request, 481)
             return
-        self.signalling.reply(request, 200, to_tag=self.signalling.tag())
         try:
             document = parse_manscdp(request.body)
         except GbError:
+            self.signalling.reply(request, 200, to_tag=self.signalling.tag())
             self._note("unreadable_message")
             return
+        if Quirk.CTL_07 in self.quirks and document.root == "Control":
+            self.signalling.reply(request, 403, to_tag=self.signalling.tag())
+            self._note("control_forbidden", command=document.cmd_type)
+            return
+        self.signalling.reply(request, 200, to_tag=self.signalling.tag())
         self.counters.queries += 1
         self._note("query", command=document.cmd_type, target=document.device_id)
+        code = document.text("PTZCmd")
+        if code:
+            self._note("ptz", channel_id=document.device_id, code=code)
         self._spawn(self._react(document))
 
     async def _react(self, document: Document) -> None:
@@ -377,6 +390,7 @@ class SimDevice:
         reaction = react(
             document,
             self.identity,
+            self.state,
             expires_s=self.options.expires_s,
             keepalive_s=self.keepalive_s,
             now=datetime.now(UTC),
@@ -393,6 +407,10 @@ class SimDevice:
                 # Annex M: parts are sent one after the other, each when the one before was answered.
                 await self._message(body)
                 self.counters.catalog_items += len(bodies.items_of(body))
+            for notification in reaction.later:
+                await asyncio.sleep(LATER_S)
+                self._state.sn += 1
+                await self._message(notification(self._state.sn))
         except NoAnswerError as error:
             self._note("answer_lost", command=document.cmd_type, error=str(error))
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta, timezone
+from typing import Any
 
 import httpx
 from fastapi import FastAPI
@@ -23,9 +24,11 @@ from gb28181gw.devices.models import (
     Device,
     Presence,
 )
+from gb28181gw.devices.ptz import PresetAction, PresetList
 from gb28181gw.devices.registry import DeviceChange
 from gb28181gw.devices.tree import TreeNode, build_tree
 from gb28181gw.errors import GatewayError
+from gb28181gw.gb.manscdp.presets import Preset
 from gb28181gw.media.engine import MediaTransport, ReceiverCounters
 from gb28181gw.media.tracks import Codec, Track, TrackKind
 from gb28181gw.observability.events import EventBus
@@ -154,6 +157,30 @@ class FakeStreams:
         del self.views[stream_id]
 
 
+class FakePtz:
+    """As `devices.ptz.PtzControl`; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.listed = PresetList(presets=(Preset(1, "Gate"), Preset(7, "")))
+
+    async def move(
+        self, device_id: str, channel_id: str, *, pan: float = 0.0, tilt: float = 0.0, zoom: float = 0.0
+    ) -> None:
+        self.asked.append(("move", device_id, channel_id, pan, tilt, zoom))
+
+    async def lens(self, device_id: str, channel_id: str, *, focus: float = 0.0, iris: float = 0.0) -> None:
+        self.asked.append(("lens", device_id, channel_id, focus, iris))
+
+    async def preset(
+        self, device_id: str, channel_id: str, number: int, action: PresetAction, *, name: str = ""
+    ) -> None:
+        self.asked.append((action.value, device_id, channel_id, number, name))
+
+    async def presets(self, device_id: str, channel_id: str) -> PresetList:
+        return self.listed
+
+
 def make_stream(device_id: str = NVR, channel_id: str = CAMERA) -> StreamView:
     return StreamView(
         id="s1",
@@ -182,6 +209,7 @@ class Rig:
     devices: FakeDevices
     catalogue: FakeCatalogue
     streams: FakeStreams
+    ptz: FakePtz
     clock: TestClock
     key_store: MemoryKeyStore
     texts: dict[Role, str]
@@ -219,11 +247,13 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
     pending = make_device(PENDING, approved=False)
     pending.channels = {CAMERA: Channel(PENDING, CAMERA, "Hidden", "camera")}
     devices, catalogue, streams = FakeDevices([nvr, pending]), FakeCatalogue(), FakeStreams()
+    ptz = FakePtz()
     health = HealthBoard(())
     services = ApiServices(
         devices=devices,
         catalogue=catalogue,
         streams=streams,
+        ptz=ptz,
         keys=keys,
         tokens=PlayTokens(b"k" * 32, ttl_s=300, wall=clock.wall),
         bus=EventBus(),
@@ -241,6 +271,7 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
         devices=devices,
         catalogue=catalogue,
         streams=streams,
+        ptz=ptz,
         clock=clock,
         key_store=store,
         texts={role: text for role, (_, text) in made.items()},
