@@ -93,6 +93,12 @@ _ROWS = (
     _row(
         "gb.route.unsupported", 422, "Not supported", "See docs/reference/unsupported.md for what is and why."
     ),
+    _row(
+        "gb.route.edition",
+        409,
+        "The device's edition does not know this",
+        'Send it with "force": true to try all the same, or set the edition that the device really speaks: PATCH /api/v1/devices/{id} {"dialect": {"edition": "3.0"}}.',
+    ),
     _row("gb.route.shutting_down", 503, "Gateway is stopping", "Try again when it has restarted."),
     _row(
         "gb.route.storage_unavailable",

@@ -12,10 +12,12 @@ from typing import Protocol
 
 from gb28181gw.access.keys import Keys
 from gb28181gw.access.tokens import PlayTokens
+from gb28181gw.devices.commands import Outcome
 from gb28181gw.devices.models import Device
 from gb28181gw.devices.ptz import PresetAction, PresetList
 from gb28181gw.devices.registry import DeviceChange
 from gb28181gw.devices.tree import TreeNode
+from gb28181gw.gb.manscdp.schema import Values
 from gb28181gw.media.engine import MediaTransport
 from gb28181gw.observability.events import EventBus
 from gb28181gw.observability.health import HealthBoard
@@ -72,6 +74,21 @@ class Ptz(Protocol):
     async def presets(self, device_id: str, channel_id: str) -> PresetList: ...
 
 
+class DeviceCommands(Protocol):
+    """Commands of the standard (`devices.commands.Commands`)."""
+
+    async def run(
+        self,
+        device_id: str,
+        name: str,
+        values: Values,
+        *,
+        channel_id: str | None = None,
+        force: bool = False,
+        key_id: str = "",
+    ) -> Outcome: ...
+
+
 class Streams(Protocol):
     """The table of streams (`sessions.table.Sessions`)."""
 
@@ -105,6 +122,7 @@ class ApiServices:
     catalogue: Catalogue
     streams: Streams
     ptz: Ptz
+    commands: DeviceCommands
     keys: Keys
     tokens: PlayTokens
     bus: EventBus

@@ -275,6 +275,7 @@ class Gateway:
                     catalogue=self.devices.catalogue,
                     streams=self.sessions,
                     ptz=self.devices.ptz,
+                    commands=self.devices.commands,
                     keys=self.keys,
                     tokens=self.tokens,
                     bus=self.bus,

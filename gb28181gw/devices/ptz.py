@@ -173,17 +173,26 @@ class PtzControl:
         return PresetList(presets=tuple(found[number] for number in sorted(found)), partial=not whole)
 
     async def send(
-        self, device_id: str, channel_id: str, instruction: Instruction, *, preset_name: str = ""
+        self,
+        device_id: str,
+        channel_id: str,
+        instruction: Instruction,
+        *,
+        preset_name: str = "",
+        body: bytes = b"",
     ) -> None:
-        """Send one instruction, and watch over a motion that it starts."""
+        """Send one instruction, and watch over a motion that it starts.
+
+        `body`: the message that carries it, where it is written already.
+        """
         self._registry.target(device_id, channel_id, control=True)
         if isinstance(instruction, Operation):
-            await self._send(device_id, channel_id, instruction, preset_name)
+            await self._send(device_id, channel_id, instruction, preset_name, body)
             return
         kind = type(instruction)
         self._disarm(device_id, channel_id, kind)
         try:
-            await self._send(device_id, channel_id, instruction)
+            await self._send(device_id, channel_id, instruction, body=body)
         except GatewayError as error:
             # Unanswered may mean: it moves, and its answer was lost.
             if error.code == "gb.sip.no_answer":
@@ -193,7 +202,12 @@ class PtzControl:
             self._arm(device_id, channel_id, kind)
 
     async def _send(
-        self, device_id: str, channel_id: str, instruction: Instruction, preset_name: str = ""
+        self,
+        device_id: str,
+        channel_id: str,
+        instruction: Instruction,
+        preset_name: str = "",
+        body: bytes = b"",
     ) -> None:
         device = self._registry.require(device_id)
         code = encode(instruction)
@@ -204,7 +218,7 @@ class PtzControl:
             async with channel.lock:
                 await self._queries.send(
                     device,
-                    self._body(device, channel_id, code, preset_name),
+                    body or self._body(device, channel_id, code, preset_name),
                     channel_id=channel_id,
                     timeout_s=SEND_S,
                     control=True,

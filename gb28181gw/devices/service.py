@@ -13,6 +13,7 @@ from gb28181gw.devices.authentication import Authenticator
 from gb28181gw.devices.bans import BanTable
 from gb28181gw.devices.catalogue_service import CatalogueService
 from gb28181gw.devices.clockwatch import ClockWatch
+from gb28181gw.devices.commands import Commands
 from gb28181gw.devices.config import DevicesConfig
 from gb28181gw.devices.dialects import dialect_of
 from gb28181gw.devices.messages import Messages
@@ -103,6 +104,9 @@ class Devices:
         )
         self.ptz = PtzControl(
             registry=self.registry, queries=self.queries, bus=bus, stop_after_s=config.ptz_stop_s
+        )
+        self.commands = Commands(
+            registry=self.registry, queries=self.queries, ptz=self.ptz, bus=bus, timezone=config.timezone
         )
         self.bans = BanTable(store)
         self._registrar: Registrar | None = None

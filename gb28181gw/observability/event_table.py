@@ -395,6 +395,24 @@ _ROWS = (
     ),
     # streams and media
     _row(
+        "command.answered",
+        "info",
+        "device_id channel_id cmd sn key_id duration_ms partial",
+        "A command of the API was done; `key_id` is whose.",
+    ),
+    _row(
+        "command.failed",
+        "warning",
+        "device_id channel_id cmd key_id reason detail sip_status duration_ms",
+        "A command of the API was refused, not answered, or answered with ERROR.",
+    ),
+    _row(
+        "command.without_effect",
+        "warning",
+        "device_id channel_id cmd fields",
+        "A device answered OK to a configuration and did not take over these fields.",
+    ),
+    _row(
         "ptz.sent",
         "debug",
         "device_id channel_id code",

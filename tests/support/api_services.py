@@ -16,6 +16,7 @@ from gb28181gw.access.roles import Role
 from gb28181gw.access.tokens import PlayTokens
 from gb28181gw.api.app import create_api
 from gb28181gw.api.services import ApiServices, PlayUrlConfig
+from gb28181gw.devices.commands import Outcome
 from gb28181gw.devices.models import (
     Binding,
     CatalogueState,
@@ -29,6 +30,7 @@ from gb28181gw.devices.registry import DeviceChange
 from gb28181gw.devices.tree import TreeNode, build_tree
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb.manscdp.presets import Preset
+from gb28181gw.gb.manscdp.schema import Values
 from gb28181gw.media.engine import MediaTransport, ReceiverCounters
 from gb28181gw.media.tracks import Codec, Track, TrackKind
 from gb28181gw.observability.events import EventBus
@@ -181,6 +183,32 @@ class FakePtz:
         return self.listed
 
 
+class FakeCommands:
+    """As `devices.commands.Commands`; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+
+    async def run(
+        self,
+        device_id: str,
+        name: str,
+        values: Values,
+        *,
+        channel_id: str | None = None,
+        force: bool = False,
+        key_id: str = "",
+    ) -> Outcome:
+        self.asked.append((device_id, name, dict(values), channel_id, force))
+        return Outcome(
+            command=name,
+            device_id=device_id,
+            channel_id=channel_id or "",
+            answered=True,
+            fields={"CmdType": name, "SN": 7, "Result": "OK"},
+        )
+
+
 def make_stream(device_id: str = NVR, channel_id: str = CAMERA) -> StreamView:
     return StreamView(
         id="s1",
@@ -210,6 +238,7 @@ class Rig:
     catalogue: FakeCatalogue
     streams: FakeStreams
     ptz: FakePtz
+    commands: FakeCommands
     clock: TestClock
     key_store: MemoryKeyStore
     texts: dict[Role, str]
@@ -247,13 +276,14 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
     pending = make_device(PENDING, approved=False)
     pending.channels = {CAMERA: Channel(PENDING, CAMERA, "Hidden", "camera")}
     devices, catalogue, streams = FakeDevices([nvr, pending]), FakeCatalogue(), FakeStreams()
-    ptz = FakePtz()
+    ptz, commands = FakePtz(), FakeCommands()
     health = HealthBoard(())
     services = ApiServices(
         devices=devices,
         catalogue=catalogue,
         streams=streams,
         ptz=ptz,
+        commands=commands,
         keys=keys,
         tokens=PlayTokens(b"k" * 32, ttl_s=300, wall=clock.wall),
         bus=EventBus(),
@@ -272,6 +302,7 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
         catalogue=catalogue,
         streams=streams,
         ptz=ptz,
+        commands=commands,
         clock=clock,
         key_store=store,
         texts={role: text for role, (_, text) in made.items()},

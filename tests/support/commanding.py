@@ -89,4 +89,5 @@ async def bench(
 
 def services_of(running: Running) -> dict[str, Any]:
     """What the API needs of a real devices part."""
-    return {"catalogue": running.devices.catalogue, "ptz": running.devices.ptz}
+    devices = running.devices
+    return {"catalogue": devices.catalogue, "ptz": devices.ptz, "commands": devices.commands}

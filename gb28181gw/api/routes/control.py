@@ -1,19 +1,21 @@
-"""What moves a channel: PTZ and presets (contract 5.3)."""
+"""What moves a channel, and every command of the standard (contract 5.3)."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request
 
 from gb28181gw.access.roles import Action
+from gb28181gw.api.command_schemas import CommandAnswer, CommandRequest, command_answer, command_values
 from gb28181gw.api.control_schemas import (
     PresetRequest,
     PresetsAnswer,
     PtzRequest,
     presets_answer,
 )
-from gb28181gw.api.security import Services, VisibleDevice, requires
+from gb28181gw.api.security import Services, VisibleDevice, caller, insist, requires
+from gb28181gw.gb.manscdp.commands import COMMANDS
 
 router = APIRouter(prefix="/api/v1/devices/{device_id}", tags=["control"])
 
@@ -66,3 +68,26 @@ async def use_preset(
 ) -> None:
     """Call, set or delete a preset."""
     await services.ptz.preset(device.id, channel_id, number, body.action, name=body.name)
+
+
+@router.post("/commands", operation_id="send_command", dependencies=[requires(Action.CONTROL_DEVICE)])
+async def send_command(
+    device: VisibleDevice, body: CommandRequest, services: Services, request: Request
+) -> CommandAnswer:
+    """Send a control, query or configuration of the standard and await the device's answer.
+
+    `command` is the CmdType or the control's element; its fields stand beside it by their XML names. An answer with
+    ERROR is gb.sip.command_failed, none is gb.sip.no_answer. TeleBoot, DeviceUpgrade and FormatSDCard are for admins.
+    """
+    name, values = command_values(body)
+    if COMMANDS[name].drastic:
+        insist(request, Action.DRASTIC_CONTROL)
+    outcome = await services.commands.run(
+        device.id,
+        name,
+        values,
+        channel_id=body.channel_id,
+        force=body.force,
+        key_id=caller(request).id,
+    )
+    return command_answer(outcome)

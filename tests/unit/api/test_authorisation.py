@@ -19,6 +19,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "change_device": {"name": "x"},
     "create_key": {"name": "x", "role": "viewer"},
     "move_channel": {"pan": 0.5},
+    "send_command": {"command": "DeviceInfo"},
     "use_preset": {"action": "goto"},
 }
 ENDLESS = {"stream_events"}

@@ -71,7 +71,7 @@ def test_a2312_ptz_control_bytes_by_edition(edition: Edition, params: str) -> No
     assert (
         data
         == (
-            '<?xml version="1.0" encoding="GB2312"?>\r\n<Control>\r\n<CmdType>DeviceControl</CmdType>\r\n<SN>12</SN>\r\n'
-            f"<DeviceID>{CHANNEL}</DeviceID>\r\n<PTZCmd>A50F008100010036</PTZCmd>\r\n{params}</Control>\r\n"
+            '<?xml version="1.0" encoding="GB2312"?>\r\n<Control>\r\n<CmdType>DeviceControl</CmdType>\r\n'
+            f"<SN>12</SN>\r\n<DeviceID>{CHANNEL}</DeviceID>\r\n<PTZCmd>A50F008100010036</PTZCmd>\r\n{params}</Control>\r\n"
         ).encode()
     )
