@@ -16,6 +16,7 @@ from gb28181gw.devices.commands import Outcome
 from gb28181gw.devices.models import Device
 from gb28181gw.devices.ptz import PresetAction, PresetList
 from gb28181gw.devices.registry import DeviceChange
+from gb28181gw.devices.reports import Alarm, Place, ReportFilter
 from gb28181gw.devices.tree import TreeNode
 from gb28181gw.gb.manscdp.schema import Values
 from gb28181gw.media.engine import MediaTransport
@@ -89,6 +90,14 @@ class DeviceCommands(Protocol):
     ) -> Outcome: ...
 
 
+class ReportBook(Protocol):
+    """What devices reported (`devices.reports.Reports`), newest first, and how many there are in all."""
+
+    async def alarms(self, wanted: ReportFilter) -> tuple[list[Alarm], int]: ...
+
+    async def places(self, wanted: ReportFilter) -> tuple[list[Place], int]: ...
+
+
 class Streams(Protocol):
     """The table of streams (`sessions.table.Sessions`)."""
 
@@ -123,6 +132,7 @@ class ApiServices:
     streams: Streams
     ptz: Ptz
     commands: DeviceCommands
+    reports: ReportBook
     keys: Keys
     tokens: PlayTokens
     bus: EventBus

@@ -177,6 +177,23 @@ class Queries:
                 sip_status=response.status,
             )
 
+    async def reply(self, device: Device, body: bytes, *, user: str = "") -> None:
+        """Send an answer of ours to `user` of the device, which need not be in its catalogue.
+
+        Raises GatewayError as `send`.
+        """
+        target = await self._registry.reach(device.id)
+        target = Target(path=target.path, user=user or device.id, domain=target.domain)
+        response = await self._agent.request(
+            target, "MESSAGE", body=body, content_type=CONTENT_TYPE, timeout_s=self._timeout_s
+        )
+        if response.status >= 300:
+            raise GatewayError(
+                "gb.sip.rejected",
+                f"Device {device.id} answered {response.status} {response.reason} to our answer.",
+                sip_status=response.status,
+            )
+
     async def ask(
         self,
         device: Device,

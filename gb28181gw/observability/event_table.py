@@ -395,6 +395,24 @@ _ROWS = (
     ),
     # streams and media
     _row(
+        "device.upgraded",
+        "info",
+        "device_id channel_id session result firmware reason",
+        "A device told how its upgrade ended; `reason`: 01 download, 02 package, 03 system, 99 other.",
+    ),
+    _row(
+        "device.snapshots",
+        "info",
+        "device_id channel_id session files",
+        "A device told which pictures it uploaded; no files: all failed.",
+    ),
+    _row(
+        "device.video_offered",
+        "info",
+        "device_id channel_id time",
+        "A device told that it has live video to send (VideoUploadNotify).",
+    ),
+    _row(
         "command.answered",
         "info",
         "device_id channel_id cmd sn key_id duration_ms partial",

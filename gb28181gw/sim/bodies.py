@@ -133,6 +133,55 @@ def media_status(channel_id: str, sn: int) -> Element:
     )
 
 
+def alarm(source: str, sn: int, when: str, *, description: str = "", edition: str = "3.0") -> Element:
+    """A.2.5.3: a moving object was seen; the type stands in Info since 2016, beside before."""
+    kind = leaf("AlarmType", 2)
+    fields = [
+        leaf("CmdType", "Alarm"),
+        leaf("SN", sn),
+        leaf("DeviceID", source),
+        leaf("AlarmPriority", 2),
+        leaf("AlarmMethod", 5),
+        leaf("AlarmTime", when),
+    ]
+    if description:
+        fields.append(leaf("AlarmDescription", description))
+    if edition in ("2.0", "3.0"):
+        fields.append(Element("Info", children=(kind,)))
+    return Element("Notify", children=tuple(fields))
+
+
+def mobile_position(me: Identity, sn: int, when: str, places: Sequence[tuple[str, float, float]]) -> Element:
+    """A.2.5.6 as a list, or in the flat form of 2016 with the first place."""
+    head_fields = [leaf("CmdType", "MobilePosition"), leaf("SN", sn)]
+    if me.edition != "3.0":
+        _, longitude, latitude = places[0]
+        flat = (
+            leaf("Time", when),
+            leaf("Longitude", longitude),
+            leaf("Latitude", latitude),
+            leaf("Speed", 36),
+        )
+        return Element("Notify", children=(*head_fields, *flat))
+    items = tuple(
+        Element(
+            "Item",
+            children=(
+                leaf("DeviceID", source),
+                leaf("CaptureTime", when),
+                leaf("Longitude", longitude),
+                leaf("Latitude", latitude),
+                leaf("Speed", 36),
+                leaf("Direction", 90),
+            ),
+        )
+        for source, longitude, latitude in places
+    )
+    listed = Element("DeviceList", children=items, attributes=(("Num", str(len(items))),))
+    fields = (leaf("DeviceID", me.device_id), leaf("Time", when), leaf("SumNum", len(items)), listed)
+    return Element("Notify", children=(*head_fields, *fields))
+
+
 # --- answers ------------------------------------------------------------------------------------------------------
 
 

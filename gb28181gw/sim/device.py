@@ -14,7 +14,7 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Protocol
 
 from gb28181gw.gb.exceptions import GbError
@@ -81,6 +81,11 @@ class _State:
     last_error: str = ""
     sn: int = 0
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+
+def local_time() -> str:
+    """Now as bodies have it: Beijing time."""
+    return datetime.now(timezone(timedelta(hours=8))).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 class SimDevice:
@@ -168,6 +173,10 @@ class SimDevice:
     def start(self) -> None:
         """Begin; returns at once."""
         self._life = asyncio.create_task(self._run(), name=f"sim-{self.id}")
+        if self.options.alarm_s:
+            self._spawn(self._every(self.options.alarm_s, self.raise_alarm))
+        if self.options.position_s:
+            self._spawn(self._every(self.options.position_s, self.tell_position))
 
     async def stop(self, *, unregister: bool = True) -> None:
         """End streams (with BYE), unregister, close the socket. Idempotent."""
@@ -308,6 +317,48 @@ class SimDevice:
         self._note("connection_lost")
         self._wake.set()
 
+    # --- reports --------------------------------------------------------------------------------------------------
+
+    async def raise_alarm(self, description: str = "") -> bool:
+        """Tell that something moved; False when the device is not armed (CTL-01). Raises NoAnswerError."""
+        source = self.channels[0].id if self.channels else self.id
+        if Quirk.CTL_01 in self.quirks and not any(state.guarded for state in self.state.channels.values()):
+            return False
+        if Quirk.CTL_02 in self.quirks:
+            source = f"{self.id[:10]}134{self.id[13:]}"
+        self._state.sn += 1
+        self.state.of(source).alarmed = True
+        self._note("alarm", channel_id=source, sn=self._state.sn)
+        await self._message(
+            bodies.alarm(
+                source, self._state.sn, local_time(), description=description, edition=self.options.edition
+            )
+        )
+        return True
+
+    async def tell_position(self) -> None:
+        """Tell where the channels are. Raises NoAnswerError."""
+        places = [
+            (channel.id, round(117.27 + number / 1000, 6), 31.86)
+            for number, channel in enumerate(self.channels)
+        ] or [(self.id, 117.27, 31.86)]
+        burst = Quirk.CTL_04 in self.quirks
+        for number in range(5 if burst else 1):
+            self._state.sn += 1
+            if burst and number == 0:
+                body = bodies.mobile_position(self.identity, self._state.sn, "", [(self.id, 0.0, 0.0)])
+            else:
+                when = "" if burst else local_time()
+                body = bodies.mobile_position(self.identity, self._state.sn, when, places)
+            await self._message(body)
+
+    async def _every(self, seconds: float, act: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            if self._state.registered:
+                with suppress(NoAnswerError):
+                    await act()
+
     # --- MESSAGE out ----------------------------------------------------------------------------------------------
 
     async def send_body(self, body: bodies.Element) -> Response:
@@ -380,6 +431,8 @@ class SimDevice:
         self.signalling.reply(request, 200, to_tag=self.signalling.tag())
         self.counters.queries += 1
         self._note("query", command=document.cmd_type, target=document.device_id)
+        if document.root == "Response" and document.cmd_type == "Alarm":
+            self._note("alarm_answered", sn=document.sn, target=document.device_id, to=request.to.uri.user)
         code = document.text("PTZCmd")
         if code:
             self._note("ptz", channel_id=document.device_id, code=code)

@@ -64,6 +64,9 @@ class Quirk(StrEnum):
     CAT_14 = "CAT-14"
     CAT_15 = "CAT-15"
     CAT_16 = "CAT-16"
+    CTL_01 = "CTL-01"
+    CTL_02 = "CTL-02"
+    CTL_04 = "CTL-04"
     CTL_05 = "CTL-05"
     CTL_07 = "CTL-07"
     CTL_08 = "CTL-08"
@@ -180,6 +183,9 @@ TABLE: dict[Quirk, str] = {
     Quirk.CAT_14: "the first channel has the id of the device",
     Quirk.CAT_15: "answers no catalogue query at all",
     Quirk.CAT_16: "alarm inputs, displays and audio channels among the cameras",
+    Quirk.CTL_01: "no alarm before SetGuard",
+    Quirk.CTL_02: "alarms of an alarm input that is not in the catalogue",
+    Quirk.CTL_04: "positions in bursts, with 0/0 among them and without a time",
     Quirk.CTL_05: "takes PTZ codes and moves nothing",
     Quirk.CTL_07: "403 to every control",
     Quirk.CTL_08: "no answer to a configuration that names a channel",

@@ -27,6 +27,7 @@ from gb28181gw.devices.models import (
 )
 from gb28181gw.devices.ptz import PresetAction, PresetList
 from gb28181gw.devices.registry import DeviceChange
+from gb28181gw.devices.reports import Alarm, Place, ReportFilter
 from gb28181gw.devices.tree import TreeNode, build_tree
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb.manscdp.presets import Preset
@@ -209,6 +210,29 @@ class FakeCommands:
         )
 
 
+class FakeReports:
+    """As `devices.reports.Reports` with one alarm and one position; remembers what was looked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[ReportFilter] = []
+
+    async def alarms(self, wanted: ReportFilter) -> tuple[list[Alarm], int]:
+        self.asked.append(wanted)
+        alarm = Alarm(
+            id=3, device_id=NVR, channel_id=CAMERA, priority=1, method=5, type="6", event_type="1",
+            time=NOW - 1, received_at=NOW, description="东门", longitude=None, latitude=None,
+        )  # fmt: skip
+        return [alarm], 7
+
+    async def places(self, wanted: ReportFilter) -> tuple[list[Place], int]:
+        self.asked.append(wanted)
+        place = Place(
+            id=4, device_id=NVR, channel_id=CAMERA, time=NOW - 1, received_at=NOW, longitude=117.3, latitude=31.8,
+            speed=36.0, direction=None, altitude=None, height=None,
+        )  # fmt: skip
+        return [place], 1
+
+
 def make_stream(device_id: str = NVR, channel_id: str = CAMERA) -> StreamView:
     return StreamView(
         id="s1",
@@ -239,6 +263,7 @@ class Rig:
     streams: FakeStreams
     ptz: FakePtz
     commands: FakeCommands
+    reports: FakeReports
     clock: TestClock
     key_store: MemoryKeyStore
     texts: dict[Role, str]
@@ -276,7 +301,7 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
     pending = make_device(PENDING, approved=False)
     pending.channels = {CAMERA: Channel(PENDING, CAMERA, "Hidden", "camera")}
     devices, catalogue, streams = FakeDevices([nvr, pending]), FakeCatalogue(), FakeStreams()
-    ptz, commands = FakePtz(), FakeCommands()
+    ptz, commands, reports = FakePtz(), FakeCommands(), FakeReports()
     health = HealthBoard(())
     services = ApiServices(
         devices=devices,
@@ -284,6 +309,7 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
         streams=streams,
         ptz=ptz,
         commands=commands,
+        reports=reports,
         keys=keys,
         tokens=PlayTokens(b"k" * 32, ttl_s=300, wall=clock.wall),
         bus=EventBus(),
@@ -303,6 +329,7 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
         streams=streams,
         ptz=ptz,
         commands=commands,
+        reports=reports,
         clock=clock,
         key_store=store,
         texts={role: text for role, (_, text) in made.items()},

@@ -90,4 +90,9 @@ async def bench(
 def services_of(running: Running) -> dict[str, Any]:
     """What the API needs of a real devices part."""
     devices = running.devices
-    return {"catalogue": devices.catalogue, "ptz": devices.ptz, "commands": devices.commands}
+    return {
+        "catalogue": devices.catalogue,
+        "ptz": devices.ptz,
+        "commands": devices.commands,
+        "reports": running.reports,
+    }
