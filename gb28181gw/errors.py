@@ -90,6 +90,12 @@ _ROWS = (
         "This key's role does not allow the action; use a key of a higher role.",
     ),
     _row("gb.route.rate_limited", 429, "Too many requests", "Wait and try again more slowly."),
+    _row(
+        "gb.route.edition",
+        409,
+        "The device's edition does not know this",
+        'Send it with "force": true to try all the same, or set the edition that the device really speaks: PATCH /api/v1/devices/{id} {"dialect": {"edition": "3.0"}}.',
+    ),
     _row("gb.route.shutting_down", 503, "Gateway is stopping", "Try again when it has restarted."),
     _row(
         "gb.route.storage_unavailable",
@@ -129,6 +135,12 @@ _ROWS = (
         "The device sent BYE by itself; its log tells why. Another platform may have taken the channel.",
     ),
     _row("gb.sip.cancelled", 409, "Cancelled", "The stream was stopped while it started; start it again."),
+    _row(
+        "gb.sip.command_failed",
+        502,
+        "Device answered ERROR",
+        "The device understood the command and could not do it; see detail.",
+    ),
     # sdp
     _row(
         "gb.sdp.bad_sdp",

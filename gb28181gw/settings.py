@@ -470,6 +470,12 @@ class StorageSettings(Section):
     url: Annotated[str, AfterValidator(_storage_url)] = _text(
         "", "The database; empty: SQLite in data_dir (PostgreSQL comes with a later version)."
     )
+    alarm_days: int = _number(
+        90, "Alarms are kept for so long, at most a million of them.", low=1, high=3650, unit="days"
+    )
+    position_days: int = _number(
+        7, "Positions are kept for so long, at most a million of them.", low=1, high=3650, unit="days"
+    )
 
 
 class LogSettings(Section):

@@ -27,6 +27,10 @@ class Action(StrEnum):
     """End a stream for everybody."""
     QUERY_DEVICE = "query_device"
     """Send a query to a device, such as the catalogue."""
+    CONTROL_DEVICE = "control_device"
+    """Move cameras, and send controls and configurations to a device."""
+    DRASTIC_CONTROL = "drastic_control"
+    """Restart or upgrade a device, or format what it records on."""
     ADMIT_DEVICE = "admit_device"
     """Approve a device that waits."""
     MANAGE_DEVICES = "manage_devices"
@@ -47,6 +51,8 @@ ALLOWED: Final[dict[Action, frozenset[Role]]] = {
     Action.PLAY: _EVERYBODY,
     Action.STOP_STREAM: _STAFF,
     Action.QUERY_DEVICE: _STAFF,
+    Action.CONTROL_DEVICE: _STAFF,
+    Action.DRASTIC_CONTROL: _ADMIN,
     Action.ADMIT_DEVICE: _STAFF,
     Action.MANAGE_DEVICES: _ADMIN,
     Action.TRACE: _STAFF,

@@ -27,9 +27,14 @@ class Paging:
         self.size = size
         self.q = q.strip()
 
+    @property
+    def offset(self) -> int:
+        """Rows before the asked page, for lists that are cut elsewhere."""
+        return (self.page - 1) * self.size
+
     def cut(self, rows: Sequence[Source], show: Callable[[Source], Shown]) -> Page[Shown]:
         """The asked page of `rows`; only its rows are turned into answers."""
-        start = (self.page - 1) * self.size
+        start = self.offset
         return Page[Shown](items=[show(row) for row in rows[start : start + self.size]], total=len(rows))
 
     def matches(self, *texts: str) -> bool:

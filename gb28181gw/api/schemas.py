@@ -71,7 +71,7 @@ def _password(text: str) -> str:
     return text
 
 
-def _line(text: str) -> str:
+def single_line(text: str) -> str:
     if not text.isprintable():
         raise ValueError("may not have control characters")
     return text
@@ -93,7 +93,7 @@ def switch_texts(given: Mapping[str, str | bool]) -> dict[str, str]:
 class DeviceSettings(Body):
     """What people set of a device; a field left out, or null, stays as it is."""
 
-    name: Annotated[str, Field(max_length=128), AfterValidator(_line)] | None = None
+    name: Annotated[str, Field(max_length=128), AfterValidator(single_line)] | None = None
     password: Annotated[str, Field(max_length=128), AfterValidator(_password)] | None = Field(
         default=None, description="Empty: the shared password."
     )
@@ -367,7 +367,7 @@ def live_answer(view: StreamView, urls: PlayUrls) -> LiveAnswer:
 class NewKey(Body):
     """`POST /api/v1/keys`."""
 
-    name: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_line)]
+    name: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(single_line)]
     role: Role
     days: float | None = Field(default=None, gt=0, le=36_500, description="Left out: it never expires.")
 

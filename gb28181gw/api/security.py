@@ -21,20 +21,23 @@ class Requires:
         self.action = action
 
     def __call__(self, request: Request) -> None:
-        key = caller(request)
-        if not may(key.role, self.action):
-            services(request).bus.emit(
-                "access.denied",
-                client=request.client.host if request.client else None,
-                method=request.method,
-                path=request.url.path,
-                role=key.role,
-                key_id=key.id,
-                reason="not_authorised",
-            )
-            raise GatewayError(
-                "gb.route.not_authorised", f"A key of the role {key.role.value} may not do this."
-            )
+        insist(request, self.action)
+
+
+def insist(request: Request, action: Action) -> None:
+    """Raise gb.route.not_authorised unless the caller's role may do `action`."""
+    key = caller(request)
+    if not may(key.role, action):
+        services(request).bus.emit(
+            "access.denied",
+            client=request.client.host if request.client else None,
+            method=request.method,
+            path=request.url.path,
+            role=key.role,
+            key_id=key.id,
+            reason="not_authorised",
+        )
+        raise GatewayError("gb.route.not_authorised", f"A key of the role {key.role.value} may not do this.")
 
 
 def requires(action: Action) -> Any:

@@ -12,9 +12,13 @@ from typing import Protocol
 
 from gb28181gw.access.keys import Keys
 from gb28181gw.access.tokens import PlayTokens
+from gb28181gw.devices.commands import Outcome
 from gb28181gw.devices.models import Device
+from gb28181gw.devices.ptz import PresetAction, PresetList
 from gb28181gw.devices.registry import DeviceChange
+from gb28181gw.devices.reports import Alarm, Place, ReportFilter
 from gb28181gw.devices.tree import TreeNode
+from gb28181gw.gb.manscdp.schema import Values
 from gb28181gw.media.engine import MediaTransport
 from gb28181gw.observability.events import EventBus
 from gb28181gw.observability.health import HealthBoard
@@ -53,6 +57,47 @@ class Catalogue(Protocol):
         ...
 
 
+class Ptz(Protocol):
+    """Motion and presets of channels (`devices.ptz.PtzControl`)."""
+
+    async def move(
+        self, device_id: str, channel_id: str, *, pan: float = 0.0, tilt: float = 0.0, zoom: float = 0.0
+    ) -> None: ...
+
+    async def lens(
+        self, device_id: str, channel_id: str, *, focus: float = 0.0, iris: float = 0.0
+    ) -> None: ...
+
+    async def preset(
+        self, device_id: str, channel_id: str, number: int, action: PresetAction, *, name: str = ""
+    ) -> None: ...
+
+    async def presets(self, device_id: str, channel_id: str) -> PresetList: ...
+
+
+class DeviceCommands(Protocol):
+    """Commands of the standard (`devices.commands.Commands`)."""
+
+    async def run(
+        self,
+        device_id: str,
+        name: str,
+        values: Values,
+        *,
+        channel_id: str | None = None,
+        force: bool = False,
+        key_id: str = "",
+    ) -> Outcome: ...
+
+
+class ReportBook(Protocol):
+    """What devices reported (`devices.reports.Reports`), newest first, and how many there are in all."""
+
+    async def alarms(self, wanted: ReportFilter) -> tuple[list[Alarm], int]: ...
+
+    async def places(self, wanted: ReportFilter) -> tuple[list[Place], int]: ...
+
+
 class Streams(Protocol):
     """The table of streams (`sessions.table.Sessions`)."""
 
@@ -84,6 +129,9 @@ class ApiServices:
     devices: DeviceBook
     catalogue: Catalogue
     streams: Streams
+    ptz: Ptz
+    commands: DeviceCommands
+    reports: ReportBook
     keys: Keys
     tokens: PlayTokens
     bus: EventBus

@@ -26,6 +26,7 @@ from gb28181gw.api.services import ApiServices, PlayUrlConfig
 from gb28181gw.app.metrics import register_metrics
 from gb28181gw.clock import Clock, SystemClock, clock_synchronised
 from gb28181gw.devices.config import DateMode, DevicesConfig, Enrolment
+from gb28181gw.devices.reports import Reports
 from gb28181gw.devices.service import Devices
 from gb28181gw.gb.ids import ssrc_domain
 from gb28181gw.media.ports import PortPool
@@ -49,6 +50,7 @@ from gb28181gw.sip.path import Path
 from gb28181gw.storage.calls import SqliteCallStore
 from gb28181gw.storage.database import Database
 from gb28181gw.storage.keys import SqliteKeyStore
+from gb28181gw.storage.reports import SqliteReportStore
 from gb28181gw.storage.sqlite import SqliteDeviceStore
 from gb28181gw.transport.transports import Transports
 from gb28181gw.ua.agent import UserAgent
@@ -216,8 +218,21 @@ class Gateway:
             bus=self.bus,
             clock=self._clock,
         )
+        self.reports = Reports(
+            registry=self.devices.registry,
+            messages=self.devices.messages,
+            queries=self.devices.queries,
+            store=SqliteReportStore(self.database),
+            bus=self.bus,
+            clock=self._clock,
+            timezone=sip.timezone,
+            alarm_days=self.settings.storage.alarm_days,
+            position_days=self.settings.storage.position_days,
+        )
         await self.devices.start()
         self._at_end(self.devices.close)
+        self.reports.start()
+        self._at_end(self.reports.close)
         self.health.up("registry")
 
     async def _start_media(self) -> None:
@@ -283,6 +298,9 @@ class Gateway:
                     devices=self.devices.registry,
                     catalogue=self.devices.catalogue,
                     streams=self.sessions,
+                    ptz=self.devices.ptz,
+                    commands=self.devices.commands,
+                    reports=self.reports,
                     keys=self.keys,
                     tokens=self.tokens,
                     bus=self.bus,

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from gb28181gw.cli import check, key, secrets, serve, simulate, trace, version
+from gb28181gw.cli import check, device, key, secrets, serve, simulate, trace, version
 
 
 def make_app() -> typer.Typer:
@@ -27,6 +27,7 @@ def make_app() -> typer.Typer:
     app.command("secrets")(secrets.secrets)
     app.command("trace")(trace.trace)
     app.command("version")(version.version)
+    app.add_typer(device.app, name="device")
     app.add_typer(key.app, name="key")
     app.add_typer(simulate.app, name="simulate")
     return app

@@ -1,4 +1,4 @@
-"""Talks to the gateway that runs with the same configuration, as `trace` and `check` need it."""
+"""Talks to the gateway that runs with the same configuration, as `trace`, `device` and `check` need it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,17 @@ class RunningGateway:
 
     def get(self, path: str) -> bytes:
         """The body of an answer. Raises NotRunningError, or GatewayError as the API told it."""
-        request = urllib.request.Request(self.url + path)  # noqa: S310 - the scheme is ours, see `of`
+        return self._ask(urllib.request.Request(self.url + path))  # noqa: S310 - the scheme is ours, see `of`
+
+    def post(self, path: str, body: object) -> Any:
+        """POST JSON and read JSON; None for an answer without a body. Raises as `get`."""
+        request = urllib.request.Request(  # noqa: S310 - the scheme is ours, see `of`
+            self.url + path, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
+        )
+        answer = self._ask(request)
+        return json.loads(answer) if answer else None
+
+    def _ask(self, request: urllib.request.Request) -> bytes:
         if self._key:
             request.add_header("Authorization", f"Bearer {self._key}")
         try:
@@ -64,7 +74,9 @@ def _problem(body: bytes, status: int) -> GatewayError:
     return GatewayError(row.code, detail.removesuffix(row.hint).strip())
 
 
-def running_gateway(settings: Settings, *, url: str = "", key: str = "") -> RunningGateway:
+def running_gateway(
+    settings: Settings, *, url: str = "", key: str = "", timeout_s: float = 5.0
+) -> RunningGateway:
     """For the gateway of these settings; `url` and `key` win over them."""
     from gb28181gw.access.secrets import read_secrets
 
@@ -81,4 +93,4 @@ def running_gateway(settings: Settings, *, url: str = "", key: str = "") -> Runn
             key = read_secrets(settings.secrets_path).admin_key
         except (FileNotFoundError, GatewayError):
             key = ""
-    return RunningGateway(url, key, certificate=settings.http.cert)
+    return RunningGateway(url, key, certificate=settings.http.cert, timeout_s=timeout_s)

@@ -103,6 +103,8 @@ def device(
     rtp_reorder: Annotated[float, typer.Option(help="Probability that it is overtaken.")] = 0.0,
     register_rate: Annotated[float, typer.Option(help="Devices started a second; 0: all at once.")] = 50.0,
     retry: Annotated[float, typer.Option(help="Seconds to wait after a refused registration.")] = 60.0,
+    alarm: Annotated[float, typer.Option(help="Seconds between alarms; 0: none.", min=0)] = 0.0,
+    position: Annotated[float, typer.Option(help="Seconds between positions; 0: none.", min=0)] = 0.0,
     duration: Annotated[float, typer.Option(help="End after so many seconds; 0: run until Ctrl-C.")] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
@@ -151,6 +153,8 @@ def device(
         rtp_reorder=rtp_reorder,
         register_rate=register_rate,
         retry_s=retry,
+        alarm_s=alarm,
+        position_s=position,
         duration_s=duration,
         json=as_json,
     )

@@ -69,6 +69,8 @@ class DevicesConfig:
     catalogue_between_parts_s: float = 10.0
     catalogue_every_s: float = 86_400.0
     query_timeout_s: float = 10.0
+    ptz_stop_s: float = 10.0
+    """A motion without a new command is stopped after so long (CTL-06)."""
     flush_s: float = 5.0
     """How often `last seen`, quirks and the like are written, on change only."""
 

@@ -62,6 +62,8 @@ class Envelope:
     path: Path
     bound: bool
     """It came over the bound path: only then may an unasked message change anything (S-03)."""
+    sender: str = ""
+    """User of From: the device, or a channel of it."""
 
 
 @dataclass(slots=True)
@@ -229,7 +231,11 @@ class Messages:
     def _take(self, incoming: IncomingRequest, device: Device, body: bytes, *, bound: bool) -> None:
         path = incoming.path
         envelope = Envelope(
-            method=incoming.request.method, call_id=incoming.request.call_id, path=path, bound=bound
+            method=incoming.request.method,
+            call_id=incoming.request.call_id,
+            path=path,
+            bound=bound,
+            sender=incoming.from_user,
         )
         limit = TCP_BYTES if path.reliable else UDP_BYTES
         if len(body) > THREAD_BYTES and len(body) <= limit:

@@ -55,6 +55,17 @@ class OpenQuery:
     sink: Sink
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waits:
+    """How long an answer may take, in seconds."""
+
+    first_s: float = 10.0
+    """Until its first part."""
+    between_s: float = 5.0
+    """From part to part."""
+    all_s: float = 60.0
+
+
 class Queries:
     """Owner of the SN and of the open questions."""
 
@@ -130,14 +141,20 @@ class Queries:
         return True
 
     async def send(
-        self, device: Device, body: bytes, *, channel_id: str | None = None, timeout_s: float | None = None
+        self,
+        device: Device,
+        body: bytes,
+        *,
+        channel_id: str | None = None,
+        timeout_s: float | None = None,
+        control: bool = False,
     ) -> None:
         """Send a MANSCDP body; returns when the device took it (any 2xx).
 
-        Raises GatewayError gb.sip.rejected with `sip_status`, gb.sip.no_answer, gb.sip.path_lost, and what
-        `Registry.target` raises.
+        `control`: it moves or changes something. Raises GatewayError gb.sip.rejected with `sip_status`,
+        gb.sip.no_answer, gb.sip.path_lost, and what `Registry.target` raises.
         """
-        target = await self._registry.reach(device.id, channel_id)
+        target = await self._registry.reach(device.id, channel_id, control=control)
         response = await self._agent.request(
             target,
             "MESSAGE",
@@ -147,10 +164,33 @@ class Queries:
         )
         # Whatever it answered, it is alive (KA-04).
         self._presence.seen(device, "answer")
+        if control and response.status == 403:
+            raise GatewayError(
+                "gb.sip.rejected",
+                f"Device {device.id} forbids control over GB/T 28181 (CTL-07): allow it in its own settings.",
+                sip_status=response.status,
+            )
         if response.status >= 300:
             raise GatewayError(
                 "gb.sip.rejected",
                 f"Device {device.id} answered {response.status} {response.reason} to MESSAGE.",
+                sip_status=response.status,
+            )
+
+    async def reply(self, device: Device, body: bytes, *, user: str = "") -> None:
+        """Send an answer of ours to `user` of the device, which need not be in its catalogue.
+
+        Raises GatewayError as `send`.
+        """
+        target = await self._registry.reach(device.id)
+        target = Target(path=target.path, user=user or device.id, domain=target.domain)
+        response = await self._agent.request(
+            target, "MESSAGE", body=body, content_type=CONTENT_TYPE, timeout_s=self._timeout_s
+        )
+        if response.status >= 300:
+            raise GatewayError(
+                "gb.sip.rejected",
+                f"Device {device.id} answered {response.status} {response.reason} to our answer.",
                 sip_status=response.status,
             )
 
@@ -198,6 +238,57 @@ class Queries:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
 
+    async def gather(
+        self,
+        device: Device,
+        cmd_type: str,
+        write: Callable[[int], bytes],
+        collect: Callable[[Document], bool],
+        *,
+        waits: Waits,
+        channel_id: str | None = None,
+        control: bool = False,
+    ) -> bool:
+        """Send `write(sn)` and hand each part of the answer to `collect`, until it says that it was the last.
+
+        Returns False when no further part came in time: what there is may be partial. Raises GatewayError like
+        `send`, and gb.sip.no_answer when nothing came at all.
+        """
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Queue[Document] = asyncio.Queue()
+        parts, deadline, wait_s = 0, loop.time() + waits.all_s, waits.first_s
+        self.asked += 1
+        with self.listening(device.id, cmd_type, arrived.put_nowait) as query:
+            sending = asyncio.ensure_future(
+                self.send(
+                    device, write(query.sn), channel_id=channel_id, timeout_s=waits.first_s, control=control
+                )
+            )
+            try:
+                while True:
+                    until = min(loop.time() + wait_s, deadline)
+                    document = await _next_part(arrived, sending, until, first=parts == 0)
+                    if document is None:
+                        break
+                    parts += 1
+                    if collect(document):
+                        return True
+                    wait_s = waits.between_s
+            finally:
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
+            if parts:
+                return False
+            self.unanswered += 1
+            raise GatewayError(
+                "gb.sip.no_answer",
+                f"Device {device.id} took {cmd_type} and did not answer it within {waits.first_s:g} s."
+                if sending.done() and not sending.cancelled()
+                else f"Device {device.id} did not answer {cmd_type} within {waits.first_s:g} s.",
+                cmd=cmd_type,
+                sn=query.sn,
+            )
+
     async def touches(self, device: Device, path: Path, body: bytes, *, timeout_s: float) -> bool:
         """Whether anything answers `body` over `path` within `timeout_s`. Never raises for an answer's lack."""
         target = Target(path=path, user=device.id, domain=device.domain)
@@ -208,3 +299,21 @@ class Queries:
         except GatewayError:
             return False
         return True
+
+
+async def _next_part(
+    arrived: asyncio.Queue[Document], sending: asyncio.Future[None], until: float, *, first: bool
+) -> Document | None:
+    """The next part, or None at the time `until`. Before the first one a refusal of the question is raised."""
+    getter = asyncio.ensure_future(arrived.get())
+    try:
+        async with asyncio.timeout_at(until):
+            if first and not sending.done():
+                await asyncio.wait((sending, getter), return_when=asyncio.FIRST_COMPLETED)
+            if first and not getter.done() and sending.done():
+                sending.result()
+            return await getter
+    except TimeoutError:
+        return None
+    finally:
+        getter.cancel()

@@ -149,7 +149,14 @@ class Registry:
             )
         return Target(path=device.path, user=channel_id or device_id, domain=device.domain)
 
-    async def reach(self, device_id: str, channel_id: str | None = None, *, timeout_s: float = 5.0) -> Target:
+    async def reach(
+        self,
+        device_id: str,
+        channel_id: str | None = None,
+        *,
+        control: bool = False,
+        timeout_s: float = 5.0,
+    ) -> Target:
         """Like `target`, and while a TCP device has no connection waits for its next one (REG-21)."""
         device = self.require(device_id)
         if device.path is None and device.online:
@@ -165,7 +172,7 @@ class Registry:
                 waiting.remove(arrived)
                 if not waiting:
                     self._waiting.pop(device_id, None)
-        return self.target(device_id, channel_id)
+        return self.target(device_id, channel_id, control=control)
 
     def path_of(self, device_id: str) -> Path | None:
         """The bound path now; None: there is none."""

@@ -13,6 +13,7 @@ from gb28181gw.devices.authentication import Authenticator
 from gb28181gw.devices.bans import BanTable
 from gb28181gw.devices.catalogue_service import CatalogueService
 from gb28181gw.devices.clockwatch import ClockWatch
+from gb28181gw.devices.commands import Commands
 from gb28181gw.devices.config import DevicesConfig
 from gb28181gw.devices.dialects import dialect_of
 from gb28181gw.devices.messages import Messages
@@ -20,6 +21,7 @@ from gb28181gw.devices.models import Device
 from gb28181gw.devices.pacer import Pacer
 from gb28181gw.devices.path_keeper import PathKeeper
 from gb28181gw.devices.presence import PresenceKeeper, PresenceRules
+from gb28181gw.devices.ptz import PtzControl
 from gb28181gw.devices.queries import Queries
 from gb28181gw.devices.registrar import Registrar
 from gb28181gw.devices.registry import Registry
@@ -100,6 +102,12 @@ class Devices:
             bus=bus,
             clock=clock,
         )
+        self.ptz = PtzControl(
+            registry=self.registry, queries=self.queries, bus=bus, stop_after_s=config.ptz_stop_s
+        )
+        self.commands = Commands(
+            registry=self.registry, queries=self.queries, ptz=self.ptz, bus=bus, timezone=config.timezone
+        )
         self.bans = BanTable(store)
         self._registrar: Registrar | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -154,6 +162,7 @@ class Devices:
 
     async def close(self) -> None:
         """End all tasks and write what is unsaved. The store is its owner's to close afterwards."""
+        await self.ptz.close()
         for task in (*self._tasks, *self._probing):
             task.cancel()
         await asyncio.gather(*self._tasks, *self._probing, return_exceptions=True)

@@ -4,6 +4,7 @@
 
     GbError
     ├── GbLocalError          we asked a writer for something the standard does not allow (our fault)
+    │   └── EditionError      the device's edition does not know a field or command
     └── GbParseError          the peer's text cannot be used; `reason` is one short token for the log
         ├── XmlParseError     MANSCDP body
         └── SdpParseError     session description
@@ -18,6 +19,15 @@ class GbError(Exception):
 
 class GbLocalError(GbError, ValueError):
     """A value given by our own code or by a person cannot be written or is not known."""
+
+
+class EditionError(GbLocalError):
+    """`what` is not of the device's edition; `edition` is the first, or the last, that has it."""
+
+    def __init__(self, what: str, edition: str) -> None:
+        self.what = what
+        self.edition = edition
+        super().__init__(f"{what}: belongs to edition {edition}")
 
 
 class GbParseError(GbError):

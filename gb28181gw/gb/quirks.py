@@ -52,6 +52,11 @@ class Quirk(StrEnum):
     CATALOG_PLACEHOLDER = "catalog.placeholder", "CAT-11"
     CATALOG_SELF_ITEM = "catalog.self_item", "CAT-14"
     CATALOG_EVENT_FORM = "catalog.event_form", "CAT-20"
+    # presets
+    PRESET_ID_FORM = "preset.id_form", "CTL-10"
+    PRESET_COUNT_DIFFERS = "preset.count_differs", "CTL-10"
+    # positions
+    POSITION_UNUSABLE = "position.unusable", "CTL-04"
     # ids and times
     ID_FORM = "id.form", "REG-13"
     TIME_FORM = "time.form", "PB-01"

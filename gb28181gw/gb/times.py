@@ -38,6 +38,11 @@ def parse_zone(text: str) -> timezone:
     return timezone(-offset if match[1] == "-" else offset)
 
 
+def format_time(epoch_s: float, zone: timezone) -> str:
+    """``2024-05-01T08:30:00``: the `dateTime` of MANSCDP bodies, local, no zone."""
+    return datetime.fromtimestamp(epoch_s, zone).strftime("%Y-%m-%dT%H:%M:%S")
+
+
 def format_date_header(epoch_s: float, zone: timezone) -> str:
     """``2024-05-01T08:30:00.000``: the national form of the `Date` header (9.10.1), not that of RFC 3261 (TM-01)."""
     local = datetime.fromtimestamp(epoch_s, zone)

@@ -337,6 +337,60 @@ _ROWS = (
     ),
     # streams and media
     _row(
+        "device.upgraded",
+        "info",
+        "device_id channel_id session result firmware reason",
+        "A device told how its upgrade ended; `reason`: 01 download, 02 package, 03 system, 99 other.",
+    ),
+    _row(
+        "device.snapshots",
+        "info",
+        "device_id channel_id session files",
+        "A device told which pictures it uploaded; no files: all failed.",
+    ),
+    _row(
+        "device.video_offered",
+        "info",
+        "device_id channel_id time",
+        "A device told that it has live video to send (VideoUploadNotify).",
+    ),
+    _row(
+        "command.answered",
+        "info",
+        "device_id channel_id cmd sn key_id duration_ms partial",
+        "A command of the API was done; `key_id` is whose.",
+    ),
+    _row(
+        "command.failed",
+        "warning",
+        "device_id channel_id cmd key_id reason detail sip_status duration_ms",
+        "A command of the API was refused, not answered, or answered with ERROR.",
+    ),
+    _row(
+        "command.without_effect",
+        "warning",
+        "device_id channel_id cmd fields",
+        "A device answered OK to a configuration and did not take over these fields.",
+    ),
+    _row(
+        "ptz.sent",
+        "debug",
+        "device_id channel_id code",
+        "A PTZ code was taken by the device; `code` is what was sent.",
+    ),
+    _row(
+        "ptz.stopped",
+        "info",
+        "device_id channel_id after_s",
+        "A motion got no new command and was stopped by the gateway (CTL-06).",
+    ),
+    _row(
+        "ptz.stop_failed",
+        "warning",
+        "device_id channel_id reason detail",
+        "A motion could not be stopped by the gateway; the camera may still turn.",
+    ),
+    _row(
         "stream.requested",
         "debug",
         "device_id channel_id stream_id kind transport reason",

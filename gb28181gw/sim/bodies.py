@@ -7,7 +7,7 @@ device must be able to write what the gateway's writer refuses to.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from xml.sax.saxutils import escape
 
@@ -120,10 +120,59 @@ def keepalive(me: Identity, sn: int) -> Element:
     return Element("Notify", children=tuple(fields))
 
 
+def alarm(source: str, sn: int, when: str, *, description: str = "", edition: str = "3.0") -> Element:
+    """A.2.5.3: a moving object was seen; the type stands in Info since 2016, beside before."""
+    kind = leaf("AlarmType", 2)
+    fields = [
+        leaf("CmdType", "Alarm"),
+        leaf("SN", sn),
+        leaf("DeviceID", source),
+        leaf("AlarmPriority", 2),
+        leaf("AlarmMethod", 5),
+        leaf("AlarmTime", when),
+    ]
+    if description:
+        fields.append(leaf("AlarmDescription", description))
+    if edition in ("2.0", "3.0"):
+        fields.append(Element("Info", children=(kind,)))
+    return Element("Notify", children=tuple(fields))
+
+
+def mobile_position(me: Identity, sn: int, when: str, places: Sequence[tuple[str, float, float]]) -> Element:
+    """A.2.5.6 as a list, or in the flat form of 2016 with the first place."""
+    head_fields = [leaf("CmdType", "MobilePosition"), leaf("SN", sn)]
+    if me.edition != "3.0":
+        _, longitude, latitude = places[0]
+        flat = (
+            leaf("Time", when),
+            leaf("Longitude", longitude),
+            leaf("Latitude", latitude),
+            leaf("Speed", 36),
+        )
+        return Element("Notify", children=(*head_fields, *flat))
+    items = tuple(
+        Element(
+            "Item",
+            children=(
+                leaf("DeviceID", source),
+                leaf("CaptureTime", when),
+                leaf("Longitude", longitude),
+                leaf("Latitude", latitude),
+                leaf("Speed", 36),
+                leaf("Direction", 90),
+            ),
+        )
+        for source, longitude, latitude in places
+    )
+    listed = Element("DeviceList", children=items, attributes=(("Num", str(len(items))),))
+    fields = (leaf("DeviceID", me.device_id), leaf("Time", when), leaf("SumNum", len(items)), listed)
+    return Element("Notify", children=(*head_fields, *fields))
+
+
 # --- answers ------------------------------------------------------------------------------------------------------
 
 
-def _head(me: Identity, command: str, sn: str, device_id: str) -> list[Element]:
+def head(me: Identity, command: str, sn: str, device_id: str) -> list[Element]:
     fields = [leaf("CmdType", command)]
     if Quirk.XML_11_OTHER in me.quirks:
         fields.append(leaf("SN", int(sn) + 7 if sn.isdecimal() else 7))
@@ -137,7 +186,7 @@ def _head(me: Identity, command: str, sn: str, device_id: str) -> list[Element]:
 
 def device_info(me: Identity, sn: str, device_id: str) -> Element:
     """A.2.6.5."""
-    fields = _head(me, "DeviceInfo", sn, device_id)
+    fields = head(me, "DeviceInfo", sn, device_id)
     fields.append(leaf("DeviceName", me.name))
     if Quirk.XML_13 not in me.quirks:
         fields.append(leaf("Result", "OK"))
@@ -151,44 +200,48 @@ def device_info(me: Identity, sn: str, device_id: str) -> Element:
     return Element("Response", children=tuple(fields))
 
 
-def device_status(me: Identity, sn: str, device_id: str, device_time: str) -> Element:
-    """A.2.6.6."""
-    fields = _head(me, "DeviceStatus", sn, device_id)
+def device_status(
+    me: Identity, sn: str, device_id: str, device_time: str, *, recording: bool = False, guarded: bool = False
+) -> Element:
+    """A.2.6.6; the duty of the alarm input is told while it is armed."""
+    fields = head(me, "DeviceStatus", sn, device_id)
     fields += [
         leaf("Result", "成功" if Quirk.XML_13 in me.quirks else "OK"),
         leaf("Online", "ONLINE"),
         leaf("Status", "OK"),
         leaf("Encode", "ON"),
-        leaf("Record", "OFF"),
+        leaf("Record", "ON" if recording else "OFF"),
         leaf("DeviceTime", device_time),
     ]
+    if guarded:
+        item = Element("Item", children=(leaf("DeviceID", device_id), leaf("DutyStatus", "ONDUTY")))
+        fields.append(Element("Alarmstatus", children=(item,), attributes=(("Num", "1"),)))
     return Element("Response", children=tuple(fields))
 
 
 def record_info(me: Identity, sn: str, device_id: str) -> Element:
     """A.2.6.7 with nothing found: SumNum 0 and no list (Annex M)."""
-    fields = _head(me, "RecordInfo", sn, device_id)
+    fields = head(me, "RecordInfo", sn, device_id)
     name = next((channel.name for channel in me.channels if channel.id == device_id), me.name)
     fields += [leaf("Name", name), leaf("SumNum", 0)]
     return Element("Response", children=tuple(fields))
 
 
-def basic_param(me: Identity, sn: str, device_id: str, expires_s: int, keepalive_s: float) -> Element:
-    """A.2.6.9 with the only configuration that a simulated device has."""
-    fields = _head(me, "ConfigDownload", sn, device_id)
-    param = (
-        leaf("Name", me.name),
-        leaf("Expiration", expires_s),
-        leaf("HeartBeatInterval", max(1, round(keepalive_s))),
-        leaf("HeartBeatCount", 3),
-    )
-    fields += [leaf("Result", "OK"), Element("BasicParam", children=param)]
-    return Element("Response", children=tuple(fields))
+def basic_param(me: Identity, written: Mapping[str, str], expires_s: int, keepalive_s: float) -> Element:
+    """BasicParam (A.2.1.19); what was `written` wins over what the device began with."""
+    values = {
+        "Name": me.name,
+        "Expiration": str(expires_s),
+        "HeartBeatInterval": str(max(1, round(keepalive_s))),
+        "HeartBeatCount": "3",
+        **written,
+    }
+    return Element("BasicParam", children=tuple(leaf(name, value) for name, value in values.items()))
 
 
 def result(me: Identity, command: str, sn: str, device_id: str, outcome: str) -> Element:
     """An answer that is only a result (A.2.6.2, A.2.6.8)."""
-    return Element("Response", children=(*_head(me, command, sn, device_id), leaf("Result", outcome)))
+    return Element("Response", children=(*head(me, command, sn, device_id), leaf("Result", outcome)))
 
 
 # --- catalogue ----------------------------------------------------------------------------------------------------
@@ -300,7 +353,7 @@ def catalog_message(
     me: Identity, sn: str, device_id: str, items: Sequence[Element], total: int, num: int
 ) -> Element:
     """One part of a catalogue answer (A.2.6.4)."""
-    fields = [*_head(me, "Catalog", sn, device_id), leaf("SumNum", total)]
+    fields = [*head(me, "Catalog", sn, device_id), leaf("SumNum", total)]
     if items or (total and num):
         fields.append(Element("DeviceList", children=tuple(items), attributes=(("Num", str(num)),)))
     return Element("Response", children=tuple(fields))

@@ -14,7 +14,7 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Protocol
 
 from gb28181gw.gb.exceptions import GbError
@@ -30,12 +30,15 @@ from gb28181gw.sim.queries import react
 from gb28181gw.sim.quirks import Quirk, select
 from gb28181gw.sim.registration import USER_AGENT, Account, RefusedError, Registration
 from gb28181gw.sim.signalling import NoAnswerError, NotConnectedError, Signalling
+from gb28181gw.sim.state import DeviceState
 from gb28181gw.sip.exceptions import SipError
 from gb28181gw.sip.message import Headers, Request, Response
 
 MANSCDP = "Application/MANSCDP+xml"
 MISSES = 3
 """Unanswered keepalives after which the platform counts as away (9.6)."""
+LATER_S = 0.1
+"""What a real device needs minutes for, such as an upgrade, takes so long."""
 
 
 class Observer(Protocol):
@@ -78,6 +81,11 @@ class _State:
     last_error: str = ""
     sn: int = 0
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+
+def local_time() -> str:
+    """Now as bodies have it: Beijing time."""
+    return datetime.now(timezone(timedelta(hours=8))).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 class SimDevice:
@@ -136,6 +144,8 @@ class SimDevice:
             self._rng,
         )
         self.counters = DeviceCounters()
+        self.state = DeviceState()
+        """What was set and is told when asked."""
         self.calls: dict[str, Call] = {}
         """By Call-ID; a call stays until its media has ended."""
         self.keepalive_s = options.keepalive_s
@@ -163,6 +173,10 @@ class SimDevice:
     def start(self) -> None:
         """Begin; returns at once."""
         self._life = asyncio.create_task(self._run(), name=f"sim-{self.id}")
+        if self.options.alarm_s:
+            self._spawn(self._every(self.options.alarm_s, self.raise_alarm))
+        if self.options.position_s:
+            self._spawn(self._every(self.options.position_s, self.tell_position))
 
     async def stop(self, *, unregister: bool = True) -> None:
         """End streams (with BYE), unregister, close the socket. Idempotent."""
@@ -303,6 +317,48 @@ class SimDevice:
         self._note("connection_lost")
         self._wake.set()
 
+    # --- reports --------------------------------------------------------------------------------------------------
+
+    async def raise_alarm(self, description: str = "") -> bool:
+        """Tell that something moved; False when the device is not armed (CTL-01). Raises NoAnswerError."""
+        source = self.channels[0].id if self.channels else self.id
+        if Quirk.CTL_01 in self.quirks and not any(state.guarded for state in self.state.channels.values()):
+            return False
+        if Quirk.CTL_02 in self.quirks:
+            source = f"{self.id[:10]}134{self.id[13:]}"
+        self._state.sn += 1
+        self.state.of(source).alarmed = True
+        self._note("alarm", channel_id=source, sn=self._state.sn)
+        await self._message(
+            bodies.alarm(
+                source, self._state.sn, local_time(), description=description, edition=self.options.edition
+            )
+        )
+        return True
+
+    async def tell_position(self) -> None:
+        """Tell where the channels are. Raises NoAnswerError."""
+        places = [
+            (channel.id, round(117.27 + number / 1000, 6), 31.86)
+            for number, channel in enumerate(self.channels)
+        ] or [(self.id, 117.27, 31.86)]
+        burst = Quirk.CTL_04 in self.quirks
+        for number in range(5 if burst else 1):
+            self._state.sn += 1
+            if burst and number == 0:
+                body = bodies.mobile_position(self.identity, self._state.sn, "", [(self.id, 0.0, 0.0)])
+            else:
+                when = "" if burst else local_time()
+                body = bodies.mobile_position(self.identity, self._state.sn, when, places)
+            await self._message(body)
+
+    async def _every(self, seconds: float, act: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            if self._state.registered:
+                with suppress(NoAnswerError):
+                    await act()
+
     # --- MESSAGE out ----------------------------------------------------------------------------------------------
 
     async def _message(self, body: bodies.Element, timeout_s: float = 32.0) -> Response:
@@ -358,14 +414,24 @@ class SimDevice:
             # XML-22: outside a dialog no To tag is due.
             self.signalling.reply(request, 481)
             return
-        self.signalling.reply(request, 200, to_tag=self.signalling.tag())
         try:
             document = parse_manscdp(request.body)
         except GbError:
+            self.signalling.reply(request, 200, to_tag=self.signalling.tag())
             self._note("unreadable_message")
             return
+        if Quirk.CTL_07 in self.quirks and document.root == "Control":
+            self.signalling.reply(request, 403, to_tag=self.signalling.tag())
+            self._note("control_forbidden", command=document.cmd_type)
+            return
+        self.signalling.reply(request, 200, to_tag=self.signalling.tag())
         self.counters.queries += 1
         self._note("query", command=document.cmd_type, target=document.device_id)
+        if document.root == "Response" and document.cmd_type == "Alarm":
+            self._note("alarm_answered", sn=document.sn, target=document.device_id, to=request.to.uri.user)
+        code = document.text("PTZCmd")
+        if code:
+            self._note("ptz", channel_id=document.device_id, code=code)
         self._spawn(self._react(document))
 
     async def _react(self, document: Document) -> None:
@@ -373,6 +439,7 @@ class SimDevice:
         reaction = react(
             document,
             self.identity,
+            self.state,
             expires_s=self.options.expires_s,
             keepalive_s=self.keepalive_s,
             now=datetime.now(UTC),
@@ -389,6 +456,10 @@ class SimDevice:
                 # Annex M: parts are sent one after the other, each when the one before was answered.
                 await self._message(body)
                 self.counters.catalog_items += len(bodies.items_of(body))
+            for notification in reaction.later:
+                await asyncio.sleep(LATER_S)
+                self._state.sn += 1
+                await self._message(notification(self._state.sn))
         except NoAnswerError as error:
             self._note("answer_lost", command=document.cmd_type, error=str(error))
 

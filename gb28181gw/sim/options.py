@@ -82,6 +82,10 @@ class DeviceOptions:
     """Devices started a second; 0: all at once."""
     retry_s: float = 60.0
     """Pause after a refused or unanswered registration, with a random part of 20 % (9.1.1 c)."""
+    alarm_s: float = 0.0
+    """Raise an alarm so often; 0: never."""
+    position_s: float = 0.0
+    """Tell the position so often; 0: never."""
     duration_s: float = 0.0
     """End by itself after so long; 0: run until SIGINT or SIGTERM."""
     json: bool = False

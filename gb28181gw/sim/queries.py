@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 from gb28181gw.gb.manscdp.document import Document
-from gb28181gw.sim import bodies
+from gb28181gw.sim import bodies, controls
 from gb28181gw.sim.bodies import Element, Identity
+from gb28181gw.sim.controls import Asked
+from gb28181gw.sim.state import DeviceState
 
 _BEIJING = timezone(timedelta(hours=8))
-_WITH_RESULT = ("RecordCmd", "GuardCmd", "AlarmCmd", "HomePosition")
-"""Controls that have an answer (A.2.3.1); a simulated device agrees to all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,11 +24,14 @@ class Reaction:
     """Channel or device whose streams must show a key frame now; empty: none."""
     keepalive_s: float | None = None
     """New interval of keepalives."""
+    later: tuple[controls.Later, ...] = ()
+    """Notifications that follow by themselves."""
 
 
 def react(
     document: Document,
     me: Identity,
+    state: DeviceState,
     *,
     expires_s: int,
     keepalive_s: float,
@@ -36,56 +39,61 @@ def react(
     rng: random.Random,
 ) -> Reaction:
     """For a message of the platform; an empty reaction to what needs none or is not known."""
-    sn = "" if document.sn is None else str(document.sn)
-    target = document.device_id or me.device_id
+    asked = Asked(
+        document=document,
+        me=me,
+        state=state,
+        sn="" if document.sn is None else str(document.sn),
+        target=document.device_id or me.device_id,
+        now=now.timestamp(),
+    )
+    if not controls.knows(asked):
+        return Reaction()
     if document.root == "Query":
-        return Reaction(answers=_answers(document, me, sn, target, expires_s, keepalive_s, now, rng))
+        return Reaction(answers=_answers(asked, expires_s, keepalive_s, now, rng))
     if document.root == "Control":
-        return _control(document, me, sn, target)
+        return _control(asked)
     if document.root == "Notify" and document.cmd_type == "Broadcast":
-        return Reaction(answers=(bodies.result(me, "Broadcast", sn, target, "ERROR"),))
+        return Reaction(answers=(asked.result("Broadcast", "ERROR"),))
     return Reaction()
 
 
 def _answers(
-    document: Document,
-    me: Identity,
-    sn: str,
-    target: str,
-    expires_s: int,
-    keepalive_s: float,
-    now: datetime,
-    rng: random.Random,
+    asked: Asked, expires_s: int, keepalive_s: float, now: datetime, rng: random.Random
 ) -> tuple[Element, ...]:
-    command = document.cmd_type
+    me, sn, target, command = asked.me, asked.sn, asked.target, asked.document.cmd_type
     if command == "Catalog":
         return tuple(bodies.catalog_messages(me, sn, target, rng))
     if command == "DeviceInfo":
         return (bodies.device_info(me, sn, target),)
     if command == "DeviceStatus":
         clock = now.astimezone(_BEIJING).strftime("%Y-%m-%dT%H:%M:%S")
-        return (bodies.device_status(me, sn, target, clock),)
+        channel = asked.channel
+        return (
+            bodies.device_status(me, sn, target, clock, recording=channel.recording, guarded=channel.guarded),
+        )
     if command == "RecordInfo":
         return (bodies.record_info(me, sn, target),)
     if command == "ConfigDownload":
-        if "BasicParam" in document.text("ConfigType").split("/"):
-            return (bodies.basic_param(me, sn, target, expires_s, keepalive_s),)
-        return (bodies.result(me, command, sn, target, "ERROR"),)
-    return ()
+        basic = bodies.basic_param(me, asked.state.basic, expires_s, keepalive_s)
+        return controls.read_configs(asked, basic)
+    return controls.tell(asked)
 
 
-def _control(document: Document, me: Identity, sn: str, target: str) -> Reaction:
+def _control(asked: Asked) -> Reaction:
+    document = asked.document
     if document.cmd_type == "DeviceConfig":
-        param = document.fields.get("BasicParam")
-        if param is None:
-            return Reaction(answers=(bodies.result(me, "DeviceConfig", sn, target, "ERROR"),))
-        interval = (param.findtext("HeartBeatInterval") or "").strip()
+        answers, later = controls.configure(asked)
+        interval = asked.state.basic.get("HeartBeatInterval", "")
+        told = asked.text("BasicParam", "HeartBeatInterval") == interval
         return Reaction(
-            answers=(bodies.result(me, "DeviceConfig", sn, target, "OK"),),
-            keepalive_s=max(1.0, float(interval)) if interval.isdecimal() and interval.isascii() else None,
+            answers=answers,
+            keepalive_s=max(1.0, float(interval))
+            if told and interval.isdecimal() and interval.isascii()
+            else None,
+            later=later,
         )
     if document.text("IFrameCmd") or document.text("IFameCmd"):
-        return Reaction(key_frame_of=target)
-    if any(name in document.fields for name in _WITH_RESULT):
-        return Reaction(answers=(bodies.result(me, "DeviceControl", sn, target, "OK"),))
-    return Reaction()
+        return Reaction(key_frame_of=asked.target)
+    answers, later = controls.obey(asked)
+    return Reaction(answers=answers, later=later)

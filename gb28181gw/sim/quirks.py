@@ -1,6 +1,6 @@
 """The table of misbehaviour: row id -> what the simulated device does wrong. One row, one switch, any mix.
 
-Row ids are those of the field survey (REG, KA, XML, CAT, INV, MED, SES) and of the fault table (F). A row that
+Row ids are those of the field survey (REG, KA, XML, CAT, CTL, INV, MED, SES) and of the fault table (F). A row that
 is known in several forms has one id a form: ``INV-03`` is the first, ``INV-03-ZERO`` another.
 """
 
@@ -64,6 +64,16 @@ class Quirk(StrEnum):
     CAT_14 = "CAT-14"
     CAT_15 = "CAT-15"
     CAT_16 = "CAT-16"
+    CTL_01 = "CTL-01"
+    CTL_02 = "CTL-02"
+    CTL_04 = "CTL-04"
+    CTL_05 = "CTL-05"
+    CTL_07 = "CTL-07"
+    CTL_08 = "CTL-08"
+    CTL_08_IGNORED = "CTL-08-IGNORED"
+    CTL_09 = "CTL-09"
+    CTL_10 = "CTL-10"
+    CTL_11 = "CTL-11"
     INV_01 = "INV-01"
     INV_02 = "INV-02"
     INV_03 = "INV-03"
@@ -173,6 +183,16 @@ TABLE: dict[Quirk, str] = {
     Quirk.CAT_14: "the first channel has the id of the device",
     Quirk.CAT_15: "answers no catalogue query at all",
     Quirk.CAT_16: "alarm inputs, displays and audio channels among the cameras",
+    Quirk.CTL_01: "no alarm before SetGuard",
+    Quirk.CTL_02: "alarms of an alarm input that is not in the catalogue",
+    Quirk.CTL_04: "positions in bursts, with 0/0 among them and without a time",
+    Quirk.CTL_05: "takes PTZ codes and moves nothing",
+    Quirk.CTL_07: "403 to every control",
+    Quirk.CTL_08: "no answer to a configuration that names a channel",
+    Quirk.CTL_08_IGNORED: "answers OK to a configuration and changes nothing",
+    Quirk.CTL_09: "ConfigDownload answered with another element than the type that was asked for",
+    Quirk.CTL_10: "PresetQuery answered with SumNum 0 and 255 default entries",
+    Quirk.CTL_11: "no answer to the commands that are new in 2022",
     Quirk.INV_01: "answer without y=",
     Quirk.INV_02: "answer with an SSRC of its own, which the RTP carries",
     Quirk.INV_03: "RTP with a random SSRC that nobody announced",

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta, timezone
+from typing import Any
 
 import httpx
 from fastapi import FastAPI
@@ -15,6 +16,7 @@ from gb28181gw.access.roles import Role
 from gb28181gw.access.tokens import PlayTokens
 from gb28181gw.api.app import create_api
 from gb28181gw.api.services import ApiServices, PlayUrlConfig
+from gb28181gw.devices.commands import Outcome
 from gb28181gw.devices.models import (
     Binding,
     CatalogueState,
@@ -23,9 +25,13 @@ from gb28181gw.devices.models import (
     Device,
     Presence,
 )
+from gb28181gw.devices.ptz import PresetAction, PresetList
 from gb28181gw.devices.registry import DeviceChange
+from gb28181gw.devices.reports import Alarm, Place, ReportFilter
 from gb28181gw.devices.tree import TreeNode, build_tree
 from gb28181gw.errors import GatewayError
+from gb28181gw.gb.manscdp.presets import Preset
+from gb28181gw.gb.manscdp.schema import Values
 from gb28181gw.media.engine import MediaTransport, ReceiverCounters
 from gb28181gw.media.tracks import Codec, Track, TrackKind
 from gb28181gw.observability.events import EventBus
@@ -155,6 +161,79 @@ class FakeStreams:
         del self.views[stream_id]
 
 
+class FakePtz:
+    """As `devices.ptz.PtzControl`; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.listed = PresetList(presets=(Preset(1, "Gate"), Preset(7, "")))
+
+    async def move(
+        self, device_id: str, channel_id: str, *, pan: float = 0.0, tilt: float = 0.0, zoom: float = 0.0
+    ) -> None:
+        self.asked.append(("move", device_id, channel_id, pan, tilt, zoom))
+
+    async def lens(self, device_id: str, channel_id: str, *, focus: float = 0.0, iris: float = 0.0) -> None:
+        self.asked.append(("lens", device_id, channel_id, focus, iris))
+
+    async def preset(
+        self, device_id: str, channel_id: str, number: int, action: PresetAction, *, name: str = ""
+    ) -> None:
+        self.asked.append((action.value, device_id, channel_id, number, name))
+
+    async def presets(self, device_id: str, channel_id: str) -> PresetList:
+        return self.listed
+
+
+class FakeCommands:
+    """As `devices.commands.Commands`; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+
+    async def run(
+        self,
+        device_id: str,
+        name: str,
+        values: Values,
+        *,
+        channel_id: str | None = None,
+        force: bool = False,
+        key_id: str = "",
+    ) -> Outcome:
+        self.asked.append((device_id, name, dict(values), channel_id, force))
+        return Outcome(
+            command=name,
+            device_id=device_id,
+            channel_id=channel_id or "",
+            answered=True,
+            fields={"CmdType": name, "SN": 7, "Result": "OK"},
+        )
+
+
+class FakeReports:
+    """As `devices.reports.Reports` with one alarm and one position; remembers what was looked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[ReportFilter] = []
+
+    async def alarms(self, wanted: ReportFilter) -> tuple[list[Alarm], int]:
+        self.asked.append(wanted)
+        alarm = Alarm(
+            id=3, device_id=NVR, channel_id=CAMERA, priority=1, method=5, type="6", event_type="1",
+            time=NOW - 1, received_at=NOW, description="东门", longitude=None, latitude=None,
+        )  # fmt: skip
+        return [alarm], 7
+
+    async def places(self, wanted: ReportFilter) -> tuple[list[Place], int]:
+        self.asked.append(wanted)
+        place = Place(
+            id=4, device_id=NVR, channel_id=CAMERA, time=NOW - 1, received_at=NOW, longitude=117.3, latitude=31.8,
+            speed=36.0, direction=None, altitude=None, height=None,
+        )  # fmt: skip
+        return [place], 1
+
+
 def make_stream(device_id: str = NVR, channel_id: str = CAMERA) -> StreamView:
     return StreamView(
         id="s1",
@@ -183,6 +262,9 @@ class Rig:
     devices: FakeDevices
     catalogue: FakeCatalogue
     streams: FakeStreams
+    ptz: FakePtz
+    commands: FakeCommands
+    reports: FakeReports
     clock: TestClock
     key_store: MemoryKeyStore
     texts: dict[Role, str]
@@ -220,11 +302,15 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
     pending = make_device(PENDING, approved=False)
     pending.channels = {CAMERA: Channel(PENDING, CAMERA, "Hidden", "camera")}
     devices, catalogue, streams = FakeDevices([nvr, pending]), FakeCatalogue(), FakeStreams()
+    ptz, commands, reports = FakePtz(), FakeCommands(), FakeReports()
     health = HealthBoard(())
     services = ApiServices(
         devices=devices,
         catalogue=catalogue,
         streams=streams,
+        ptz=ptz,
+        commands=commands,
+        reports=reports,
         keys=keys,
         tokens=PlayTokens(b"k" * 32, ttl_s=300, wall=clock.wall),
         bus=EventBus(),
@@ -242,6 +328,9 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
         devices=devices,
         catalogue=catalogue,
         streams=streams,
+        ptz=ptz,
+        commands=commands,
+        reports=reports,
         clock=clock,
         key_store=store,
         texts={role: text for role, (_, text) in made.items()},

@@ -16,6 +16,7 @@ from typing import Any, Self
 from gb28181gw.clock import Clock, SystemClock
 from gb28181gw.devices.config import DevicesConfig, Enrolment
 from gb28181gw.devices.models import Binding, Device
+from gb28181gw.devices.reports import Reports
 from gb28181gw.devices.service import Devices
 from gb28181gw.errors import GatewayError
 from gb28181gw.observability.event_table import EVENTS
@@ -25,6 +26,7 @@ from gb28181gw.sip.message import Request, Response
 from gb28181gw.sip.parser import parse_datagram
 from gb28181gw.sip.path import Path
 from gb28181gw.storage.database import Database
+from gb28181gw.storage.reports import SqliteReportStore
 from gb28181gw.storage.sqlite import SqliteDeviceStore
 from gb28181gw.transport.transports import Transports
 from gb28181gw.ua.agent import UserAgent
@@ -479,11 +481,22 @@ async def gateway(
         }
     )
     devices = Devices(config=config, agent=agent, store=SqliteDeviceStore(database), bus=bus, clock=used)
+    reports = Reports(
+        registry=devices.registry,
+        messages=devices.messages,
+        queries=devices.queries,
+        store=SqliteReportStore(database),
+        bus=bus,
+        clock=used,
+        timezone=config.timezone,
+    )
     await devices.start()
+    reports.start()
     bound = await transports.listen("127.0.0.1", port)
     try:
-        yield Running(devices=devices, agent=agent, bus=bus, database=database, port=bound)
+        yield Running(devices=devices, agent=agent, bus=bus, database=database, port=bound, reports=reports)
     finally:
+        await reports.close()
         await devices.close()
         await agent.close()
         await transports.close()
@@ -497,3 +510,4 @@ class Running:
     bus: RecordingBus
     database: Database
     port: int
+    reports: Reports

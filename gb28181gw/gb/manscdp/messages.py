@@ -48,6 +48,15 @@ from gb28181gw.gb.manscdp.media_status import (
     read_media_status,
     write_media_status,
 )
+from gb28181gw.gb.manscdp.presets import (
+    Preset,
+    PresetQuery,
+    PresetResponse,
+    read_preset_query,
+    read_preset_response,
+    write_preset_query,
+    write_preset_response,
+)
 
 __all__ = [
     "CONTENT_TYPE",
@@ -65,6 +74,9 @@ __all__ = [
     "Keepalive",
     "MediaStatus",
     "Message",
+    "Preset",
+    "PresetQuery",
+    "PresetResponse",
     "Status",
     "read",
     "read_catalog_notify",
@@ -76,6 +88,8 @@ __all__ = [
     "read_device_status_response",
     "read_keepalive",
     "read_media_status",
+    "read_preset_query",
+    "read_preset_response",
     "sniff_keepalive",
     "write",
 ]
@@ -93,6 +107,8 @@ Message = (
     | DeviceStatusQuery
     | DeviceStatusResponse
     | MediaStatus
+    | PresetQuery
+    | PresetResponse
 )
 
 _READERS: dict[tuple[str, str], Callable[[Document], Message]] = {
@@ -105,6 +121,8 @@ _READERS: dict[tuple[str, str], Callable[[Document], Message]] = {
     ("Query", "DeviceStatus"): read_device_status_query,
     ("Response", "DeviceStatus"): read_device_status_response,
     ("Notify", "MediaStatus"): read_media_status,
+    ("Query", "PresetQuery"): read_preset_query,
+    ("Response", "PresetQuery"): read_preset_response,
 }
 
 
@@ -142,5 +160,9 @@ def write(message: Message, charset: Charset, edition: Edition = Edition.V2_0) -
             return write_device_status_response(message, charset)
         case MediaStatus():
             return write_media_status(message, charset)
+        case PresetQuery():
+            return write_preset_query(message, charset)
+        case PresetResponse():
+            return write_preset_response(message, charset, edition)
         case _:
             assert_never(message)

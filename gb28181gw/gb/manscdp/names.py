@@ -60,6 +60,19 @@ LEAVES = frozenset(ITEM_FIELDS + INFO_FIELDS) | frozenset(
         "FormatSDCard TargetTrack DeviceID2 EnableBroadcast"
     )
 )
+LEAVES |= frozenset(
+    words(
+        "CruiseTrackName Length Width MidPointX MidPointY LengthX LengthY FileURL PositionCapability ROIFlag "
+        "ROINumber ROISeq TopLeft BottomRight ROIQP BackGroundQP BackGroundSkipFlag SVCSpaceDomainMode "
+        "SVCTimeDomainMode SSVCRatioValue TimeFlag OSDFlag AIFlag GISFlag EventFlag AlertFlag "
+        "AudioRecognitionFlag SVCSTMMode TimeShowFlag OSDShowFlag AIShowFlag GISShowFlag EventShowFlag "
+        "AlerShowtFlag VideoFormat FrameRate BitRateType VideoBitRate RecordEnable RecordScheduleSumNum "
+        "WeekDayNum TimeSegmentSumNum StartHour StartMin StartSec StopHour StopMin StopSec RecordTime "
+        "PreRecordTime On Seq Point MotionDetection FieldDetection TimeX TimeY TimeEnable TimeType TextEnable "
+        "Text X Y SnapNum UploadURL"
+    )
+)
+"""Members of controls and configurations."""
 """Elements that hold text only."""
 
 CANONICAL = {name.lower(): name for name in (*ROOTS, *GROUPS, *LEAVES, "ExtraInfo")}

@@ -18,6 +18,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "add_device": {"id": "34020000001180000077"},
     "change_device": {"name": "x"},
     "create_key": {"name": "x", "role": "viewer"},
+    "move_channel": {"pan": 0.5},
+    "send_command": {"command": "DeviceInfo"},
+    "use_preset": {"action": "goto"},
 }
 ENDLESS = {"stream_events"}
 """Answers that do not end by themselves; test_server reads them."""
@@ -35,7 +38,13 @@ def operations(rig: Rig) -> list[tuple[str, str, str]]:
 
 
 def concrete(path: str) -> str:
-    values = {"device_id": NVR, "channel_id": CAMERA, "stream_id": "s1", "key_id": "0000000000000000"}
+    values = {
+        "device_id": NVR,
+        "channel_id": CAMERA,
+        "stream_id": "s1",
+        "key_id": "0000000000000000",
+        "number": "1",
+    }
     for name, value in values.items():
         path = path.replace("{" + name + "}", value)
     assert "{" not in path, f"give {path} a value"

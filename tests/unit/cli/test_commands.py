@@ -29,7 +29,7 @@ from gb28181gw.settings import Settings, default_toml, load_settings
 from gb28181gw.sim.options import DeviceOptions
 from gb28181gw.sip.path import Path as SipPath
 from gb28181gw.storage.database import Database
-from tests.support.api_services import NVR, Rig, TestClock, api_rig
+from tests.support.api_services import CAMERA, NVR, Rig, TestClock, api_rig
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -69,7 +69,7 @@ def restore_logging() -> object:
 def test_help_names_every_command() -> None:
     result = run("--help")
     assert result.exit_code == 0
-    for command in ("serve", "check", "key", "secrets", "simulate", "trace", "version"):
+    for command in ("serve", "check", "device", "key", "secrets", "simulate", "trace", "version"):
         assert command in result.stdout
 
 
@@ -432,6 +432,84 @@ def test_trace_without_a_gateway_says_so(config: Path) -> None:
     assert run("trace", NVR, "--url", "file:///etc/passwd", "--config", config).exit_code == 1
 
 
+# ---------------------------------------------------------------- device
+
+
+async def test_device_ptz_moves_and_stops(config: Path) -> None:
+    async with running(config) as rig:
+        moved = await asyncio.to_thread(
+            run, "device", "ptz", NVR, CAMERA, "--pan", "0.5", "--for", "0.01", "--json", "--config", config
+        )
+        lens = await asyncio.to_thread(run, "device", "ptz", NVR, CAMERA, "--iris", "-1", "--config", config)
+        mixed = await asyncio.to_thread(
+            run, "device", "ptz", NVR, CAMERA, "--iris", "1", "--pan", "1", "--config", config
+        )
+        assert rig.ptz.asked == [
+            ("move", NVR, CAMERA, 0.5, 0.0, 0.0),
+            ("move", NVR, CAMERA, 0.0, 0.0, 0.0),
+            ("lens", NVR, CAMERA, 0.0, -1.0),
+        ]
+    assert json.loads(moved.stdout)["pan"] == 0.5
+    assert (moved.exit_code, lens.exit_code, mixed.exit_code) == (0, 0, 2)
+    assert lens.stdout == ""
+
+
+async def test_device_presets(config: Path) -> None:
+    async with running(config) as rig:
+        listed = await asyncio.to_thread(run, "device", "preset", NVR, CAMERA, "--config", config)
+        as_json = await asyncio.to_thread(
+            run, "device", "preset", NVR, CAMERA, "list", "--json", "--config", config
+        )
+        stored = await asyncio.to_thread(
+            run, "device", "preset", NVR, CAMERA, "set", "7", "--name", "Gate", "--config", config
+        )
+        wrong = await asyncio.to_thread(
+            run, "device", "preset", NVR, CAMERA, "goto", "256", "--config", config
+        )
+        assert rig.ptz.asked == [("set", NVR, CAMERA, 7, "Gate")]
+    assert "Gate" in listed.stdout
+    assert json.loads(as_json.stdout)["items"][0] == {"id": 1, "name": "Gate"}
+    assert stored.exit_code == 0
+    assert wrong.exit_code == 1
+    assert "number" in wrong.stderr
+
+
+async def test_device_command_takes_fields_by_their_names(config: Path) -> None:
+    async with running(config) as rig:
+        done = await asyncio.to_thread(
+            run, "device", "command", NVR, "DeviceConfig", "BasicParam.HeartBeatInterval=30",
+            "BasicParam.Name=007", "--channel", CAMERA, "--force", "--config", config,
+        )  # fmt: skip
+        as_json = await asyncio.to_thread(
+            run, "device", "command", NVR, "RecordInfo", "StartTime=2024-05-01", "EndTime=2024-05-02",
+            "IndistinctQuery=0", "--json", "--config", config,
+        )  # fmt: skip
+        wrong = await asyncio.to_thread(
+            run, "device", "command", NVR, "RecordCmd", "Record", "--config", config
+        )
+        refused = await asyncio.to_thread(
+            run, "device", "command", NVR, "RecordCmd", "RecordCmd=Play", "--config", config
+        )
+        config_values = {"BasicParam": {"HeartBeatInterval": 30, "Name": "007"}}
+        times = {"StartTime": "2024-05-01", "EndTime": "2024-05-02", "IndistinctQuery": "0"}
+        assert rig.commands.asked == [
+            (NVR, "DeviceConfig", config_values, CAMERA, True),
+            (NVR, "RecordInfo", times, None, False),
+        ]
+    assert "Result" in done.stdout
+    assert json.loads(as_json.stdout)["Result"] == "OK"
+    assert wrong.exit_code == 2
+    assert "FIELD=VALUE" in wrong.stderr
+    assert refused.exit_code == 1
+    assert "RecordCmd" in refused.stderr
+
+
+def test_device_without_a_gateway_says_so(config: Path) -> None:
+    result = run("device", "preset", NVR, CAMERA, "--config", config)
+    assert result.exit_code == 1
+    assert "No gateway answers" in result.stderr
+
+
 # ---------------------------------------------------------------- simulate
 
 
@@ -453,7 +531,7 @@ def test_simulate_hands_every_option_on(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "--keepalive": "1.5", "--expires": "61", "--edition": "2.0", "--charset": "UTF-8", "--catalog-page": "3",
         "--quirk": "INV-01", "--seed": "5", "--sip-loss": "0.1", "--sip-duplicate": "0.2", "--sip-reorder": "0.3",
         "--rtp-loss": "0.4", "--rtp-duplicate": "0.5", "--rtp-reorder": "0.6", "--register-rate": "1",
-        "--retry": "2", "--duration": "3",
+        "--retry": "2", "--duration": "3", "--alarm": "4", "--position": "5",
     }  # fmt: skip
     flat = [part for pair in changed.items() for part in pair]
     assert run("simulate", "device", *flat, "--live-clock", "--json").exit_code == 7

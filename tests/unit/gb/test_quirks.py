@@ -6,7 +6,7 @@ from gb28181gw.gb.quirks import Quirk
 
 
 def test_every_tolerance_has_its_row() -> None:
-    assert all(re.fullmatch(r"(XML|CAT|INV|REG|TK|PB)-\d\d", quirk.row) for quirk in Quirk)
+    assert all(re.fullmatch(r"(XML|CAT|CTL|INV|REG|TK|PB)-\d\d", quirk.row) for quirk in Quirk)
 
 
 def test_names_are_stable_tokens() -> None:

@@ -95,8 +95,13 @@ def test_device_info_status_record_and_configuration() -> None:
     records = parse(bodies.render(bodies.record_info(ME, "6", ME.channels[0].id), "GB18030"))
     assert (records.text("Name"), records.text("SumNum")) == ("东门 1", "0")
     assert "RecordList" not in records.fields
-    param = parse(bodies.render(bodies.basic_param(ME, "7", DEVICE, 3600, 30.0), "UTF-8"))
-    assert param.fields["BasicParam"].findtext("HeartBeatInterval") == "30"
+    param = bodies.basic_param(ME, {"Name": "East", "HeartBeatCount": "5"}, 3600, 30.0)
+    assert [(child.name, child.text) for child in param.children] == [
+        ("Name", "East"),
+        ("Expiration", "3600"),
+        ("HeartBeatInterval", "30"),
+        ("HeartBeatCount", "5"),
+    ]
     outcome = parse(bodies.render(bodies.result(ME, "DeviceControl", "8", DEVICE, "OK"), "GB2312"))
     assert (outcome.cmd_type, outcome.text("Result")) == ("DeviceControl", "OK")
 

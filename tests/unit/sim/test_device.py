@@ -51,7 +51,7 @@ async def test_queries_are_answered_with_their_sn() -> None:
         gateway.query(device, "DeviceStatus", sn=2)
         gateway.query(device, "RecordInfo", sn=3, target=sim.device.channels[0].id)
         gateway.query(device, "ConfigDownload", sn=4, extra="<ConfigType>BasicParam</ConfigType>")
-        gateway.query(device, "ConfigDownload", sn=5, extra="<ConfigType>OSDConfig</ConfigType>")
+        gateway.query(device, "ConfigDownload", sn=5, extra="<ConfigType>AudioParamOpt</ConfigType>")
         await gateway.until(lambda: len(gateway.requests("MESSAGE")) >= 5)
         answers = {document.sn: document for document in map(parse, gateway.bodies("Response"))}
         assert answers[1].text("DeviceName") == "Test NVR"
@@ -74,7 +74,7 @@ async def test_controls_that_have_an_answer() -> None:
             root="Control",
             extra="<BasicParam><HeartBeatInterval>5</HeartBeatInterval></BasicParam>",
         )
-        gateway.query(device, "DeviceConfig", sn=3, root="Control", extra="<OSDConfig/>")
+        gateway.query(device, "DeviceConfig", sn=3, root="Control", extra="<AudioParamConfig/>")
         await gateway.until(lambda: len(gateway.bodies("Result")) >= 3)
         answers = {document.sn: document.text("Result") for document in map(parse, gateway.bodies("Result"))}
         assert answers == {1: "OK", 2: "OK", 3: "ERROR"}

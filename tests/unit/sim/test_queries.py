@@ -6,6 +6,7 @@ import pytest
 from gb28181gw.gb.manscdp.xml import parse
 from gb28181gw.sim.bodies import Identity, SimChannel
 from gb28181gw.sim.queries import Reaction, react
+from gb28181gw.sim.state import DeviceState
 
 DEVICE = "34020000001180000001"
 CHANNEL = "34020000001320000001"
@@ -19,6 +20,7 @@ def reaction(root: str, command: str, extra: str = "", target: str = DEVICE) -> 
     return react(
         parse(body.encode()),
         ME,
+        DeviceState(),
         expires_s=3600,
         keepalive_s=60.0,
         now=datetime(2024, 5, 1, 0, 30, tzinfo=UTC),
@@ -42,7 +44,8 @@ def test_device_time_is_beijing_time() -> None:
 
 def test_unknown_configuration_is_an_error_and_a_known_one_is_told() -> None:
     assert (
-        told(reaction("Query", "ConfigDownload", "<ConfigType>OSDConfig</ConfigType>"))["Result"] == "ERROR"
+        told(reaction("Query", "ConfigDownload", "<ConfigType>AudioParamOpt</ConfigType>"))["Result"]
+        == "ERROR"
     )
     assert (
         told(reaction("Query", "ConfigDownload", "<ConfigType>A/BasicParam</ConfigType>"))["Result"] == "OK"
@@ -71,7 +74,7 @@ def test_interval_of_keepalives_is_set_within_reason(interval: str, seconds: flo
 
 
 def test_configuration_that_the_device_lacks() -> None:
-    assert told(reaction("Control", "DeviceConfig", "<OSDConfig/>"))["Result"] == "ERROR"
+    assert told(reaction("Control", "DeviceConfig", "<AudioParamConfig/>"))["Result"] == "ERROR"
 
 
 def test_broadcast_is_declined() -> None:
@@ -81,7 +84,7 @@ def test_broadcast_is_declined() -> None:
 @pytest.mark.parametrize(
     ("root", "command", "extra"),
     [
-        ("Query", "PresetQuery", ""),
+        ("Query", "VendorQuery", ""),
         ("Control", "DeviceControl", "<PTZCmd>A50F0001400000F5</PTZCmd>"),
         ("Notify", "Alarm", ""),
         ("Response", "Alarm", ""),

@@ -1,0 +1,235 @@
+"""`gb28181gw device`: move a channel, use its presets, send any command of the standard; by the running gateway."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from gb28181gw.cli.common import ConfigOption, JsonOption, fail, settings_or_exit
+from gb28181gw.cli.running import NotRunningError, RunningGateway, running_gateway
+from gb28181gw.errors import GatewayError
+
+ANSWER_S = 90.0
+"""A catalogue of many parts takes so long."""
+
+app = typer.Typer(help="Control a device through the running gateway.", no_args_is_help=True)
+
+DeviceArgument = Annotated[str, typer.Argument(help="The device.", show_default=False)]
+ChannelArgument = Annotated[str, typer.Argument(help="The channel.", show_default=False)]
+UrlOption = Annotated[
+    str, typer.Option("--url", help="Of the API; by default that of the configuration.", show_default=False)
+]
+KeyOption = Annotated[
+    str, typer.Option("--key", help="Access key; by default that of data_dir.", show_default=False)
+]
+
+
+class PresetVerb(StrEnum):
+    """What `device preset` does."""
+
+    LIST = "list"
+    GOTO = "goto"
+    SET = "set"
+    DELETE = "delete"
+
+
+@app.command("ptz")
+def ptz(
+    device_id: DeviceArgument,
+    channel_id: ChannelArgument,
+    pan: Annotated[float, typer.Option(help="From -1 (left) to 1 (right).", min=-1, max=1)] = 0.0,
+    tilt: Annotated[float, typer.Option(help="From -1 (down) to 1 (up).", min=-1, max=1)] = 0.0,
+    zoom: Annotated[float, typer.Option(help="From -1 (out) to 1 (in).", min=-1, max=1)] = 0.0,
+    focus: Annotated[
+        float | None, typer.Option(help="From -1 (near) to 1 (far).", min=-1, max=1, show_default=False)
+    ] = None,
+    iris: Annotated[
+        float | None, typer.Option(help="From -1 (close) to 1 (open).", min=-1, max=1, show_default=False)
+    ] = None,
+    seconds: Annotated[
+        float,
+        typer.Option("--for", help="Stop after so many seconds; 0: leave it to the gateway.", min=0, max=9),
+    ] = 0.0,
+    as_json: JsonOption = False,
+    url: UrlOption = "",
+    key: KeyOption = "",
+    config: ConfigOption = None,
+) -> None:
+    """Move a channel; without any speed, stop it. The gateway stops it after 10 s in any case."""
+    if focus is not None or iris is not None:
+        if pan or tilt or zoom:
+            print("--focus and --iris go without --pan, --tilt and --zoom.", file=sys.stderr)
+            raise typer.Exit(2)
+        body = {"focus": focus or 0.0, "iris": iris or 0.0}
+    else:
+        body = {"pan": pan, "tilt": tilt, "zoom": zoom}
+
+    def run(gateway: RunningGateway) -> None:
+        path = f"{_channel(device_id, channel_id)}/ptz"
+        gateway.post(path, body)
+        if seconds and any(body.values()):
+            time.sleep(seconds)
+            gateway.post(path, dict.fromkeys(body, 0.0))
+        if as_json:
+            print(json.dumps({"device_id": device_id, "channel_id": channel_id, **body}))
+
+    _with_gateway(run, config, url, key)
+
+
+@app.command("preset")
+def preset(
+    device_id: DeviceArgument,
+    channel_id: ChannelArgument,
+    verb: Annotated[PresetVerb, typer.Argument(help="What to do.")] = PresetVerb.LIST,
+    number: Annotated[int, typer.Argument(help="The preset, 1 to 255.", show_default=False)] = 0,
+    name: Annotated[
+        str, typer.Option(help="With set; for devices of the 2022 edition.", show_default=False)
+    ] = "",
+    as_json: JsonOption = False,
+    url: UrlOption = "",
+    key: KeyOption = "",
+    config: ConfigOption = None,
+) -> None:
+    """List, call, set or delete the presets of a channel."""
+
+    def run(gateway: RunningGateway) -> None:
+        path = f"{_channel(device_id, channel_id)}/presets"
+        if verb is PresetVerb.LIST:
+            found = gateway.get_json(path)
+            if as_json:
+                print(json.dumps(found, ensure_ascii=False))
+            else:
+                _table(["Preset", "Name"], [[str(one["id"]), one["name"]] for one in found["items"]])
+            return
+        gateway.post(f"{path}/{number}", {"action": verb.value, "name": name})
+        if as_json:
+            print(json.dumps({"id": number, "action": verb.value}))
+
+    _with_gateway(run, config, url, key)
+
+
+@app.command("command")
+def command(
+    device_id: DeviceArgument,
+    name: Annotated[
+        str, typer.Argument(help="CmdType or control element, as in RecordCmd.", show_default=False)
+    ],
+    fields: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="FIELD=VALUE by XML names, as in BasicParam.HeartBeatInterval=30; values may be JSON.",
+            show_default=False,
+        ),
+    ] = None,
+    channel: Annotated[
+        str, typer.Option(help="The channel; without it the device itself.", show_default=False)
+    ] = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="Send it although the device's edition does not know it.")
+    ] = False,
+    as_json: JsonOption = False,
+    url: UrlOption = "",
+    key: KeyOption = "",
+    config: ConfigOption = None,
+) -> None:
+    """Send a control, query or configuration of the standard and show the answer."""
+    try:
+        body = {"command": name, **body_of(fields or [])}
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(2) from None
+    if channel:
+        body["channel_id"] = channel
+    if force:
+        body["force"] = True
+
+    def run(gateway: RunningGateway) -> None:
+        found = gateway.post(f"/api/v1/devices/{quote(device_id, safe='')}/commands", body)
+        if as_json:
+            print(json.dumps(found, ensure_ascii=False))
+            return
+        if found.get("note"):
+            print(found["note"], file=sys.stderr)
+        if not found["answered"]:
+            print("The device took it; the standard has no answer to it.", file=sys.stderr)
+        _table(["Field", "Value"], flat({name: found[name] for name in found if name[:1].isupper()}))
+
+    _with_gateway(run, config, url, key)
+
+
+def body_of(fields: list[str]) -> dict[str, Any]:
+    """``A.B=1`` to ``{"A": {"B": 1}}``. Raises ValueError with a sentence."""
+    body: dict[str, Any] = {}
+    for text in fields:
+        path, equals, value = text.partition("=")
+        names = path.split(".")
+        if not equals or not all(names):
+            raise ValueError(f"{text!r}: write FIELD=VALUE, as in RecordCmd=Record.")
+        inner = body
+        for step in names[:-1]:
+            inner = inner.setdefault(step, {})
+            if not isinstance(inner, dict):
+                raise ValueError(f"{text!r}: {step} has a value already.")  # noqa: TRY004 - what a person typed
+        inner[names[-1]] = _value(value)
+    return body
+
+
+def _value(text: str) -> Any:
+    """JSON where it is a number, a list or an object; else text, as codes with leading zeros are."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return text
+    return found if isinstance(found, int | float | list | dict) and not isinstance(found, bool) else text
+
+
+def flat(values: dict[str, Any], where: str = "") -> list[list[str]]:
+    """Rows of a table: the path of each value, and the value."""
+    rows: list[list[str]] = []
+    for name, value in values.items():
+        here = f"{where}{name}"
+        if isinstance(value, dict):
+            rows += flat(value, f"{here}.")
+        elif isinstance(value, list):
+            for at, one in enumerate(value, 1):
+                rows += (
+                    flat(one, f"{here}[{at}].") if isinstance(one, dict) else [[f"{here}[{at}]", str(one)]]
+                )
+        else:
+            rows.append([here, str(value)])
+    return rows
+
+
+def _table(head: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(*head)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console().print(table)
+
+
+def _channel(device_id: str, channel_id: str) -> str:
+    return f"/api/v1/devices/{quote(device_id, safe='')}/channels/{quote(channel_id, safe='')}"
+
+
+def _with_gateway(run: Callable[[RunningGateway], None], config: Any, url: str, key: str) -> None:
+    settings = settings_or_exit(config)
+    try:
+        gateway = running_gateway(settings, url=url, key=key, timeout_s=ANSWER_S)
+        run(gateway)
+    except NotRunningError as error:
+        print(f"No gateway answers ({error}).", file=sys.stderr)
+        print("Start it with 'gb28181gw serve', or give its --config or --url.", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except GatewayError as error:
+        fail(error)
