@@ -494,9 +494,7 @@ async def gateway(
     reports.start()
     bound = await transports.listen("127.0.0.1", port)
     try:
-        yield Running(
-            devices=devices, agent=agent, bus=bus, database=database, port=bound, reports=reports
-        )
+        yield Running(devices=devices, agent=agent, bus=bus, database=database, port=bound, reports=reports)
     finally:
         await reports.close()
         await devices.close()
