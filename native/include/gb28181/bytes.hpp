@@ -5,6 +5,7 @@
 // `Cursor` walks a fixed layout and says at the end whether everything was there.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -25,6 +26,8 @@ public:
     constexpr ByteView(const std::uint8_t* data, std::size_t size) noexcept : data_(data), size_(size) {}
     constexpr ByteView(std::span<const std::uint8_t> bytes) noexcept : data_(bytes.data()), size_(bytes.size()) {}
     ByteView(const Bytes& bytes) noexcept : data_(bytes.data()), size_(bytes.size()) {}
+    template <std::size_t Size>
+    constexpr ByteView(const std::array<std::uint8_t, Size>& bytes) noexcept : data_(bytes.data()), size_(Size) {}
 
     [[nodiscard]] constexpr const std::uint8_t* data() const noexcept { return data_; }
     [[nodiscard]] constexpr std::size_t size() const noexcept { return size_; }

@@ -54,7 +54,12 @@ public:
     /// A PES packet with these times begins here.
     void mark(std::optional<std::int64_t> pts, std::optional<std::int64_t> dts);
     /// The next bytes.
-    void append(ByteView data, double arrival, std::optional<std::uint32_t> rtp_timestamp);
+    void append(ByteView data, double arrival, std::optional<std::uint32_t> rtp_timestamp) {
+        append({}, {}, data, arrival, rtp_timestamp);
+    }
+    /// The next bytes, which are in three places: as if they were given at once.
+    void append(ByteView first, ByteView second, ByteView third, double arrival,
+                std::optional<std::uint32_t> rtp_timestamp);
     /// An RTP packet with the marker bit ended here; `between`: no PES packet is open.
     void marker(double arrival, bool between);
     /// A pack header: ends a unit without NAL units where the PES carry no times.
