@@ -1,12 +1,19 @@
-"""Tests of sockets run on uvloop, which production uses, and on the stock loop, which has other habits."""
+"""Tests of sockets run on uvloop, which production uses, and on the stock loop, which has other habits.
+
+Tests of the media plane and of the outputs run over both planes: the reference plane is the oracle of the native one. A
+module that is about one of them says so by `PLANES`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 import uvloop
+
+from gb28181gw.media import native
+from tests.support import plane as support
 
 _BOTH = ("test_plane_", "test_outputs_")
 
@@ -19,3 +26,22 @@ def pytest_asyncio_loop_factories(
     if item.path.name.startswith(_BOTH):
         return {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.SelectorEventLoop}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if not metafunc.definition.path.name.startswith(_BOTH):
+        return
+    built = pytest.mark.skipif(not native.is_built(), reason="the native plane was not built")
+    marks = {"python": (), "native": (built,)}
+    names = getattr(metafunc.module, "PLANES", ("python", "native"))
+    metafunc.fixturenames.insert(0, "plane_name")
+    metafunc.parametrize(
+        "plane_name", [pytest.param(name, marks=marks[name]) for name in names], indirect=True
+    )
+
+
+@pytest.fixture
+def plane_name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Which plane `tests.support.plane.make_plane` makes."""
+    monkeypatch.setattr(support, "selected", request.param)
+    yield request.param

@@ -44,7 +44,9 @@ def test_named_tests_exist(name: str) -> None:
 @pytest.mark.parametrize("name", ["coverage.md", "quirks.md"])
 def test_named_modules_exist(name: str) -> None:
     text = (ROOT / "docs/reference" / name).read_text()
-    modules = set(re.findall(r"`((?:sip|gb|transport|ua|media|devices|sessions|outputs|storage|api)/[\w/]+\.py)`", text))
+    modules = set(
+        re.findall(r"`((?:sip|gb|transport|ua|media|devices|sessions|outputs|storage|api)/[\w/]+\.py)`", text)
+    )
     assert modules
     assert not [module for module in modules if not (ROOT / "gb28181gw" / module).exists()]
 
