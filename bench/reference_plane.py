@@ -202,7 +202,8 @@ def main() -> None:
         print(json.dumps({"command": command, "machine": machine(), "results": results}, indent=2))
         return
     print(
-        f"{command}\n{machine()}; {options.plane} plane; {MBIT:g} Mbit/s a stream, {FPS} frames/s, key frame every {GOP}"
+        f"{command}\n{machine()}; {options.plane} plane; {MBIT:g} Mbit/s a stream, {FPS} frames/s, "
+        f"key frame every {GOP}"
     )
     for result in results:
         print("  ".join(f"{name}={value}" for name, value in result.items()))
