@@ -33,6 +33,7 @@ from gb28181gw.media.engine import (
 )
 from gb28181gw.media.tracks import Codec, Frame, Track, TrackKind
 
+_why_not = ""
 if TYPE_CHECKING:
     from gb28181gw.media import _native
 else:
@@ -40,8 +41,6 @@ else:
         from gb28181gw.media import _native
     except ImportError as error:
         _native, _why_not = None, str(error)
-    else:
-        _why_not = ""
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ module that is about one of them says so by `PLANES`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 import uvloop
@@ -34,14 +34,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     built = pytest.mark.skipif(not native.is_built(), reason="the native plane was not built")
     marks = {"python": (), "native": (built,)}
     names = getattr(metafunc.module, "PLANES", ("python", "native"))
-    metafunc.fixturenames.insert(0, "plane_name")
     metafunc.parametrize(
         "plane_name", [pytest.param(name, marks=marks[name]) for name in names], indirect=True
     )
 
 
-@pytest.fixture
-def plane_name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+@pytest.fixture(autouse=True)
+def plane_name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Which plane `tests.support.plane.make_plane` makes."""
-    monkeypatch.setattr(support, "selected", request.param)
-    yield request.param
+    name: str = getattr(request, "param", "python")
+    monkeypatch.setattr(support, "selected", name)
+    return name

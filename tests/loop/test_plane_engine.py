@@ -146,13 +146,14 @@ async def test_inv24_device_may_use_the_other_transport(rig: Rig, offered: Media
         writer.write(framed_stream(packets))
         await writer.drain()
         await until(lambda: len(rig.pictures) >= 49)
+        assert rig.counters.ssrc == SSRC
         writer.close()
         await writer.wait_closed()
     else:
         with udp_socket() as device:
             await send_udp(device, packets, rig.port)
             await until(lambda: len(rig.pictures) >= 49)
-    assert rig.counters.ssrc == SSRC
+        assert rig.counters.ssrc == SSRC
 
 
 async def test_inv19_media_before_the_stream_is_attached_is_kept(rig: Rig) -> None:
