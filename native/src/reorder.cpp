@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 namespace gb28181 {
 namespace {
@@ -11,6 +12,8 @@ constexpr int half = 1 << 15;
 constexpr double calm_s = 30.0;
 constexpr int max_dropout = 3000;  // RFC 3550 A.1: farther than this is a new sequence
 constexpr std::size_t max_given_up = 64;
+constexpr std::size_t least_slots = 16;
+constexpr std::size_t kept_slots = 64;
 
 int distance(int later, int earlier) noexcept { return (later - earlier + 2 * modulus) % modulus; }
 
@@ -43,8 +46,7 @@ ReorderBuffer::ReorderBuffer(double window_s, double max_window_s, std::size_t m
     : window_s_(window_s),
       least_window_s_(window_s),
       max_window_s_(max_window_s),
-      max_packets_(max_packets),
-      slot_count_(std::bit_ceil(max_packets)) {}
+      max_packets_(max_packets) {}
 
 void ReorderBuffer::push(const RtpPacket& packet, double now, std::vector<Ordered>& out) {
     if (packet.sequence_number == expected_) {
@@ -84,11 +86,11 @@ void ReorderBuffer::out_of_turn(const RtpPacket& packet, double now, std::vector
     const int most = static_cast<int>(max_packets_);
     if (ahead > 0 && ahead <= most) {
         has_suspect_ = false;
-        if (!slots_.empty() && slots_[slot_of(packet.sequence_number)].used) {
+        if (is_held(packet.sequence_number)) {
             ++duplicated_;
             return;
         }
-        hold(packet, now);
+        hold(packet, now, static_cast<std::size_t>(ahead));
         ++reordered_;
         if (now - last_trouble_ > calm_s) window_s_ = least_window_s_;
         last_trouble_ = now;
@@ -155,10 +157,8 @@ void ReorderBuffer::give_up(int first, int count, double when) {
 }
 
 void ReorderBuffer::drain(std::vector<Ordered>& out) {
-    while (held_ != 0) {
-        const std::size_t slot = slot_of(expected_);
-        if (!slots_[slot].used || slots_[slot].packet.sequence_number != expected_) return;
-        release(slot, out);
+    while (held_ != 0 && is_held(expected_)) {
+        release(slot_of(expected_), out);
         expected_ = (expected_ + 1) % modulus;
     }
 }
@@ -174,7 +174,7 @@ void ReorderBuffer::expire(double now, std::vector<Ordered>& out) {
 /// Give up what is missing before the first packet that waits.
 void ReorderBuffer::skip(std::vector<Ordered>& out, std::optional<double> now) {
     int missing = 0;
-    while (missing < modulus && !slots_[slot_of(expected_ + missing)].used) ++missing;
+    while (missing < modulus && !is_held((expected_ + missing) % modulus)) ++missing;
     const int first = (expected_ + missing) % modulus;
     if (missing != 0) {
         lost_ += static_cast<std::uint64_t>(missing);
@@ -185,21 +185,45 @@ void ReorderBuffer::skip(std::vector<Ordered>& out, std::optional<double> now) {
     drain(out);
 }
 
-void ReorderBuffer::hold(const RtpPacket& packet, double now) {
-    if (slots_.empty()) slots_.resize(slot_count_);
-    const std::size_t slot = slot_of(packet.sequence_number);
-    Held& held = slots_[slot];
+bool ReorderBuffer::is_held(int sequence_number) const noexcept {
+    if (slots_.empty()) return false;
+    const Held& held = slots_[slot_of(sequence_number)];
+    return held.used && held.packet.sequence_number == sequence_number;
+}
+
+void ReorderBuffer::hold(const RtpPacket& packet, double now, std::size_t ahead) {
+    // All that wait lie within as many places as there are slots, so no two want the same one.
+    if (ahead >= slots_.size()) grow(std::max(least_slots, std::bit_ceil(ahead + 1)));
+    Held held;
     held.storage = Buffer::copy_of(packet.datagram);
     held.packet = moved_to(packet, held.storage);
     held.at = now;
+    place(std::move(held));
+    ++held_;
+}
+
+/// Put a packet into its slot, as the latest.
+void ReorderBuffer::place(Held&& held) {
+    const std::size_t slot = slot_of(held.packet.sequence_number);
+    const auto index = static_cast<std::int32_t>(slot);
     held.used = true;
     held.before = newest_;
     held.behind = -1;
-    const auto index = static_cast<std::int32_t>(slot);
     if (newest_ >= 0) slots_[static_cast<std::size_t>(newest_)].behind = index;
     if (oldest_ < 0) oldest_ = index;
     newest_ = index;
-    ++held_;
+    slots_[slot] = std::move(held);
+}
+
+void ReorderBuffer::grow(std::size_t slot_count) {
+    std::vector<Held> former(slot_count);
+    former.swap(slots_);
+    newest_ = -1;
+    for (std::int32_t index = std::exchange(oldest_, -1); index >= 0;) {
+        Held& held = former[static_cast<std::size_t>(index)];
+        index = held.behind;
+        place(std::move(held));
+    }
 }
 
 void ReorderBuffer::release(std::size_t slot, std::vector<Ordered>& out) {
@@ -218,6 +242,7 @@ void ReorderBuffer::release(std::size_t slot, std::vector<Ordered>& out) {
         newest_ = held.before;
     }
     --held_;
+    if (held_ == 0 && slots_.size() > kept_slots) std::vector<Held>().swap(slots_);
 }
 
 }  // namespace gb28181

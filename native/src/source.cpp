@@ -44,6 +44,19 @@ bool same_bits(const IpAddress& one, const IpAddress& other, int count) noexcept
     return ((one.bytes[whole] ^ other.bytes[whole]) & mask) == 0;
 }
 
+/// The address as it is written: a mapped one stays IPv6.
+std::optional<IpAddress> read_address(std::string_view text) {
+    const std::string terminated(text);
+    in_addr four{};
+    if (inet_pton(AF_INET, terminated.c_str(), &four) == 1) return IpAddress::v4(ntohl(four.s_addr));
+    in6_addr six{};
+    if (inet_pton(AF_INET6, terminated.c_str(), &six) != 1) return std::nullopt;
+    IpAddress address;
+    address.is_v6 = true;
+    std::memcpy(address.bytes.data(), &six, address.bytes.size());
+    return address;
+}
+
 }  // namespace
 
 // -------------------------------------------------------------- addresses
@@ -69,14 +82,8 @@ IpAddress IpAddress::v6(const std::array<std::uint8_t, 16>& bytes, std::uint32_t
 }
 
 std::optional<IpAddress> IpAddress::parse(std::string_view text) {
-    const std::string terminated(text);
-    in_addr four{};
-    if (inet_pton(AF_INET, terminated.c_str(), &four) == 1) return v4(ntohl(four.s_addr));
-    in6_addr six{};
-    if (inet_pton(AF_INET6, terminated.c_str(), &six) != 1) return std::nullopt;
-    std::array<std::uint8_t, 16> bytes{};
-    std::memcpy(bytes.data(), &six, bytes.size());
-    return v6(bytes);
+    const std::optional<IpAddress> address = read_address(text);
+    return address && address->is_v6 ? v6(address->bytes) : address;
 }
 
 std::string IpAddress::text() const {
@@ -90,10 +97,11 @@ std::string Source::text() const {
     return (host.is_v6 ? "[" + address + "]:" : address + ":") + std::to_string(port);
 }
 
+// Mapped addresses stay what they are here: a network of all mapped ones is not a network of all IPv4 ones.
 HostSet::HostSet(const std::vector<std::string>& texts) {
     for (const std::string& text : texts) {
         const std::size_t slash = text.find('/');
-        const std::optional<IpAddress> address = IpAddress::parse(std::string_view(text).substr(0, slash));
+        const std::optional<IpAddress> address = read_address(std::string_view(text).substr(0, slash));
         if (!address) continue;
         if (slash == std::string::npos) {
             hosts_.push_back(*address);

@@ -85,25 +85,27 @@ private:
     void drain(std::vector<Ordered>& out);
     void expire(double now, std::vector<Ordered>& out);
     void skip(std::vector<Ordered>& out, std::optional<double> now);
-    void hold(const RtpPacket& packet, double now);
+    void hold(const RtpPacket& packet, double now, std::size_t ahead);
+    void place(Held&& held);
+    void grow(std::size_t slot_count);
+    [[nodiscard]] bool is_held(int sequence_number) const noexcept;
     void release(std::size_t slot, std::vector<Ordered>& out);
     void give_up(int first, int count, double when);
     [[nodiscard]] std::size_t slot_of(int sequence_number) const noexcept {
-        return static_cast<std::size_t>(sequence_number) & (slot_count_ - 1);
+        return static_cast<std::size_t>(sequence_number) & (slots_.size() - 1);
     }
 
     double window_s_;
     double least_window_s_;
     double max_window_s_;
     std::size_t max_packets_;
-    std::size_t slot_count_;
     std::int32_t expected_ = -1;
     std::size_t held_ = 0;
     std::int32_t oldest_ = -1;
     std::int32_t newest_ = -1;
     bool has_suspect_ = false;
     double last_trouble_ = 0.0;
-    std::vector<Held> slots_;  // made when the first packet must wait
+    std::vector<Held> slots_;  // a power of two of them, as many as were needed
     std::vector<GivenUp> given_up_;
     RtpPacket suspect_;
     Buffer suspect_storage_;
