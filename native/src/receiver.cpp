@@ -254,6 +254,11 @@ void Receiver::add_sums(ReceiverFacts& facts) const {
 }
 
 void Receiver::publish() {
+    if (gate_.source() != published_source_) {
+        published_source_ = gate_.source();
+        earlier_.source = {};
+        source_text().copy(earlier_.source.data(), earlier_.source.size() - 1);
+    }
     ReceiverFacts facts = earlier_;
     add_sums(facts);
     facts.packets = packets_;
@@ -267,8 +272,6 @@ void Receiver::publish() {
     facts.key_frames = key_frames_;
     facts.ssrc = gate_.ssrc().value_or(0);
     facts.has_ssrc = gate_.ssrc().has_value();
-    const std::string source = source_text();
-    source.copy(facts.source.data(), facts.source.size() - 1);
     board_->facts.store(facts);
 }
 
@@ -411,7 +414,7 @@ void Receiver::keep() {
 
 void Receiver::restart(const Source& source) {
     // A new epoch: nothing of the old chain reaches the new one.
-    ReceiverFacts sums = earlier_;
+    ReceiverFacts sums = earlier_;  // the source goes with it, and `publish` corrects it
     add_sums(sums);
     // What comes over one connection is in order; there a missing number is a loss at once.
     reorder_ = source.connection == 0 ? ReorderBuffer() : ReorderBuffer(0, 0);

@@ -220,6 +220,8 @@ class ReceiverCore:
         deadline = self._intake.deadline
         if deadline is not None and now >= deadline:
             self._give(self._intake.flush_after(now))
+        for name in self._intake.take_quirks():  # of payloads that give no units, MPEG-TS for one
+            self.quirk(name)
         last = self.gate.last_accepted
         if last is not None and self.spec.silence_s > 0:
             silent = now - last >= self.spec.silence_s

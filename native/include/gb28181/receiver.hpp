@@ -167,6 +167,7 @@ private:
     std::uint64_t frames_ = 0;
     std::uint64_t key_frames_ = 0;
     ReceiverFacts earlier_;  // sums of the chains before the present one
+    std::optional<Source> published_source_;  // what `earlier_.source` says
     double bitrate_kbps_ = 0;
     double bitrate_at_ = 0;
     std::uint64_t bitrate_bytes_ = 0;
