@@ -1,6 +1,7 @@
-"""CPU of the reference media plane: receiving N streams, and one stream to M HTTP-FLV consumers.
+"""CPU of a media plane: receiving N streams, and one stream to M HTTP-FLV consumers.
 
-Run: python -m bench.reference_plane [--streams 8] [--consumers 1 10 100] [--seconds 10] [--json]
+Run: python -m bench.reference_plane [--plane python|native] [--workers 1] [--streams 8] [--consumers 1 10 100]
+     [--seconds 10] [--json]
 
 A child process sends RTP/PS of 4 Mbit/s a stream over UDP and reads what the consumers get; only the process with
 the plane is measured. The figure is CPU seconds of that process for each second and stream (or for each Gbit sent
@@ -27,11 +28,13 @@ from pathlib import Path
 import uvloop
 
 from gb28181gw.media.engine import EngineEvent, MediaTransport, ReceiverSpec
+from gb28181gw.media.native import NativePlane
 from gb28181gw.media.reference.plane import ReferencePlane
 from gb28181gw.media.tracks import Codec, Frame, Track, TrackKind
 from gb28181gw.media.wire.ps_mux import PsMuxer
 from gb28181gw.media.wire.rtp import RtpPacketiser
 from gb28181gw.observability.events import EventBus
+from gb28181gw.observability.logs import configure_logging
 from gb28181gw.outputs.listener import ListenerConfig, MediaListener
 from gb28181gw.outputs.source import Viewer
 
@@ -123,8 +126,10 @@ class _Source:
 def ignore(_: EngineEvent) -> None: ...
 
 
-async def measure(streams: int, viewers: int, seconds: float) -> dict[str, float | int]:
-    plane = ReferencePlane()
+async def measure(
+    streams: int, viewers: int, seconds: float, plane_name: str, workers: int
+) -> dict[str, float | int]:
+    plane = NativePlane(workers) if plane_name == "native" else ReferencePlane()
     listener = MediaListener(plane, _Source(), _Guard(), EventBus(), ListenerConfig(host="127.0.0.1", port=0))
     await listener.start()
     ids, ports = [], []
@@ -158,7 +163,7 @@ async def measure(streams: int, viewers: int, seconds: float) -> dict[str, float
         "cpu_seconds": round(cpu, 3),
         "packets": packets,
         "packets_lost": sent - packets,
-        "cpu_us_per_packet": round(cpu / packets * 1e6, 2),
+        "cpu_seconds_per_million_packets": round(cpu / packets * 1e6, 2),
         "cpu_seconds_per_stream_second": round(cpu / wall / streams, 5),
     }
     if viewers:
@@ -182,18 +187,24 @@ def machine() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
+    parser.add_argument("--plane", choices=("python", "native"), default="python")
+    parser.add_argument("--workers", type=int, default=1, help="threads of the native plane")
     parser.add_argument("--streams", type=int, nargs="*", default=[8])
     parser.add_argument("--consumers", type=int, nargs="*", default=[1, 10, 100])
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    configure_logging(format="json", level="error")
     runs = [(streams, 0) for streams in options.streams] + [(1, count) for count in options.consumers]
-    results = [uvloop.run(measure(*run, options.seconds)) for run in runs]
+    results = [uvloop.run(measure(*run, options.seconds, options.plane, options.workers)) for run in runs]
     command = "python -m bench.reference_plane " + " ".join(sys.argv[1:])
     if options.json:
         print(json.dumps({"command": command, "machine": machine(), "results": results}, indent=2))
         return
-    print(f"{command}\n{machine()}; {MBIT:g} Mbit/s a stream, {FPS} frames/s, key frame every {GOP}")
+    print(
+        f"{command}\n{machine()}; {options.plane} plane; {MBIT:g} Mbit/s a stream, {FPS} frames/s, "
+        f"key frame every {GOP}"
+    )
     for result in results:
         print("  ".join(f"{name}={value}" for name, value in result.items()))
 

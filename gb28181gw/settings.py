@@ -267,7 +267,14 @@ def _no_shared_port(port: int) -> int:
 
 def _plane(plane: str) -> str:
     if plane == "native":
-        raise ValueError("the native plane comes with a later version; use auto or python.")
+        # Not before somebody asks: loading the native plane costs a start that does not serve.
+        from gb28181gw.media import native
+
+        if not native.is_built():
+            raise ValueError(
+                f"the native plane was not built here ({native.why_not()}); install g++ and python3-dev and "
+                "install gb28181gw again, or use auto or python."
+            )
     return plane
 
 

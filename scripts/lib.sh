@@ -44,18 +44,34 @@ ensure_python() {
   python3 -c 'import ensurepip, venv' 2>/dev/null || need_apt python3-venv
 }
 
+# want_compiler: a C++ compiler and the headers of Python, for the native media plane. Where they can neither be found
+# nor installed the Python plane does the work.
+want_compiler() {
+  local missing=()
+  command -v c++ >/dev/null || missing+=(g++)
+  python3 -c 'import pathlib, sys, sysconfig
+sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' || missing+=(python3-dev)
+  [ ${#missing[@]} -eq 0 ] && return 0
+  (need_apt "${missing[@]}") || step "going on without: the Python media plane will run, which carries fewer streams"
+}
+
 # ensure_venv REQUIREMENTS: a virtual environment with the hash-checked requirements and this checkout in it.
 ensure_venv() {
   local requirements=$1 wanted stamp="$VENV/.gb28181gw-stamp"
   ensure_python
+  want_compiler
   [ -x "$PY" ] || { step "making a virtual environment in $VENV"; python3 -m venv "$VENV"; }
-  wanted=$(cat "$ROOT/pyproject.toml" "$ROOT/requirements/build.txt" "$requirements" | sha256sum)
+  # A change of the native sources builds again, and so does a compiler that came later.
+  wanted=$( { cat "$ROOT/pyproject.toml" "$ROOT/requirements/build.txt" "$requirements" "$ROOT/CMakeLists.txt"
+    find "$ROOT/native" -type f | LC_ALL=C sort | xargs cat; command -v c++ || echo none; } | sha256sum)
   if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     step "installing $(grep -c '^[a-z]' "$requirements") Python packages (about 200 MB the first time)"
     local quiet=(-q); [ -t 2 ] && quiet=()
     "$PY" -m pip install "${quiet[@]}" --disable-pip-version-check --require-hashes \
       -r "$ROOT/requirements/build.txt" -r "$requirements" || die "pip failed; see the lines above."
-    "$PY" -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e "$ROOT" ||
+    step "building gb28181gw (a minute or two where a compiler is)"
+    "$PY" -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation \
+      --config-settings=build-dir=build/wheel -e "$ROOT" ||
       die "installing gb28181gw itself failed; see the lines above."
     printf '%s' "$wanted" >"$stamp"
   fi

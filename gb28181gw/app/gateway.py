@@ -29,6 +29,8 @@ from gb28181gw.devices.config import DateMode, DevicesConfig, Enrolment
 from gb28181gw.devices.reports import Reports
 from gb28181gw.devices.service import Devices
 from gb28181gw.gb.ids import ssrc_domain
+from gb28181gw.media import native
+from gb28181gw.media.native import NativePlane
 from gb28181gw.media.ports import PortPool
 from gb28181gw.media.reference.plane import ReferencePlane
 from gb28181gw.media.ssrc import SsrcPool
@@ -44,7 +46,7 @@ from gb28181gw.sessions.live import LiveLimits
 from gb28181gw.sessions.models import StreamState
 from gb28181gw.sessions.pool_watch import PoolWatch
 from gb28181gw.sessions.table import Sessions
-from gb28181gw.settings import HostPort, Settings
+from gb28181gw.settings import HostPort, MediaSettings, Settings
 from gb28181gw.sip.endpoint import Endpoint
 from gb28181gw.sip.path import Path
 from gb28181gw.storage.calls import SqliteCallStore
@@ -85,6 +87,13 @@ async def _serve(settings: Settings, started: float) -> int:
     return 0
 
 
+def choose_plane(settings: MediaSettings) -> type[NativePlane | ReferencePlane]:
+    """The media engine to run: native where it was built, unless `[media] plane` says python."""
+    if settings.plane == "python" or not native.is_built():
+        return ReferencePlane
+    return NativePlane
+
+
 class Gateway:
     """Owner of all parts. `start` and `stop` once each, on one event loop."""
 
@@ -93,6 +102,7 @@ class Gateway:
         self._secrets = secrets
         self._clock = clock if clock is not None else SystemClock()
         self._ends = contextlib.AsyncExitStack()
+        self._plane = choose_plane(settings.media)
         self.bus = EventBus(strict=False, zone=settings.sip.zone)
         self.health = HealthBoard()
         self.metrics = Metrics()
@@ -108,7 +118,7 @@ class Gateway:
         self.bus.emit(
             "gateway.starting",
             version=__version__,
-            plane=ReferencePlane.name,
+            plane=self._plane.name,
             python=platform.python_version(),
             data_dir=str(settings.data_dir),
         )
@@ -120,6 +130,13 @@ class Gateway:
             self.bus.emit(
                 "clock.unsynchronised",
                 detail="Cameras take their time from this host; start chrony or timesyncd.",
+            )
+        if settings.media.plane == "auto" and not native.is_built():
+            self.bus.emit(
+                "config.warning",
+                key="media.plane",
+                detail="The native media plane was not built; the Python plane runs, which carries fewer streams. "
+                "Install g++ and python3-dev and install gb28181gw again.",
             )
         try:
             await self._start_storage()
@@ -148,7 +165,7 @@ class Gateway:
             sip=f"{self.settings.sip.address.host}:{self.sip_port}",
             media=self.settings.media.ports,
             http=f"{self.settings.http.address.host}:{self.api.port}",
-            plane=ReferencePlane.name,
+            plane=self._plane.name,
             devices=len(self.devices.registry),
             duration_ms=duration_ms,
         )
@@ -237,7 +254,9 @@ class Gateway:
 
     async def _start_media(self) -> None:
         settings = self.settings.media
-        self.engine = ReferencePlane()
+        self.engine: NativePlane | ReferencePlane = (
+            NativePlane(settings.workers) if self._plane is NativePlane else ReferencePlane()
+        )
         self._at_end(self.engine.close)
         ports = settings.port_range
         self.ports = PortPool(ports.first, ports.last, float(settings.port_rest_s), self._clock)

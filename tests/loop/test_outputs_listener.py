@@ -432,6 +432,7 @@ async def test_video_that_flv_does_not_carry_is_said_before_the_answer_begins() 
     async with bench() as b:
         svac = [replace(f, track=replace(f.track, codec=Codec.SVAC)) for f in video_frames(count=5)]
         b.push(svac)
+        await until(lambda: b.plane.tracks("live"))
         status, _, body = await request(b.port, GET)
         assert (status, json.loads(body)["code"]) == (502, "gb.codec.codec_unsupported")
         assert b.source.held == 0

@@ -1,4 +1,7 @@
-"""One consumer's socket: what is queued, skipped, and when it ends."""
+"""One consumer's socket in the reference plane: what is queued, skipped, and when it ends.
+
+The native plane's is tested alike by native/tests/sink.cpp, and both by test_plane_consumers.py.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from gb28181gw.media.reference.socket_sink import SocketSink
 from tests.support.plane import SocketReader, until
 
 LIMIT = 10_000
+PLANES = ("python",)
 
 
 class Pair:

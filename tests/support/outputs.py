@@ -1,4 +1,4 @@
-"""A media listener over a reference plane, with a stream that the test feeds and a guard that knows one token."""
+"""A media listener over a media plane, with a stream that the test feeds and a guard that knows one token."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from gb28181gw.errors import GatewayError
-from gb28181gw.media.reference.plane import ReferencePlane
 from gb28181gw.media.tracks import Frame
 from gb28181gw.observability.events import EventBus
 from gb28181gw.outputs.listener import ListenerConfig, MediaListener
 from gb28181gw.outputs.source import Viewer
-from tests.support.plane import Events
+from tests.support.plane import Events, make_plane
 
 DEVICE = "34020000001320000001"
 CHANNEL = "34020000001310000001"
@@ -86,7 +85,7 @@ class Bench:
     """Everything that a test of the listener needs."""
 
     def __init__(self, config: ListenerConfig) -> None:
-        self.plane = ReferencePlane()
+        self.plane = make_plane()
         self.source = Source()
         self.guard = Guard()
         self.bus = EventBus()

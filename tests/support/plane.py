@@ -15,8 +15,12 @@ from fractions import Fraction
 from functools import lru_cache
 
 import av
+import pytest
 
 from gb28181gw.media.engine import EngineEvent, EventKind
+from gb28181gw.media.native import NativePlane
+from gb28181gw.media.reference import receiver_tcp
+from gb28181gw.media.reference.plane import ReferencePlane
 from gb28181gw.media.tracks import Codec, Frame, Track, TrackKind
 from gb28181gw.media.wire import nal
 from gb28181gw.media.wire.ps_mux import PsMuxer
@@ -24,11 +28,28 @@ from gb28181gw.media.wire.rfc4571 import frame as framed
 from gb28181gw.media.wire.rtp import RtpPacketiser
 
 SSRC = 200000001
+Plane = ReferencePlane | NativePlane
+selected = "python"
+"""The plane of the running test; the tests of tests/loop choose it."""
+
 _ENCODERS = {Codec.H264: "libx264", Codec.H265: "libx265"}
 _OPTIONS = {
     Codec.H264: {"preset": "ultrafast", "tune": "zerolatency", "x264-params": "scenecut=0"},
     Codec.H265: {"preset": "ultrafast", "tune": "zerolatency", "x265-params": "scenecut=0:log-level=none"},
 }
+
+
+def make_plane() -> Plane:
+    """The selected plane, with two threads where it has any."""
+    return NativePlane(2) if selected == "native" else ReferencePlane()
+
+
+def shorten_dialling(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries of a dialling 20 ms apart."""
+    if isinstance(plane, NativePlane):
+        plane._engine.set_dial_pause(0.02)
+    else:
+        monkeypatch.setattr(receiver_tcp, "DIAL_PAUSE_S", 0.02)
 
 
 @lru_cache(maxsize=8)

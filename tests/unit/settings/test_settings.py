@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gb28181gw.media import native
 from gb28181gw.settings import (
     SAMPLE_PASSWORDS,
     HostPort,
@@ -152,7 +153,6 @@ def test_a_list_in_the_environment_may_be_separated_by_commas() -> None:
             {"media": {"shared_port": 10000}},
             "media.shared_port: one port for all streams comes with a later version",
         ),
-        ({"media": {"plane": "native"}}, "media.plane: the native plane comes with a later version"),
         ({"media": {"origins": ["example.org"]}}, "media.origins: 'example.org' is not an origin"),
         ({"media": {"http_advertise": "a/b"}}, "media.http_advertise: 'a/b' is neither a host name"),
         ({"storage": {"url": "postgresql://u:p@h/d"}}, "storage.url: PostgreSQL comes with a later version"),
@@ -166,6 +166,19 @@ def test_a_list_in_the_environment_may_be_separated_by_commas() -> None:
 def test_each_problem_is_a_sentence_that_names_the_key(sections: dict[str, Any], sentence: str) -> None:
     found = problems(**sections)
     assert any(problem.startswith(sentence) for problem in found), found
+
+
+def test_native_plane_is_refused_with_the_reason_where_it_was_not_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(native, "is_built", lambda: True)
+    assert load(media={"plane": "native", "workers": 3}).media.workers == 3
+    monkeypatch.setattr(native, "is_built", lambda: False)
+    monkeypatch.setattr(native, "why_not", lambda: "No module named '_native'")
+    assert problems(media={"plane": "native"}) == [
+        "media.plane: the native plane was not built here (No module named '_native'); install g++ and "
+        "python3-dev and install gb28181gw again, or use auto or python."
+    ]
 
 
 def test_all_problems_are_told_at_once() -> None:

@@ -1,0 +1,135 @@
+"""The native media plane (native/bind/module.cpp). Only `gb28181gw.media.native` imports it.
+
+Numbers that stand for a choice are places in the enums of native/include/gb28181/spec.hpp. Ids are never 0.
+"""
+
+from collections.abc import Sequence
+
+class Track:
+    @property
+    def codec(self) -> str: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def fps(self) -> float: ...
+    @property
+    def sample_rate(self) -> int: ...
+    @property
+    def channels(self) -> int: ...
+    @property
+    def parameter_sets(self) -> tuple[bytes, ...]: ...
+
+def make_track(
+    codec: str,
+    width: int,
+    height: int,
+    fps: float,
+    sample_rate: int,
+    channels: int,
+    parameter_sets: Sequence[bytes],
+) -> Track: ...
+
+class Event:
+    @property
+    def target(self) -> int: ...
+    @property
+    def id(self) -> int: ...
+    @property
+    def kind(self) -> int: ...
+    @property
+    def stream(self) -> int: ...
+    @property
+    def peer(self) -> str: ...
+    @property
+    def ssrc(self) -> int | None: ...
+    @property
+    def tracks(self) -> tuple[Track, ...]: ...
+    @property
+    def detail(self) -> str: ...
+    @property
+    def bytes_out(self) -> int: ...
+
+class FrameBatch:
+    @property
+    def sink(self) -> int: ...
+    @property
+    def frames(self) -> list[tuple[Track, int, int, bool, bytes, float]]:
+        """(track, pts_90k, dts_90k, key, payload, arrival)"""
+
+class Engine:
+    def __init__(self, workers: int) -> None: ...
+    def open_receiver(
+        self,
+        transport: int,
+        host: str,
+        port: int,
+        ssrc: int,
+        payloads: Sequence[tuple[int, str]],
+        expected_hosts: Sequence[str],
+        strict: bool,
+        silence_s: float,
+    ) -> int: ...
+    def update_receiver(
+        self,
+        receiver: int,
+        ssrc: int | None,
+        payloads: Sequence[tuple[int, str]] | None,
+        expected_hosts: Sequence[str] | None,
+        connect: tuple[str, int] | None,
+        acknowledged: bool,
+    ) -> None: ...
+    def attach(self, receiver: int, stream: int) -> bool: ...
+    def close_receiver(self, receiver: int) -> None: ...
+    def receiver_counters(
+        self, receiver: int
+    ) -> (
+        tuple[
+            int,
+            int,
+            int,
+            int,
+            int,
+            int,
+            int,
+            int,
+            int,
+            float,
+            float,
+            int,
+            int,
+            int,
+            int | None,
+            str,
+        ]
+        | None
+    ): ...
+    def create_stream(self) -> int: ...
+    def push(self, stream: int, track: Track, pts_90k: int, dts_90k: int, key: bool, data: bytes) -> None: ...
+    def close_stream(self, stream: int, reason: str) -> None: ...
+    def tracks(self, stream: int) -> tuple[Track, ...]: ...
+    def stream_counters(self, stream: int) -> tuple[int, int, int, int, int] | None: ...
+    def add_socket_sink(
+        self,
+        stream: int,
+        fd: int,
+        wrapping: int,
+        hevc: int,
+        audio: int,
+        queue_bytes: int,
+        stall_s: float,
+        received: bytes,
+    ) -> int: ...
+    def add_frame_sink(self, stream: int, video: bool, audio: bool) -> int: ...
+    def close_sink(self, sink: int) -> None: ...
+    def event_fd(self) -> int: ...
+    def take(self) -> list[Event | FrameBatch | str]: ...
+    def stop(self) -> None: ...
+    @property
+    def failures(self) -> int: ...
+    @property
+    def workers(self) -> int: ...
+    @property
+    def has_gro(self) -> bool: ...
+    def set_dial_pause(self, seconds: float) -> None: ...

@@ -1,0 +1,104 @@
+// The native media plane as the control plane sees it (media/engine.py): workers, and who is where.
+//
+// Theory of operation. All calls are made by one thread, the control thread. It owns the tables of what is open and on
+// which worker; the workers own the things themselves. A receiver lives on the worker of the stream that it feeds: it is
+// moved there when it is attached elsewhere than it was opened. Ports are bound here, so a port that is taken is known
+// at once; `close_receiver` returns when its sockets are closed, so the port can be used again.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "gb28181/outbox.hpp"
+#include "gb28181/receiver.hpp"
+#include "gb28181/sockets.hpp"
+#include "gb28181/spec.hpp"
+#include "gb28181/stream.hpp"
+#include "gb28181/worker.hpp"
+
+namespace gb28181 {
+
+class Engine {
+public:
+    /// `workers`: threads; 0 as many as the process has cores. Throws std::system_error.
+    explicit Engine(unsigned workers);
+    ~Engine();
+    Engine(const Engine&) = delete;
+    Engine& operator=(const Engine&) = delete;
+
+    // Receivers. Unknown ids are ignored: the receiver was closed meanwhile.
+
+    /// Binds, all or nothing; `error` is an errno.
+    [[nodiscard]] Outcome<ReceiverId> open_receiver(ReceiverSpec spec);
+    void update_receiver(ReceiverId id, ReceiverUpdate update);
+    /// A new generation of the stream. False: one of the two is not open.
+    bool attach(ReceiverId id, StreamKey stream);
+    void close_receiver(ReceiverId id);
+    [[nodiscard]] std::optional<ReceiverFacts> receiver_facts(ReceiverId id) const;
+
+    // Streams
+
+    [[nodiscard]] StreamKey create_stream();
+    void push(StreamKey stream, Frame frame);
+    /// Ends all its sinks, each with an event.
+    void close_stream(StreamKey stream, std::string reason);
+    [[nodiscard]] std::vector<TrackPtr> tracks(StreamKey stream) const;
+    [[nodiscard]] std::optional<StreamCounters> stream_counters(StreamKey stream) const;
+
+    // Sinks; 0 where the stream is not open.
+
+    /// Takes the connected socket over; where it returns 0 the socket still belongs to the caller.
+    [[nodiscard]] SinkId add_socket_sink(StreamKey stream, int fd, SocketSinkSpec spec);
+    [[nodiscard]] SinkId add_frame_sink(StreamKey stream, const FrameSinkSpec& spec);
+    /// A socket sink still tells its end, with `reason` "closed".
+    void close_sink(SinkId id);
+
+    // What the workers have to say
+
+    /// Readable while there are notices.
+    [[nodiscard]] int event_fd() const noexcept { return shared_.outbox.fd(); }
+    /// Appends them, and settles the accounts of frames that were taken.
+    void take_notices(std::vector<Notice>& out);
+    [[nodiscard]] std::uint64_t failures() const noexcept { return shared_.failures.load(); }
+
+    /// Ends everything and returns when the sockets are closed; notices can still be taken. Idempotent.
+    void stop();
+    [[nodiscard]] std::size_t worker_count() const noexcept { return workers_.size(); }
+    [[nodiscard]] bool has_gro() const noexcept { return shared_.has_gro; }
+    /// Pause between the tries of a dialling; 1 s by Annex D, shorter in tests.
+    void set_dial_pause(double seconds) noexcept { shared_.dial_pause_s.store(seconds); }
+
+private:
+    struct ReceiverPlace {
+        std::size_t worker;
+        std::shared_ptr<ReceiverBoard> board;
+    };
+    struct StreamPlace {
+        std::size_t worker;
+        std::shared_ptr<StreamBoard> board;
+    };
+    struct SinkPlace {
+        std::size_t worker;
+        StreamKey stream;
+        bool is_socket;
+    };
+
+    [[nodiscard]] std::size_t least_loaded() const noexcept;
+    [[nodiscard]] Worker& worker(std::size_t index) noexcept { return *workers_[index]; }
+
+    Shared shared_;
+    std::vector<std::unique_ptr<Worker>> workers_;
+    std::vector<std::size_t> loads_;  // streams and receivers of each
+    std::unordered_map<ReceiverId, ReceiverPlace> receivers_;
+    std::unordered_map<StreamKey, StreamPlace> streams_;
+    std::unordered_map<SinkId, SinkPlace> sinks_;
+    std::uint64_t last_id_ = 0;
+    bool stopped_ = false;
+};
+
+}  // namespace gb28181

@@ -1,0 +1,51 @@
+// RTP and RTCP over UDP: a pair of sockets, and the receiver reports that go back.
+#pragma once
+
+#include <sys/socket.h>
+
+#include <optional>
+
+#include "gb28181/receiver.hpp"
+#include "gb28181/sockets.hpp"
+#include "gb28181/worker.hpp"
+
+namespace gb28181 {
+
+/// The peer of a datagram as a `Source`.
+[[nodiscard]] Source source_of(const sockaddr* address, std::uint64_t connection = 0);
+
+/// Owner of one bound pair.
+class UdpReceiver {
+public:
+    UdpReceiver(Receiver& core, UdpPair sockets);
+
+    void enter(Worker& worker);
+    void leave(Worker& worker);
+    /// Send the receiver report when it is due (MED-31).
+    ///
+    /// To where the device's RTCP came from; until some came, to the port above its RTP port, and to the RTP port
+    /// itself, which is the only open way through a NAT. Nothing goes to a source that has not proved itself.
+    void tick(double now);
+
+private:
+    class Socket final : public EpollHandler {
+    public:
+        Socket(Receiver& core, UniqueFd fd, bool is_rtp) : core_(core), fd_(std::move(fd)), is_rtp_(is_rtp) {}
+        void ready(std::uint32_t events) override;
+        [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+        void send(ByteView data, const Source& peer) const;
+
+    private:
+        Receiver& core_;
+        UniqueFd fd_;
+        bool is_rtp_;
+        SocketAddress last_;  // the peer of the last datagram, and what it is as a source
+        Source last_source_;
+    };
+
+    Receiver& core_;
+    Socket rtp_;
+    Socket rtcp_;
+};
+
+}  // namespace gb28181

@@ -1,0 +1,129 @@
+// What the control plane says to the engine and what it hears: value types of the seam (media/engine.py).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "gb28181/flv.hpp"
+#include "gb28181/frame.hpp"
+
+namespace gb28181 {
+
+using ReceiverId = std::uint64_t;
+using StreamKey = std::uint64_t;
+using SinkId = std::uint64_t;
+
+/// As seen from the gateway's offer (`a=setup`).
+enum class Transport : std::uint8_t { udp, tcp_passive, tcp_active };
+
+using Payloads = std::map<std::uint8_t, std::string>;
+
+struct ReceiverSpec {
+    Transport transport = Transport::udp;
+    std::string host;
+    std::uint16_t port = 0;  // 0: none; TCP active then only dials
+    std::uint32_t ssrc = 0;
+    Payloads payloads;
+    std::vector<std::string> expected_hosts;
+    bool strict = false;
+    double silence_s = 10.0;  // 0: never
+};
+
+/// Applied in place (INV-02); nullopt leaves a field alone.
+struct ReceiverUpdate {
+    std::optional<std::uint32_t> ssrc;
+    std::optional<Payloads> payloads;
+    std::optional<std::vector<std::string>> expected_hosts;
+    std::optional<std::pair<std::string, std::uint16_t>> connect;
+    bool acknowledged = false;
+};
+
+enum class Wrapping : std::uint8_t { chunked, plain, websocket };
+enum class AudioChoice : std::uint8_t { copy, aac, none };
+
+/// Consumers with equal keys get the same bytes.
+struct VariantKey {
+    Wrapping wrapping = Wrapping::chunked;
+    FlvHevc hevc = FlvHevc::enhanced;
+    AudioChoice audio = AudioChoice::copy;
+
+    friend auto operator<=>(const VariantKey&, const VariantKey&) = default;
+};
+
+struct SocketSinkSpec {
+    VariantKey variant;
+    std::size_t queue_bytes = std::size_t{2} * 1024 * 1024;
+    double stall_s = 10.0;
+    std::string received;  // what the listener read behind the request
+};
+
+struct FrameSinkSpec {
+    bool video = true;
+    bool audio = true;
+};
+
+/// Names and meanings of EventKind in media/engine.py, in its order.
+enum class EventKind : std::uint8_t {
+    first_packet,
+    connected,
+    connect_failed,
+    disconnected,
+    tracks,
+    key_frame,
+    source_switched,
+    source_conflict,
+    ssrc_mismatch,
+    quirk,
+    silence,
+    sink_closed,
+};
+
+enum class Target : std::uint8_t { receiver, stream, sink };
+
+struct Event {
+    Target target = Target::receiver;
+    std::uint64_t id = 0;  // of the receiver, stream or sink
+    EventKind kind = EventKind::quirk;
+    StreamKey stream = 0;  // 0: none
+    std::string peer;
+    std::optional<std::uint32_t> ssrc;
+    std::vector<TrackPtr> tracks;
+    std::string detail;
+    std::uint64_t bytes_out = 0;
+};
+
+/// RFC 3550 terms; everything counts from the opening of the receiver.
+struct ReceiverCounters {
+    std::uint64_t packets = 0;
+    std::uint64_t bytes = 0;
+    std::int64_t lost = 0;
+    std::uint64_t reordered = 0;
+    std::uint64_t duplicated = 0;
+    std::uint64_t late = 0;
+    std::int64_t foreign = 0;
+    std::uint64_t malformed = 0;
+    std::uint64_t rtcp = 0;
+    double jitter_ms = 0;
+    double bitrate_kbps = 0;
+    std::uint64_t frames = 0;
+    std::uint64_t key_frames = 0;
+    std::uint64_t demux_errors = 0;
+    std::optional<std::uint32_t> ssrc;
+    std::string source;
+};
+
+struct StreamCounters {
+    std::uint64_t sinks = 0;
+    std::uint64_t frames_in = 0;
+    std::uint64_t frames_dropped = 0;
+    std::uint64_t frames_frozen = 0;
+    std::uint64_t bytes_out = 0;
+};
+
+}  // namespace gb28181

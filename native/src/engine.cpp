@@ -1,0 +1,226 @@
+#include "gb28181/engine.hpp"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "gb28181/socket_sink.hpp"
+#include "gb28181/variant.hpp"
+
+namespace gb28181 {
+namespace {
+
+unsigned usable_cores() noexcept {
+    cpu_set_t cores;
+    if (::sched_getaffinity(0, sizeof cores, &cores) != 0) return 1;
+    return static_cast<unsigned>(std::max(1, CPU_COUNT(&cores)));
+}
+
+Outcome<BoundSockets> bind_sockets(const ReceiverSpec& spec, bool gro) {
+    BoundSockets bound;
+    if (spec.port == 0) return {.value = std::move(bound)};
+    // Both where both are possible: devices send over the other one than they agreed to (INV-24).
+    Outcome<UdpPair> udp = bind_udp_pair(spec.host, spec.port, gro);
+    if (udp.error != 0 && spec.transport == Transport::udp) return {.error = udp.error};
+    Outcome<UniqueFd> tcp = listen_tcp(spec.host, spec.port);
+    if (tcp.error != 0 && spec.transport == Transport::tcp_passive) return {.error = tcp.error};
+    bound.udp = std::move(udp.value);
+    bound.tcp = std::move(tcp.value);
+    return {.value = std::move(bound)};
+}
+
+}  // namespace
+
+Engine::Engine(unsigned workers) {
+    shared_.has_gro = probe_udp_gro();
+    const unsigned count = workers != 0 ? workers : usable_cores();
+    for (unsigned index = 0; index < count; ++index) {
+        workers_.push_back(std::make_unique<Worker>(index, shared_));
+    }
+    loads_.resize(count);
+    for (const auto& made : workers_) made->start();
+}
+
+Engine::~Engine() { stop(); }
+
+// ---- receivers
+
+Outcome<ReceiverId> Engine::open_receiver(ReceiverSpec spec) {
+    Outcome<BoundSockets> bound = bind_sockets(spec, shared_.has_gro);
+    if (bound.error != 0) return {.error = bound.error};
+    const ReceiverId id = ++last_id_;
+    const std::size_t place = least_loaded();
+    auto board = std::make_shared<ReceiverBoard>();
+    auto receiver = std::make_unique<Receiver>(id, std::move(spec), std::move(bound.value), board);
+    worker(place).post(
+        [receiver = std::move(receiver)](Worker& owner) mutable { owner.adopt(std::move(receiver)); });
+    receivers_.emplace(id, ReceiverPlace{.worker = place, .board = std::move(board)});
+    ++loads_[place];
+    return {.value = id};
+}
+
+void Engine::update_receiver(ReceiverId id, ReceiverUpdate update) {
+    const auto found = receivers_.find(id);
+    if (found == receivers_.end()) return;
+    worker(found->second.worker).post([id, update = std::move(update)](Worker& owner) {
+        if (Receiver* const receiver = owner.receiver(id)) receiver->update(update);
+    });
+}
+
+bool Engine::attach(ReceiverId id, StreamKey stream) {
+    const auto receiver = receivers_.find(id);
+    const auto target = streams_.find(stream);
+    if (receiver == receivers_.end() || target == streams_.end()) return false;
+    const std::size_t to = target->second.worker;
+    const std::size_t from = receiver->second.worker;
+    if (from != to) {
+        auto moved = worker(from).call([id](Worker& owner) { return owner.detach(id); });
+        worker(to).post([moved = std::move(moved)](Worker& owner) mutable { owner.adopt(std::move(moved)); });
+        receiver->second.worker = to;
+        --loads_[from];
+        ++loads_[to];
+    }
+    worker(to).post([id, stream](Worker& owner) {
+        Receiver* const fed_by = owner.receiver(id);
+        const auto fed = owner.stream(stream);
+        if (fed_by != nullptr && fed) fed_by->attach(fed);
+    });
+    return true;
+}
+
+void Engine::close_receiver(ReceiverId id) {
+    const auto found = receivers_.find(id);
+    if (found == receivers_.end()) return;
+    const std::size_t place = found->second.worker;
+    receivers_.erase(found);
+    --loads_[place];
+    worker(place).call([id](Worker& owner) { owner.close_receiver(id); });
+}
+
+std::optional<ReceiverFacts> Engine::receiver_facts(ReceiverId id) const {
+    const auto found = receivers_.find(id);
+    if (found == receivers_.end()) return std::nullopt;
+    return found->second.board->facts.load();
+}
+
+// ---- streams
+
+StreamKey Engine::create_stream() {
+    const StreamKey key = ++last_id_;
+    const std::size_t place = least_loaded();
+    auto board = std::make_shared<StreamBoard>();
+    auto stream = std::make_shared<Stream>(key, board);
+    worker(place).post([stream = std::move(stream)](Worker& owner) mutable { owner.adopt(std::move(stream)); });
+    streams_.emplace(key, StreamPlace{.worker = place, .board = std::move(board)});
+    ++loads_[place];
+    return key;
+}
+
+void Engine::push(StreamKey stream, Frame frame) {
+    const auto found = streams_.find(stream);
+    if (found == streams_.end()) return;
+    frame.arrival = monotonic_s();
+    worker(found->second.worker).post([stream, frame = std::move(frame)](Worker& owner) {
+        if (const auto fed = owner.stream(stream)) fed->push(frame);
+    });
+}
+
+void Engine::close_stream(StreamKey stream, std::string reason) {
+    const auto found = streams_.find(stream);
+    if (found == streams_.end()) return;
+    const std::size_t place = found->second.worker;
+    streams_.erase(found);
+    --loads_[place];
+    std::erase_if(sinks_, [stream](const auto& entry) { return entry.second.stream == stream; });
+    worker(place).post(
+        [stream, reason = std::move(reason)](Worker& owner) { owner.close_stream(stream, reason); });
+}
+
+std::vector<TrackPtr> Engine::tracks(StreamKey stream) const {
+    const auto found = streams_.find(stream);
+    return found != streams_.end() ? found->second.board->tracks() : std::vector<TrackPtr>();
+}
+
+std::optional<StreamCounters> Engine::stream_counters(StreamKey stream) const {
+    const auto found = streams_.find(stream);
+    if (found == streams_.end()) return std::nullopt;
+    return found->second.board->counters.load();
+}
+
+// ---- sinks
+
+SinkId Engine::add_socket_sink(StreamKey stream, int fd, SocketSinkSpec spec) {
+    const auto found = streams_.find(stream);
+    if (found == streams_.end()) return 0;
+    const SinkId id = ++last_id_;
+    std::string received = std::move(spec.received);
+    auto sink = std::make_unique<SocketSink>(id, UniqueFd(fd), spec, terminator_of(spec.variant.wrapping));
+    worker(found->second.worker)
+        .post([stream, sink = std::move(sink), received = std::move(received)](Worker& owner) mutable {
+            SocketSink& added = *sink;
+            // The control thread posts nothing to a stream that it closed, so the stream is there.
+            const auto fed = owner.stream(stream);
+            owner.adopt(std::move(sink));
+            added.open(owner, fed);
+            fed->add_socket_sink(added);
+            if (!received.empty()) {
+                added.take_input({reinterpret_cast<const std::uint8_t*>(received.data()), received.size()});
+            }
+        });
+    sinks_.emplace(id, SinkPlace{.worker = found->second.worker, .stream = stream, .is_socket = true});
+    return id;
+}
+
+SinkId Engine::add_frame_sink(StreamKey stream, const FrameSinkSpec& spec) {
+    const auto found = streams_.find(stream);
+    if (found == streams_.end()) return 0;
+    const SinkId id = ++last_id_;
+    worker(found->second.worker).post([stream, id, spec](Worker& owner) {
+        owner.stream(stream)->add_frame_sink(id, spec, std::make_shared<FrameLink>());
+    });
+    sinks_.emplace(id, SinkPlace{.worker = found->second.worker, .stream = stream, .is_socket = false});
+    return id;
+}
+
+void Engine::close_sink(SinkId id) {
+    const auto found = sinks_.find(id);
+    if (found == sinks_.end()) return;
+    const SinkPlace place = found->second;
+    sinks_.erase(found);
+    worker(place.worker).post([id, place](Worker& owner) {
+        if (!place.is_socket) {
+            if (const auto fed = owner.stream(place.stream)) fed->remove_frame_sink(id);
+        } else if (SocketSink* const sink = owner.sink(id)) {
+            sink->close("closed");
+        }
+    });
+}
+
+// ---- notices, end
+
+void Engine::take_notices(std::vector<Notice>& out) {
+    const std::size_t before = out.size();
+    shared_.outbox.take(out);
+    for (std::size_t index = before; index < out.size(); ++index) {
+        if (const auto* const event = std::get_if<Event>(&out[index])) {
+            if (event->kind == EventKind::sink_closed) sinks_.erase(event->id);
+        } else if (auto* const notice = std::get_if<FrameNotice>(&out[index])) {
+            notice->link->pending_bytes.fetch_sub(notice->frame.payload.size(), std::memory_order_relaxed);
+        }
+    }
+}
+
+void Engine::stop() {
+    if (std::exchange(stopped_, true)) return;
+    receivers_.clear();
+    streams_.clear();
+    for (const auto& made : workers_) made->stop();
+}
+
+std::size_t Engine::least_loaded() const noexcept {
+    return static_cast<std::size_t>(std::min_element(loads_.begin(), loads_.end()) - loads_.begin());
+}
+
+}  // namespace gb28181

@@ -1,0 +1,430 @@
+#include "gb28181/receiver.hpp"
+
+#include <algorithm>
+#include <exception>
+#include <random>
+#include <utility>
+
+#include "gb28181/receiver_tcp.hpp"
+#include "gb28181/receiver_udp.hpp"
+#include "gb28181/rtcp.hpp"
+#include "gb28181/rtp.hpp"
+#include "gb28181/worker.hpp"
+
+namespace gb28181 {
+namespace {
+
+constexpr double report_s = 5.0;                   // receiver reports come so often (MED-31)
+constexpr std::uint64_t report_after_packets = 50;  // and only to a source that proved itself (threat S-06)
+constexpr std::string_view cname = "g";             // short: two reports stay within 100 bytes (threat S-06)
+constexpr double mismatch_wait_s = 1.0;
+constexpr unsigned max_logged_failures = 3;
+constexpr std::size_t max_pending_units = 1500;
+constexpr std::size_t max_pending_bytes = std::size_t{8} * 1024 * 1024;
+constexpr std::size_t max_kept_units = 64;  // of scratch space
+
+std::vector<int> payload_types(const Payloads& payloads) {
+    std::vector<int> types;
+    for (const auto& entry : payloads) types.push_back(entry.first);
+    return types;
+}
+
+std::uint32_t random_ssrc() {
+    std::random_device device;
+    return std::uniform_int_distribution<std::uint32_t>()(device);
+}
+
+bool is_agreed(const SourceRule& gate, std::uint32_t ssrc) {
+    return std::find(gate.agreed().begin(), gate.agreed().end(), ssrc) != gate.agreed().end();
+}
+
+}  // namespace
+
+Receiver::Receiver(ReceiverId id, ReceiverSpec spec, BoundSockets sockets, std::shared_ptr<ReceiverBoard> board)
+    : id_(id),
+      spec_(std::move(spec)),
+      payloads_(std::make_shared<const Payloads>(spec_.payloads)),
+      board_(std::move(board)),
+      gate_(spec_.ssrc, payload_types(*payloads_), HostSet(spec_.expected_hosts), spec_.strict),
+      intake_(payloads_),
+      report_ssrc_(random_ssrc()) {
+    if (sockets.udp.rtp) udp_ = std::make_unique<UdpReceiver>(*this, std::move(sockets.udp));
+    tcp_ = std::make_unique<TcpReceiver>(*this, std::move(sockets.tcp));
+}
+
+Receiver::~Receiver() = default;
+
+void Receiver::enter(Worker& worker) {
+    worker_ = &worker;
+    if (bitrate_at_ == 0) bitrate_at_ = worker.now();
+    if (udp_) udp_->enter(worker);
+    tcp_->enter(worker);
+    alarm_at_ = never;
+    settle();
+}
+
+void Receiver::leave() {
+    if (udp_) udp_->leave(*worker_);
+    tcp_->leave(*worker_);
+    feed_ = {};
+    worker_ = nullptr;
+}
+
+// ---- control
+
+void Receiver::attach(const std::shared_ptr<Stream>& stream) {
+    feed_ = stream->begin_generation();
+    std::vector<EsUnit> pending = std::exchange(pending_, {});
+    pending_bytes_ = 0;
+    if (!pending.empty()) feed_.give(pending, intake_.video_expected(), intake_.audio_expected());
+}
+
+void Receiver::update(const ReceiverUpdate& update) {
+    if (update.ssrc) gate_.agree(*update.ssrc);
+    if (update.payloads) {
+        payloads_ = std::make_shared<const Payloads>(*update.payloads);
+        gate_.accept_payloads(payload_types(*payloads_));
+        intake_.agree(payloads_);
+    }
+    if (update.expected_hosts) gate_.expect(HostSet(*update.expected_hosts));
+    if (update.acknowledged) gate_.acknowledged(worker_->refresh_now());
+    if (update.connect) tcp_->dial(update.connect->first, update.connect->second);
+}
+
+void Receiver::close() {
+    closed_ = true;
+    if (worker_ != nullptr) leave();
+    udp_.reset();
+    tcp_.reset();
+    feed_ = {};
+    pending_.clear();
+}
+
+// ---- packets
+
+Verdict Receiver::packet(ByteView data, const Source& source) {
+    if (data.size() < 8 || data[0] >> 6U != 2) {
+        ++malformed_;
+        return Verdict::drop;
+    }
+    if (is_rtcp(data)) {
+        rtcp_packet(data, source);
+        return Verdict::hold;
+    }
+    if (data.size() < rtp_header_size) {
+        ++malformed_;
+        return Verdict::drop;
+    }
+    const std::uint32_t ssrc = data.u32(8);
+    try {
+        const double now = worker_->now();
+        const bool known = gate_.source() == source && gate_.ssrc() == ssrc;
+        const Looks opinion = known ? Looks::plausible : looks(data);
+        const Verdict verdict = gate_.receive(now, source, ssrc, data[1] & 0x7F, data.u16(2), opinion, data);
+        if (verdict == Verdict::accept) {
+            accept(data, now);
+        } else if (verdict != Verdict::drop && verdict != Verdict::hold) {
+            decided(verdict, source, now);
+        }
+        if (gate_.has_conflict() && gate_.take_conflict()) tell(EventKind::source_conflict, source.text());
+        if (gate_.has_mismatch() && verdict != Verdict::accept) {
+            note_mismatch(source, now, verdict == Verdict::drop);
+        }
+        return verdict;
+    } catch (const std::exception& error) {
+        failed(error.what());
+        return Verdict::drop;
+    }
+}
+
+void Receiver::rtcp_packet(ByteView data, const Source& source) {
+    ++rtcp_;
+    const auto& latched = gate_.source();
+    if (!latched || latched->host != source.host) return;
+    const auto reports = parse_sender_reports(data.span());
+    if (!reports) {
+        ++malformed_;
+        return;
+    }
+    for (const SenderReport& report : *reports) {
+        if (gate_.ssrc() == report.ssrc) {
+            statistics_.sender_report(report.middle_ntp(), worker_->now());
+            rtcp_peer_ = source;
+        }
+    }
+}
+
+void Receiver::lost_framing(const Source& source) {
+    if (gate_.source() == source) intake_.gap();
+}
+
+void Receiver::disconnected(const Source& source) {
+    if (gate_.source() != source) {
+        gate_.forget(source);
+        return;
+    }
+    const double now = worker_->now();
+    ordered_.clear();
+    reorder_.flush(ordered_);
+    take(ordered_, now);
+    intake_.flush(units_);
+    give();
+    gate_.unlatch();
+}
+
+void Receiver::quirk(std::string_view name, std::string peer) {
+    if (std::find(other_quirks_told_.begin(), other_quirks_told_.end(), name) != other_quirks_told_.end()) return;
+    other_quirks_told_.push_back(name);
+    tell(EventKind::quirk, std::move(peer), {}, std::string(name));
+}
+
+void Receiver::quirks(QuirkSet fired) {
+    const QuirkSet fresh = fired.without(quirks_told_);
+    if (fresh.empty()) return;
+    quirks_told_.add(fresh);
+    fresh.each([this](Quirk name) { tell(EventKind::quirk, {}, {}, std::string(quirk_name(name))); });
+}
+
+// ---- time
+
+void Receiver::settle() {
+    if (closed_ || worker_ == nullptr) return;
+    double at = intake_.deadline();
+    if (const auto waiting = reorder_.deadline()) at = std::min(at, *waiting);
+    if (at < alarm_at_) {
+        alarm_at_ = at;
+        worker_->set_alarm(id_, at);
+    }
+    worker_->mark(*this);
+}
+
+void Receiver::alarm(double now) {
+    alarm_at_ = never;
+    if (const auto at = reorder_.deadline(); at && now >= *at) {
+        ordered_.clear();
+        reorder_.poll(now, ordered_);
+        take(ordered_, now);
+    }
+    if (now >= intake_.deadline()) {
+        intake_.flush_after(now, units_);
+        give();
+    }
+    settle();
+}
+
+void Receiver::tick(double now) {
+    quirks(intake_.quirks());
+    const auto last = gate_.last_accepted();
+    if (last && spec_.silence_s > 0) {
+        const bool silent = now - *last >= spec_.silence_s;
+        if (silent && !silence_told_) tell(EventKind::silence, source_text());
+        silence_told_ = silent;
+    }
+    const double passed = now - bitrate_at_;
+    if (passed >= 1.0) {
+        const double kbps = static_cast<double>(bytes_ - bitrate_bytes_) * 8 / 1000 / passed;
+        if (kbps != bitrate_kbps_) {
+            bitrate_kbps_ = kbps;
+            worker_->mark(*this);
+        }
+        bitrate_at_ = now;
+        bitrate_bytes_ = bytes_;
+    }
+    if (udp_) udp_->tick(now);
+    tcp_->tick(now);
+}
+
+std::vector<std::uint8_t> Receiver::due_report(double now) {
+    const auto ssrc = gate_.ssrc();
+    if (!ssrc || packets_ < report_after_packets || now < report_at_) return {};
+    if (now - gate_.last_accepted().value_or(0.0) > report_s) return {};
+    report_at_ = now + report_s;
+    return build_receiver_report(report_ssrc_, statistics_.report_block(*ssrc, now), cname);
+}
+
+// ---- facts
+
+void Receiver::add_sums(ReceiverFacts& facts) const {
+    facts.lost += std::max<std::int64_t>(
+        0, static_cast<std::int64_t>(reorder_.lost()) - static_cast<std::int64_t>(reorder_.late()));
+    facts.reordered += reorder_.reordered();
+    facts.duplicated += reorder_.duplicated();
+    facts.late += reorder_.late();
+    facts.demux_errors += intake_.errors();
+}
+
+void Receiver::publish() {
+    if (gate_.source() != published_source_) {
+        published_source_ = gate_.source();
+        earlier_.source = {};
+        source_text().copy(earlier_.source.data(), earlier_.source.size() - 1);
+    }
+    ReceiverFacts facts = earlier_;
+    add_sums(facts);
+    facts.packets = packets_;
+    facts.bytes = bytes_;
+    facts.foreign = gate_.foreign();
+    facts.malformed = malformed_;
+    facts.rtcp = rtcp_;
+    facts.jitter_ms = statistics_.jitter_ms();
+    facts.bitrate_kbps = bitrate_kbps_;
+    facts.frames = frames_;
+    facts.key_frames = key_frames_;
+    facts.ssrc = gate_.ssrc().value_or(0);
+    facts.has_ssrc = gate_.ssrc().has_value();
+    board_->facts.store(facts);
+}
+
+void Receiver::tell(EventKind kind, std::string peer, std::optional<std::uint32_t> ssrc, std::string detail) {
+    if (closed_ || worker_ == nullptr) return;
+    Event event;
+    event.target = Target::receiver;
+    event.id = id_;
+    event.kind = kind;
+    event.stream = feed_.key();
+    event.peer = std::move(peer);
+    event.ssrc = ssrc;
+    event.detail = std::move(detail);
+    worker_->tell(std::move(event));
+}
+
+// ---- within
+
+void Receiver::failed(std::string_view error) {
+    // A reader failed on a packet: our mistake. It is told, and a fresh reader goes on (invariant I8).
+    worker_->shared().failures.fetch_add(1, std::memory_order_relaxed);
+    if (++failures_ <= max_logged_failures) {
+        worker_->tell(Complaint{"a packet of receiver " + std::to_string(id_) +
+                                " could not be handled: " + std::string(error)});
+    }
+    units_.clear();
+    intake_ = Intake(payloads_);
+}
+
+std::string Receiver::source_text() const { return gate_.source() ? gate_.source()->text() : std::string(); }
+
+Looks Receiver::looks(ByteView data) const {
+    // Is it RTP of media? Asked only of packets whose source is not accepted yet.
+    const auto packet = RtpPacket::parse(data);
+    return packet ? intake_.looks(*packet) : Looks::nothing;
+}
+
+void Receiver::decided(Verdict verdict, const Source& source, double now) {
+    // The gate accepted a source or an epoch; its held packets follow.
+    const std::vector<Buffer> held = gate_.take_held();
+    const auto ssrc = gate_.ssrc();
+    if (verdict != Verdict::switched) restart(source);
+    if (verdict == Verdict::latched) {
+        if (!first_told_) {
+            first_told_ = true;
+            tell(EventKind::first_packet, source.text(), ssrc);
+        }
+    } else if (verdict != Verdict::epoch) {
+        tell(EventKind::source_switched, source.text(), ssrc,
+             verdict == Verdict::switched ? "same_stream" : "expected_address");
+        rtcp_peer_.reset();
+    }
+    if (ssrc && !is_agreed(gate_, *ssrc)) {
+        tell(EventKind::ssrc_mismatch, source.text(), ssrc,
+             "accepted: " + std::string(ssrc_variant(*ssrc, gate_.agreed())));
+        (void)gate_.take_mismatch();
+        mismatch_since_.reset();
+        QuirkSet fired;
+        fired.add(Quirk::rtp_ssrc_mismatch);
+        quirks(fired);
+    }
+    for (const Buffer& data : held) accept(data, now);
+}
+
+void Receiver::note_mismatch(const Source& source, double now, bool refused) {
+    // An SSRC fits nothing agreed. It may still be accepted; after a second of waiting it was not.
+    if (!mismatch_since_) mismatch_since_ = now;
+    if (!refused && now - *mismatch_since_ < mismatch_wait_s) return;
+    mismatch_since_.reset();
+    const auto mismatch = gate_.take_mismatch();
+    tell(EventKind::ssrc_mismatch, source.text(), mismatch,
+         "not accepted: " + std::string(ssrc_variant(mismatch.value_or(0), gate_.agreed())));
+}
+
+void Receiver::accept(ByteView data, double now) {
+    ++packets_;
+    bytes_ += data.size();
+    const auto packet = RtpPacket::parse(data);
+    if (!packet) {
+        ++malformed_;
+        return;
+    }
+    if (!began_) {
+        began_ = true;
+        const auto entry = payloads_->find(packet->payload_type);
+        statistics_ = ReceptionStatistics(rtp_clock_rate(entry != payloads_->end() ? entry->second : ""));
+    }
+    statistics_.update(packet->sequence_number, packet->timestamp, now);
+    if (reorder_.pass(*packet)) {
+        intake_.push(*packet, now, units_);
+        if (!units_.empty()) give();
+        return;
+    }
+    ordered_.clear();
+    reorder_.push(*packet, now, ordered_);
+    take(ordered_, now);
+}
+
+void Receiver::take(std::vector<Ordered>& ordered, double now) {
+    for (const Ordered& item : ordered) {
+        if (item.is_gap) {
+            intake_.gap();
+            continue;
+        }
+        intake_.push(item.packet, now, units_);
+        if (!units_.empty()) give();
+    }
+    ordered.clear();
+}
+
+void Receiver::give() {
+    for (const EsUnit& unit : units_) {
+        ++frames_;
+        key_frames_ += unit.key && unit.track->kind == TrackKind::video ? 1 : 0;
+    }
+    quirks(intake_.quirks());
+    if (!feed_) {
+        keep();
+    } else if (!units_.empty()) {
+        feed_.give(units_, intake_.video_expected(), intake_.audio_expected());
+    }
+    units_.clear();
+    if (units_.capacity() > max_kept_units) units_.shrink_to_fit();
+}
+
+void Receiver::keep() {
+    for (EsUnit& unit : units_) {
+        if (unit.key && unit.track->kind == TrackKind::video) {
+            pending_.clear();
+            pending_bytes_ = 0;
+        }
+        pending_bytes_ += unit.payload.size();
+        pending_.push_back(std::move(unit));
+    }
+    if (pending_bytes_ > max_pending_bytes || pending_.size() > max_pending_units) {
+        pending_.clear();
+        pending_bytes_ = 0;
+    }
+}
+
+void Receiver::restart(const Source& source) {
+    // A new epoch: nothing of the old chain reaches the new one.
+    ReceiverFacts sums = earlier_;  // the source goes with it, and `publish` corrects it
+    add_sums(sums);
+    // What comes over one connection is in order; there a missing number is a loss at once.
+    reorder_ = source.connection == 0 ? ReorderBuffer() : ReorderBuffer(0, 0);
+    if (!began_) return;
+    earlier_ = sums;
+    intake_ = Intake(payloads_);
+    began_ = false;
+    pending_.clear();
+    pending_bytes_ = 0;
+    feed_ = feed_.renewed();
+}
+
+}  // namespace gb28181
