@@ -95,6 +95,11 @@ void AudioAssembler::read(ByteView data) {
         read_adts(data);
         return;
     }
+    if (adts_seen_ != 0 && !track_) {
+        // It may be AAC under another name (MED-13): one packet later we know, and nothing wrong was published.
+        ++health_.counters.dropped_units;
+        return;
+    }
     if (declared == Codec::aac) {
         read_aac_units(data);
         return;

@@ -273,6 +273,7 @@ std::int64_t StreamClock::missing_delay(TrackTime& track, const EsUnit& unit) {
     if (frames) delay = track.anchor->pts + nearest(*frames * static_cast<double>(track.interval)) - dts;
     if (delay < 0 || delay > max_delay * track.interval) return 0;
     track.anchor.emplace(TrackTime::Anchor{unit.payload, dts + delay});
+    if (!track.has_dts) static_cast<void>(make_dts(track, unit.track, dts + delay));  // keeps the order of pictures
     return delay;
 }
 

@@ -11,6 +11,7 @@ constexpr int modulus = 1 << 16;
 constexpr int half = 1 << 15;
 constexpr double calm_s = 30.0;
 constexpr int max_dropout = 3000;  // RFC 3550 A.1: farther than this is a new sequence
+constexpr int restart_packets = 8;
 constexpr std::size_t max_given_up = 64;
 constexpr std::size_t least_slots = 16;
 constexpr std::size_t kept_slots = 64;
@@ -98,8 +99,8 @@ void ReorderBuffer::out_of_turn(const RtpPacket& packet, double now, std::vector
         return;
     }
     if (ahead < 0 && ahead >= -most) {
-        // A restart by so little looks like this as well; it has caught up after a second.
         behind(packet.sequence_number, now);
+        restarted_behind(packet, now, out);
         return;
     }
     confirm(packet, out);
@@ -149,6 +150,28 @@ void ReorderBuffer::behind(int sequence_number, double now) {
         return;
     }
     ++duplicated_;
+}
+
+/// A restart by a few hundred packets looks like old packets (MED-23). It is believed when old numbers, each following
+/// the one before, are all that comes for longer than the window may be: packets that were delayed or doubled on the way
+/// come among new ones.
+void ReorderBuffer::restarted_behind(const RtpPacket& packet, double now, std::vector<Ordered>& out) {
+    const int following = (packet.sequence_number + 1) % modulus;
+    if (!old_run_ || old_run_->expected != expected_ || old_run_->following != packet.sequence_number) {
+        old_run_ = OldRun{expected_, following, 1, now};
+        return;
+    }
+    old_run_->following = following;
+    ++old_run_->packets;
+    if (old_run_->packets < restart_packets || now - old_run_->since < max_window_s_) return;
+    flush(out);
+    ++restarts_;
+    append_gap(out, 0, true);
+    append_packet(out, packet);
+    expected_ = following;
+    has_suspect_ = false;
+    old_run_.reset();
+    given_up_.clear();
 }
 
 void ReorderBuffer::give_up(int first, int count, double when) {

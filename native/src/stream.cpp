@@ -95,6 +95,9 @@ void Stream::tick(double now) {
         publish_at_.reset();
         if (has_picture() || !video_expected_) publish_stream();
     }
+    const QuirkSet fresh = clock_.quirks().without(quirks_told_);  // MED-20, MED-21
+    quirks_told_.add(fresh);
+    fresh.each([this](Quirk name) { tell(EventKind::quirk, std::string(quirk_name(name))); });
     for (SocketSink* sink : socket_sinks()) sink->check(now);
 }
 
@@ -263,12 +266,13 @@ void Stream::write_to(FrameSink& sink, Role role, const Frame& frame) {
     worker_->tell(FrameNotice{.sink = sink.id, .frame = frame, .link = sink.link});
 }
 
-void Stream::tell(EventKind kind) {
+void Stream::tell(EventKind kind, std::string detail) {
     Event event;
     event.target = Target::stream;
     event.id = event.stream = key_;
     event.kind = kind;
     event.tracks = source_tracks();
+    event.detail = std::move(detail);
     worker_->tell(std::move(event));
 }
 

@@ -406,6 +406,7 @@ bool VideoAssembler::is_whole() const noexcept {
 }
 
 void VideoAssembler::end_early(double arrival) {
+    split_at_.reset();  // nothing else began in its PES
     emit(es_.size(), arrival);
     ended_early_ = true;
     marker_at_.reset();

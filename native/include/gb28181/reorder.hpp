@@ -79,9 +79,18 @@ private:
         double when = 0.0;
     };
 
+    /// Old numbers in a row, while nothing else came.
+    struct OldRun {
+        std::int32_t expected = 0;  // when it began; a new packet changes that and thereby ends the run
+        int following = 0;
+        int packets = 0;
+        double since = 0.0;
+    };
+
     void out_of_turn(const RtpPacket& packet, double now, std::vector<Ordered>& out);
     void confirm(const RtpPacket& packet, std::vector<Ordered>& out);
     void behind(int sequence_number, double now);
+    void restarted_behind(const RtpPacket& packet, double now, std::vector<Ordered>& out);
     void drain(std::vector<Ordered>& out);
     void expire(double now, std::vector<Ordered>& out);
     void skip(std::vector<Ordered>& out, std::optional<double> now);
@@ -107,6 +116,7 @@ private:
     double last_trouble_ = 0.0;
     std::vector<Held> slots_;  // a power of two of them, as many as were needed
     std::vector<GivenUp> given_up_;
+    std::optional<OldRun> old_run_;
     RtpPacket suspect_;
     Buffer suspect_storage_;
     std::uint64_t lost_ = 0;

@@ -16,6 +16,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -150,7 +151,7 @@ private:
     void start(SocketSink& sink);
     void dispatch(Role role, const Frame& frame, bool kept);
     void write_to(FrameSink& sink, Role role, const Frame& frame);
-    void tell(EventKind kind);
+    void tell(EventKind kind, std::string detail = {});
     [[nodiscard]] std::vector<SocketSink*> socket_sinks() const;
 
     const StreamKey key_;
@@ -158,6 +159,7 @@ private:
     Worker* worker_ = nullptr;
     std::uint64_t generation_ = 0;
     StreamClock clock_;
+    QuirkSet quirks_told_;  // names of the clock's tolerances that were told already
     RoleTracks tracks_;
     KeptGop gop_;
     std::vector<std::unique_ptr<Variant>> variants_;
