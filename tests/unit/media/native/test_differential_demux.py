@@ -167,7 +167,7 @@ def test_aac_in_rtp(seed: int) -> None:
 
 @pytest.mark.parametrize(
     "encoding",
-    "PS H264 h265 HEVC PCMA PCMU G723 G729 G722 SVACA AAC mpeg4-generic MP4V-ES MPEG4 SVAC X-VENDOR".split()
+    ["PS", "H264", "h265", "HEVC", "PCMA", "PCMU", "G723", "G729", "G722", "SVACA", "AAC", "mpeg4-generic", "MP4V-ES", "MPEG4", "SVAC", "X-VENDOR"]
     + [""],
 )
 @pytest.mark.parametrize(
