@@ -17,6 +17,7 @@ from gb28181gw.cli.host import (
     check_files,
     check_listeners,
     check_media_ports,
+    check_plane,
     check_receive_buffer,
 )
 from gb28181gw.errors import GatewayError
@@ -74,6 +75,7 @@ def examine(config: Path | None, *, deep: bool) -> list[Finding]:
     findings += check_listeners(settings, running=bool(running))
     findings += check_media_ports(settings, running=bool(running), deep=deep)
     findings += check_data_dir(settings)
+    findings += check_plane(settings)
     findings += check_receive_buffer()
     findings += check_files()
     findings += check_clock(settings)

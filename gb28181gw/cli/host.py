@@ -144,6 +144,28 @@ def check_media_ports(settings: Settings, *, running: bool, deep: bool) -> Itera
             )
 
 
+def check_plane(settings: Settings) -> Iterator[Finding]:
+    """Which media plane runs, and what the kernel does for it."""
+    from gb28181gw.media import native
+
+    name = "media.plane"
+    if settings.media.plane == "python":
+        yield _ok(name, "The Python media plane runs, as configured.")
+    elif not native.is_built():
+        yield _warning(
+            name,
+            f"The native media plane was not built ({native.why_not()}); the Python plane runs, which carries "
+            "fewer streams. Install g++ and python3-dev and install gb28181gw again.",
+        )
+    else:
+        workers = settings.media.workers or len(os.sched_getaffinity(0))
+        merging = "merges" if native.has_gro() else "does not merge"
+        yield _ok(
+            name,
+            f"The native media plane runs with {workers} threads; the kernel {merging} datagrams (UDP GRO).",
+        )
+
+
 def check_receive_buffer() -> Iterator[Finding]:
     """UDP bursts of key frames need room in the kernel."""
     try:

@@ -30,6 +30,7 @@ def make_track(
     channels: int,
     parameter_sets: Sequence[bytes],
 ) -> Track: ...
+def probe_udp_gro() -> bool: ...
 
 class Event:
     @property

@@ -81,6 +81,11 @@ def why_not() -> str:
     return _why_not
 
 
+def has_gro() -> bool:
+    """The kernel merges datagrams on receive (UDP_GRO). Only where it is built."""
+    return _native.probe_udp_gro()
+
+
 @dataclass(slots=True)
 class _Stream:
     id: str

@@ -233,6 +233,8 @@ private:
 };
 
 void bind(nb::module_& module) {
+    // Whoever ends the process with a plane that still runs is not helped by a list of its objects.
+    nb::set_leak_warnings(false);
     module.doc() = "The native media plane; gb28181gw.media.native is its face.";
     nb::class_<Track>(module, "Track")
         .def_prop_ro("codec", [](const Track& track) { return text(codec_name(track.codec)); })
@@ -248,6 +250,7 @@ void bind(nb::module_& module) {
         });
     module.def("make_track", &make_track, "codec"_a, "width"_a, "height"_a, "fps"_a, "sample_rate"_a, "channels"_a,
                "parameter_sets"_a);
+    module.def("probe_udp_gro", &probe_udp_gro);
 
     nb::class_<Event>(module, "Event")
         .def_prop_ro("target", [](const Event& event) { return static_cast<int>(event.target); })

@@ -8,6 +8,21 @@
 #include <system_error>
 
 namespace gb28181 {
+namespace {
+
+// Notices that wait for a control thread that stands still; then what only informs is left out.
+constexpr std::size_t max_waiting = 65'536;
+
+// Nothing goes wrong without it. All else begins or ends something.
+bool only_informs(const Notice& notice) {
+    if (std::holds_alternative<Complaint>(notice)) return true;
+    const auto* const event = std::get_if<Event>(&notice);
+    if (event == nullptr) return false;
+    return event->kind == EventKind::connected || event->kind == EventKind::quirk ||
+           event->kind == EventKind::source_conflict || event->kind == EventKind::ssrc_mismatch;
+}
+
+}  // namespace
 
 Outbox::Outbox() : wake_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
     if (!wake_) throw std::system_error(errno, std::generic_category(), "eventfd");
@@ -22,6 +37,7 @@ void Outbox::put(std::vector<Notice>& batch) {
         if (was_empty) {
             notices_.swap(batch);
         } else {
+            if (notices_.size() > max_waiting) std::erase_if(batch, only_informs);
             notices_.insert(notices_.end(), std::make_move_iterator(batch.begin()),
                             std::make_move_iterator(batch.end()));
         }

@@ -17,6 +17,7 @@ namespace {
 constexpr int dial_tries = 3;
 constexpr double dial_timeout_s = 3.0;
 constexpr double prove_s = 10.0;
+constexpr double listen_pause_s = 0.5;
 constexpr std::size_t max_pending = 4;
 constexpr std::size_t read_size = std::size_t{256} * 1024;
 constexpr std::string_view second_connection = "rtp.second_connection";
@@ -33,7 +34,11 @@ public:
         sockaddr_storage peer{};
         socklen_t size = sizeof peer;
         UniqueFd fd(::accept4(fd_.get(), reinterpret_cast<sockaddr*>(&peer), &size, SOCK_NONBLOCK | SOCK_CLOEXEC));
-        if (!fd) return;
+        if (!fd) {
+            // Without descriptors the connection stays where it is and would be told again at once (fault row F-13).
+            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) owner_.pause_listening();
+            return;
+        }
         owner_.accepted(std::move(fd), SocketAddress(reinterpret_cast<const sockaddr*>(&peer), size));
     }
 
@@ -140,6 +145,7 @@ TcpReceiver::TcpReceiver(Receiver& core, UniqueFd listener) : core_(core) {
 TcpReceiver::~TcpReceiver() = default;
 
 void TcpReceiver::enter(Worker& worker) {
+    listen_again_at_ = never;
     if (listener_) worker.watch(listener_->fd(), EPOLLIN, *listener_);
     for (const auto& connection : connections_) worker.watch(connection->fd(), EPOLLIN, *connection);
     if (dialler_ && dialler_->fd) worker.watch(dialler_->fd.get(), EPOLLOUT, *dialler_);
@@ -249,7 +255,17 @@ void TcpReceiver::remove(Connection& connection) {
     connections_.erase(found);
 }
 
+void TcpReceiver::pause_listening() {
+    Worker& worker = core_.worker();
+    worker.unwatch(listener_->fd());
+    listen_again_at_ = worker.now() + listen_pause_s;
+}
+
 void TcpReceiver::tick(double now) {
+    if (now >= listen_again_at_) {
+        listen_again_at_ = never;
+        core_.worker().watch(listener_->fd(), EPOLLIN, *listener_);
+    }
     std::vector<Connection*> late;
     for (const auto& connection : connections_) {
         if (core_.gate().source() != connection->source() && now - connection->since() > prove_s) {

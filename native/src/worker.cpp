@@ -1,6 +1,7 @@
 #include "gb28181/worker.hpp"
 
 #include <pthread.h>
+#include <signal.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -46,7 +47,13 @@ Worker::~Worker() { stop(); }
 // ---- the control thread
 
 void Worker::start() {
+    // Signals belong to the thread that Python runs on: a new thread inherits the mask.
+    sigset_t all;
+    sigset_t before;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before);
     thread_ = std::thread([this] { run(); });
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
     const std::string name = "gb-media-" + std::to_string(index_);
     ::pthread_setname_np(thread_.native_handle(), name.c_str());
 }

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
+from gb28181gw.media import native
 from tests.support.gateway import GatewayProcess, running_gateway, simulated_devices, wait_until
 
 pytestmark = [
@@ -26,9 +27,16 @@ H265 = "34020000001180000101"
 TRANSPORTS = ["udp", "tcp-passive", "tcp-active"]
 
 
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    with running_gateway(tmp_path_factory.mktemp("live"), media={"idle_stop_s": 2}) as gateway:
+BUILT = pytest.mark.skipif(not native.is_built(), reason="the native plane was not built")
+
+
+@pytest.fixture(scope="module", params=["python", pytest.param("native", marks=BUILT)])
+def gateway(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GatewayProcess]:
+    media = {"idle_stop_s": 2, "plane": request.param}
+    with running_gateway(tmp_path_factory.mktemp("live"), media=media) as gateway:
+        assert gateway.wait_event("gateway.ready")["plane"] == request.param
         yield gateway
 
 

@@ -48,6 +48,8 @@ private:
     void proved(const Connection& connection);
     /// It is closed and belongs to the graveyard.
     void remove(Connection& connection);
+    /// Leave connections waiting for a moment.
+    void pause_listening();
     void try_next(double now);
     void dialled(int error);
 
@@ -56,6 +58,7 @@ private:
     std::vector<std::unique_ptr<Connection>> connections_;
     std::unique_ptr<Dialler> dialler_;
     std::uint64_t next_number_ = 1;
+    double listen_again_at_ = never;
 };
 
 }  // namespace gb28181

@@ -22,8 +22,10 @@ from gb28181gw.cli.host import (
     check_database,
     check_files,
     check_media_ports,
+    check_plane,
     check_receive_buffer,
 )
+from gb28181gw.media import native
 from gb28181gw.settings import Settings, load_settings
 
 
@@ -158,3 +160,17 @@ def test_f19_the_clock(
 
 def test_the_kernel_is_asked_about_its_clock() -> None:
     assert host.clock_synchronised() in (True, False, None)
+
+
+def test_check_names_the_media_plane_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    python = load_settings(environ={"GB28181GW_MEDIA__PLANE": "python"})
+    assert levels(list(check_plane(python))) == [Level.OK]
+    monkeypatch.setattr(native, "is_built", lambda: False)
+    monkeypatch.setattr(native, "why_not", lambda: "no compiler")
+    (told,) = check_plane(load_settings(environ={}))
+    assert (told.level, "no compiler" in told.detail) == (Level.WARNING, True)
+    monkeypatch.setattr(native, "is_built", lambda: True)
+    monkeypatch.setattr(native, "has_gro", lambda: True)
+    (told,) = check_plane(load_settings(environ={"GB28181GW_MEDIA__WORKERS": "3"}))
+    assert told.level is Level.OK
+    assert "3 threads; the kernel merges" in told.detail
