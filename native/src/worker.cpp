@@ -13,6 +13,7 @@
 #include <exception>
 #include <string>
 #include <system_error>
+#include <utility>
 
 #include "gb28181/receiver.hpp"
 #include "gb28181/socket_sink.hpp"
@@ -22,7 +23,6 @@ namespace gb28181 {
 namespace {
 
 constexpr double tick_s = 0.05;
-constexpr double mail_patience_s = 0.0005;
 constexpr int max_events = 64;
 
 }  // namespace
@@ -70,7 +70,7 @@ void Worker::send(std::unique_ptr<Command> command) {
         const std::lock_guard guard(mailbox_lock_);
         was_empty = mailbox_.empty();
         mailbox_.push_back(std::move(command));
-        has_mail_.store(true, std::memory_order_relaxed);
+        has_mail_.store(true, std::memory_order_release);
     }
     if (was_empty) {
         const std::uint64_t one = 1;
@@ -89,19 +89,23 @@ void Worker::run() {
 void Worker::turn() {
     std::array<epoll_event, max_events> events;
     const int count = ::epoll_wait(epoll_.get(), events.data(), max_events, timeout_ms());
-    const double began = refresh_now();
+    refresh_now();
+    // Orders come first: a packet that was sent after an order is not read before it. But one handler runs between two
+    // lots of mail, so that a flood of orders starves nobody. What is left is told again by the next wait.
+    bool owed = std::exchange(mail_was_last_, false);
     for (int index = 0; index < count; ++index) {
+        if (!owed && has_mail_.load(std::memory_order_acquire)) break;
         const epoll_event& event = events[static_cast<std::size_t>(index)];
         auto* const handler = static_cast<EpollHandler*>(event.data.ptr);
         guarded("a socket of the media plane", [&] { handler->ready(event.events); });
-        // The rest is told again: mail goes first, so that control does not wait behind a flood.
-        if (has_mail_.load(std::memory_order_relaxed) && monotonic_s() - began > mail_patience_s) break;
+        if (handler != this) owed = false;
     }
     fire_due();
     finish_turn();
-    if (has_mail_.load(std::memory_order_relaxed)) {
+    if (has_mail_.load(std::memory_order_acquire)) {
         handle_mail();
         finish_turn();
+        mail_was_last_ = true;
     }
 }
 

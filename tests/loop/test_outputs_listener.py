@@ -103,7 +103,7 @@ async def test_ws_stream_that_ends_sends_a_close_frame() -> None:
                 while True:
                     await asyncio.wait_for(client.recv(), 5)
         assert client.close_code == 1001
-        assert b.listener.viewers.ended == {"stream_closed": 1}
+        await until(lambda: b.listener.viewers.ended == {"stream_closed": 1})
 
 
 async def test_ws_frames_sent_before_the_answer_are_not_lost() -> None:

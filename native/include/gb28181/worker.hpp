@@ -3,8 +3,8 @@
 // Theory of operation. A worker owns its receivers, streams and sinks alone; nothing of them is touched by another
 // thread, so the way of a packet takes no lock. What the control plane wants comes as a `Command` through a mailbox
 // and runs between two handlers; what the worker has to say goes to the `Outbox` at the end of a turn. A turn is:
-// wait, let handlers read, fire what is due, write what consumers have waiting, publish counters, tell. It is bounded,
-// and mail ends it early, so a command waits for one handler at most, however much traffic there is.
+// wait, let handlers read, fire what is due, write what consumers have waiting, publish counters, tell. Mail ends it
+// early, so a command waits for one handler at most, however much traffic there is.
 //
 // An exception of a handler is a mistake of ours: it is counted, told, and ends nothing else (invariant I8).
 #pragma once
@@ -197,6 +197,7 @@ private:
     std::atomic<bool> stopping_{false};
     std::thread thread_;
 
+    bool mail_was_last_ = false;
     double now_ = 0;
     double tick_at_ = never;
     std::unordered_map<ReceiverId, std::unique_ptr<Receiver>> receivers_;

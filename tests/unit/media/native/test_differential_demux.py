@@ -167,11 +167,29 @@ def test_aac_in_rtp(seed: int) -> None:
 
 @pytest.mark.parametrize(
     "encoding",
-    ["PS", "H264", "h265", "HEVC", "PCMA", "PCMU", "G723", "G729", "G722", "SVACA", "AAC", "mpeg4-generic", "MP4V-ES", "MPEG4", "SVAC", "X-VENDOR"]
-    + [""],
+    [
+        "PS",
+        "H264",
+        "h265",
+        "HEVC",
+        "PCMA",
+        "PCMU",
+        "G723",
+        "G729",
+        "G722",
+        "SVACA",
+        "AAC",
+        "mpeg4-generic",
+        "MP4V-ES",
+        "MPEG4",
+        "SVAC",
+        "X-VENDOR",
+        "",
+    ],
 )
 @pytest.mark.parametrize(
-    "first", [b"", b"\x00\x00\x01\xba", b"\x47" + bytes(187), (b"\x47" + bytes(187)) * 7, b"\x67\x42", b"\xd5"]
+    "first",
+    [b"", b"\x00\x00\x01\xba", b"\x47" + bytes(187), (b"\x47" + bytes(187)) * 7, b"\x67\x42", b"\xd5"],
 )
 def test_choice_of_reader(encoding: str, first: bytes) -> None:
     found = codecs.make_demuxer(encoding, 96, first)

@@ -72,7 +72,9 @@ def _random_sps(rng: random.Random, codec: Codec) -> bytes:
     bits = media.BitWriter()
     if codec is Codec.H264:
         profile = rng.choice((66, 77, 88, 100, 110, 122, 244, 44, 118))
-        bits.u(profile, 8).u(rng.randrange(256), 8).u(rng.choice((31, 40)), 8).ue(rng.choice((0, 0, 1, 31, 32)))
+        bits.u(profile, 8).u(rng.randrange(256), 8).u(rng.choice((31, 40)), 8).ue(
+            rng.choice((0, 0, 1, 31, 32))
+        )
         if profile in (100, 110, 122, 244, 44, 118):
             chroma = rng.choice((1, 1, 0, 2, 3, 4, 300))
             bits.ue(chroma)

@@ -43,7 +43,9 @@ def _units(rng: random.Random, count: int) -> list[EsUnit]:
     arrival = rng.choice((0.0, 1000.0))
     units = []
     for number in range(count):
-        arrival += rng.choice((0.04, 0.04, 0.0, 0.05)) + (rng.choice((0.5, 5.0)) if rng.random() < 0.02 else 0)
+        arrival += rng.choice((0.04, 0.04, 0.0, 0.05)) + (
+            rng.choice((0.5, 5.0)) if rng.random() < 0.02 else 0
+        )
         timestamp = (timestamp + ticking) % (1 << 32)
         if rng.random() < 0.03:
             video = rng.choice([track for track in _VIDEO if track.codec is video.codec])

@@ -1,0 +1,68 @@
+// Drives any demuxer with what the fuzzer chose: sizes, markers, losses, pauses.
+#pragma once
+
+#include <vector>
+
+#include "fuzz.hpp"
+#include "gb28181/clock.hpp"
+#include "gb28181/demuxer.hpp"
+#include "gb28181/flv.hpp"
+
+namespace gb28181::fuzz {
+
+/// Units go through a clock and an FLV writer, as in a stream.
+class Consumer {
+public:
+    void take(std::vector<EsUnit>& units) {
+        for (EsUnit& unit : units) {
+            check_unit(unit);
+            const auto kind = static_cast<std::size_t>(unit.track->kind);
+            const Frame frame = clock_.frame(std::move(unit));
+            REQUIRE(frame.dts_90k > last_dts_[kind]);
+            REQUIRE(frame.pts_90k >= frame.dts_90k);
+            last_dts_[kind] = frame.dts_90k;
+            ByteBuilder tag;
+            muxer_.tag(frame, tag);
+            REQUIRE(tag.empty() == !FlvMuxer::carries(frame.track->codec));
+        }
+        units.clear();
+    }
+
+private:
+    StreamClock clock_;
+    FlvMuxer muxer_;
+    std::array<std::int64_t, 2> last_dts_ = {-1, -1};
+};
+
+/// The first byte of each step says what happens, and how many bytes come.
+inline void drive(Demuxer& demuxer, Input& input) {
+    Consumer consumer;
+    std::vector<EsUnit> units;
+    std::uint32_t timestamp = 0;
+    double now = 0.0;
+    while (!input.done()) {
+        const std::uint8_t choice = input.byte();
+        now += 0.001;
+        if (choice >= 0xFC) {
+            demuxer.gap();
+            continue;
+        }
+        if (choice >= 0xF8) {
+            now += 0.04 * (choice & 3);
+            demuxer.flush_after(now, units);
+            consumer.take(units);
+            continue;
+        }
+        const std::size_t size = (choice & 0x40) != 0 ? std::size_t{1400} : std::size_t{1} + (choice & 0x3F) * 4U;
+        const bool marker = (choice & 0x80) != 0;
+        demuxer.feed(input.piece(size), timestamp, marker, now, units);
+        if (marker) timestamp += 3600;
+        consumer.take(units);
+        static_cast<void>(demuxer.deadline());
+    }
+    demuxer.flush(units);
+    consumer.take(units);
+    REQUIRE(demuxer.tracks().size() <= 2);
+}
+
+}  // namespace gb28181::fuzz
