@@ -63,11 +63,11 @@ inline std::vector<Bytes> h264_payloads() {
         if (number % 3 == 0) {
             const Bytes sps = test::h264_sps(64, 48);
             const Bytes pps = test::h264_pps();
-            Bytes stap = {24, 0, static_cast<std::uint8_t>(sps.size())};
-            test::add(stap, sps);
-            stap.insert(stap.end(), {0, static_cast<std::uint8_t>(pps.size())});
-            test::add(stap, pps);
-            out.push_back(stap);
+            Bytes aggregate = {24, 0, static_cast<std::uint8_t>(sps.size())};
+            test::add(aggregate, sps);
+            aggregate.insert(aggregate.end(), {0, static_cast<std::uint8_t>(pps.size())});
+            test::add(aggregate, pps);
+            out.push_back(aggregate);
         }
         const Bytes slice = test::h264_slice(number % 3 == 0, number, 120);
         const auto header = static_cast<std::uint8_t>((slice[0] & 0xE0) | 28);
