@@ -63,11 +63,11 @@ inline std::vector<Bytes> h264_payloads() {
         if (number % 3 == 0) {
             const Bytes sps = test::h264_sps(64, 48);
             const Bytes pps = test::h264_pps();
-            Bytes stap = {24, 0, static_cast<std::uint8_t>(sps.size())};
-            test::add(stap, sps);
-            stap.insert(stap.end(), {0, static_cast<std::uint8_t>(pps.size())});
-            test::add(stap, pps);
-            out.push_back(stap);
+            Bytes aggregate = {24, 0, static_cast<std::uint8_t>(sps.size())};
+            test::add(aggregate, sps);
+            test::add(aggregate, Bytes{0, static_cast<std::uint8_t>(pps.size())});
+            test::add(aggregate, pps);
+            out.push_back(aggregate);
         }
         const Bytes slice = test::h264_slice(number % 3 == 0, number, 120);
         const auto header = static_cast<std::uint8_t>((slice[0] & 0xE0) | 28);
@@ -143,9 +143,8 @@ inline Bytes receiver(const std::vector<Bytes>& payloads, int payload_type) {
 inline Bytes framed(const std::vector<Bytes>& packets, std::uint8_t choice, bool interleaved) {
     Bytes stream;
     for (const Bytes& packet : packets) {
-        if (interleaved) stream.insert(stream.end(), {0x24, 0});
-        stream.insert(stream.end(),
-                      {static_cast<std::uint8_t>(packet.size() >> 8), static_cast<std::uint8_t>(packet.size())});
+        if (interleaved) test::add(stream, Bytes{0x24, 0});
+        test::add(stream, Bytes{static_cast<std::uint8_t>(packet.size() >> 8), static_cast<std::uint8_t>(packet.size())});
         test::add(stream, packet);
     }
     Bytes out = {choice};
@@ -215,7 +214,7 @@ inline std::vector<Seed> seeds() {
     out.push_back({"audio", "pcma", test::joined({Bytes{0xFA, 0xC5}, Bytes(40, 0xD5), Bytes{0xC5}, Bytes(40, 0x55)})});
     Bytes times = {0, 0, 0, 0, 0, 0, 0, 0, 9};
     for (int number = 0; number < 10; ++number) {
-        times.insert(times.end(), {0x00, 4, 0x0E, 0x10});
+        test::add(times, Bytes{0x00, 4, 0x0E, 0x10});
         times.insert(times.end(), 24, static_cast<std::uint8_t>(number));
     }
     out.push_back({"clock", "steady", times});

@@ -163,8 +163,13 @@ SinkId Engine::add_socket_sink(StreamKey stream, int fd, SocketSinkSpec spec) {
             // The control thread posts nothing to a stream that it closed, so the stream is there.
             const auto fed = owner.stream(stream);
             owner.adopt(std::move(sink));
-            added.open(owner, fed);
-            fed->add_socket_sink(added);
+            try {
+                added.open(owner, fed);
+                fed->add_socket_sink(added);
+            } catch (...) {
+                added.close("viewer_gone");  // a descriptor that cannot be waited for: its end is told all the same
+                throw;
+            }
             if (!received.empty()) {
                 added.take_input({reinterpret_cast<const std::uint8_t*>(received.data()), received.size()});
             }

@@ -419,7 +419,7 @@ Bytes avcc(std::span<const Bytes> parameter_sets) {
     out.push_back(static_cast<std::uint8_t>(pps_count));
     for (std::size_t index = 0; index < pps_count; ++index) append_unit(out, *pps[index]);
     if (is_h264_high(static_cast<std::uint64_t>(info->profile_idc))) {
-        // 2 and 3 bits: values that do not fit are of no H.264 profile.
+        // They have 2 and 3 bits.
         if (info->chroma_format_idc > 3 || info->bit_depth_luma > 15 || info->bit_depth_chroma > 15) return {};
         out.push_back(static_cast<std::uint8_t>(0xFC | info->chroma_format_idc));
         out.push_back(static_cast<std::uint8_t>(0xF8 | (info->bit_depth_luma - 8)));

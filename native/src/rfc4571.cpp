@@ -32,10 +32,9 @@ bool Framer::feed(ByteView data, std::vector<Framed>& out) {
     ByteView buffer = data;
     const bool joined = buffered() != 0;
     if (joined) {
-        ByteBuilder both(buffered() + data.size());
-        both.append(buffer_.view().from(consumed_));
-        both.append(data);
-        buffer_ = std::move(both);
+        // What waits is moved at most once, however small the pieces are in which the rest comes.
+        if (consumed_ != 0) settle();
+        buffer_.append(data);
         buffer = buffer_.view();
     } else {
         buffer_.release();

@@ -66,7 +66,6 @@ SocketAddress::SocketAddress(const sockaddr* from, socklen_t size) noexcept {
 }
 
 std::optional<SocketAddress> SocketAddress::parse(const std::string& host, std::uint16_t port) {
-    SocketAddress made;
     if (host.find(':') == std::string::npos) {
         sockaddr_in v4{};
         v4.sin_family = AF_INET;

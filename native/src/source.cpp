@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 
 #include <algorithm>
+#include <bit>
 #include <charconv>
 #include <cmath>
 #include <cstring>
@@ -57,6 +58,25 @@ std::optional<IpAddress> read_address(std::string_view text) {
     return address;
 }
 
+/// The length of a network's prefix, written as a number or as a mask of IPv4; -1 for anything else.
+int read_prefix(std::string_view text, bool is_v6) {
+    const bool digits = !text.empty() && std::all_of(text.begin(), text.end(), [](char one) { return one >= '0' && one <= '9'; });
+    if (digits) {
+        int prefix = -1;
+        const auto read = std::from_chars(text.data(), text.data() + text.size(), prefix);
+        return read.ec == std::errc{} && prefix <= (is_v6 ? 128 : 32) ? prefix : -1;
+    }
+    const std::optional<IpAddress> mask = is_v6 ? std::nullopt : read_address(text);
+    if (!mask || mask->is_v6) return -1;
+    std::uint32_t bits = 0;
+    for (std::size_t index = 0; index < 4; ++index) bits = bits << 8 | mask->bytes[index];
+    if (std::countl_one(bits) + std::countr_zero(bits) == 32) return std::countl_one(bits);
+    if (bits == 0) return 0;
+    if (bits == 0xFFFFFFFF) return 32;
+    // The mask of the hosts.
+    return std::countl_zero(bits) + std::countr_one(bits) == 32 ? std::countl_zero(bits) : -1;
+}
+
 }  // namespace
 
 // -------------------------------------------------------------- addresses
@@ -107,11 +127,8 @@ HostSet::HostSet(const std::vector<std::string>& texts) {
             hosts_.push_back(*address);
             continue;
         }
-        int prefix = -1;
-        const char* const last = text.data() + text.size();
-        const auto read = std::from_chars(text.data() + slash + 1, last, prefix);
-        if (read.ec != std::errc{} || read.ptr != last) continue;
-        if (prefix >= 0 && prefix <= (address->is_v6 ? 128 : 32)) networks_.push_back({*address, prefix});
+        const int prefix = read_prefix(std::string_view(text).substr(slash + 1), address->is_v6);
+        if (prefix >= 0) networks_.push_back({*address, prefix});
     }
 }
 

@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
+#include <map>
 #include <utility>
 
 namespace gb28181 {
@@ -21,6 +23,8 @@ constexpr std::size_t max_marks = 64;
 constexpr std::size_t max_sets = 64;
 /// Memory that the unit in work keeps while it is small; more goes back to the thread's cache.
 constexpr std::size_t kept_capacity = 32 * 1024;
+/// NAL units of a picture for which memory is kept.
+constexpr std::size_t kept_nals = 1024;
 
 bool is_h264_opener(int kind) noexcept { return (kind >= 6 && kind <= 9) || kind == 15; }
 
@@ -72,6 +76,32 @@ bool is_bad_nal(std::uint8_t header, std::optional<Codec> codec) noexcept {
     if (codec == Codec::h265) return (header >> 1 & 0x3F) >= 41;
     return false;
 }
+
+/// A parameter set in somebody's memory.
+struct NamedSet {
+    int kind;
+    std::int64_t id;
+    ByteView unit;
+};
+
+/// Parameter sets in the order in which their ids came first, the latest of each.
+struct NamedSets {
+    std::vector<NamedSet> list;
+    std::map<std::pair<int, std::int64_t>, std::size_t> places;
+
+    void put(const NamedSet& set) {
+        const auto [known, is_new] = places.try_emplace({set.kind, set.id}, list.size());
+        if (is_new) {
+            list.push_back(set);
+        } else {
+            list[known->second] = set;
+        }
+    }
+    [[nodiscard]] bool has(int kind) const {
+        const auto first = places.lower_bound({kind, std::numeric_limits<std::int64_t>::min()});
+        return first != places.end() && first->first.first == kind;
+    }
+};
 
 double to_one_decimal(double value) noexcept {
     std::array<char, 64> digits{};
@@ -523,6 +553,7 @@ std::optional<Buffer> VideoAssembler::close_payload(std::size_t end, bool& key) 
     if (!found_sets_.empty()) {
         learn_sets(found_sets_);
         if (!key && codec == Codec::h264) key = is_intra(payload);
+        if (found_sets_.capacity() > kept_nals) std::vector<ByteView>().swap(found_sets_);
     }
     if (track_ == nullptr) return std::nullopt;
     return payload;
@@ -545,27 +576,12 @@ bool VideoAssembler::is_intra(ByteView payload) {
 
 /// Keep parameter sets by type and id; a change makes a new track (MED-36).
 void VideoAssembler::learn_sets(const std::vector<ByteView>& sets) {
-    if (track_ != nullptr && std::equal(sets.begin(), sets.end(), last_sets_.begin(), last_sets_.end(),
-                                        [](ByteView one, const Bytes& other) { return one == ByteView(other); })) {
-        return;
-    }
+    if (track_ != nullptr && are_last_sets(sets)) return;
     if (!codec_) return;
     const Codec codec = *codec_;
     const int sps_kind = codec == Codec::h264 ? nal::h264_sps : nal::h265_sps;
     const int pps_kind = codec == Codec::h264 ? nal::h264_pps : nal::h265_pps;
-    const auto put = [](std::vector<NamedSet>& into, int kind, std::int64_t id, ByteView unit) {
-        for (NamedSet& set : into) {
-            if (set.kind == kind && set.id == id) {
-                set.unit = unit.copy();
-                return;
-            }
-        }
-        into.push_back({kind, id, unit.copy()});
-    };
-    const auto has = [](const std::vector<NamedSet>& among, int kind) {
-        return std::any_of(among.begin(), among.end(), [&](const NamedSet& set) { return set.kind == kind; });
-    };
-    std::vector<NamedSet> fresh;
+    NamedSets fresh;
     std::optional<nal::SequenceInfo> info = info_;
     for (const ByteView unit : sets) {
         const int kind = nal::nal_type(codec, unit[0]);
@@ -577,44 +593,68 @@ void VideoAssembler::learn_sets(const std::vector<ByteView>& sets) {
             }
             info = read;
         }
-        put(fresh, kind, set_id(codec, kind, unit), unit);
+        fresh.put({kind, set_id(codec, kind, unit), unit});
     }
-    if (!info || fresh.empty()) return;
-    std::vector<NamedSet> merged = sets_;
-    if (has(fresh, sps_kind)) {
-        // A new SPS replaces what was there of each kind that came with it.
-        std::erase_if(merged, [&](const NamedSet& set) { return has(fresh, set.kind); });
+    if (!info || fresh.list.empty()) return;
+    // A new SPS replaces what was there of each kind that came with it.
+    const bool replaces = fresh.has(sps_kind);
+    NamedSets merged;
+    for (const ParameterSet& set : sets_) {
+        if (!replaces || !fresh.has(set.kind)) merged.put({set.kind, set.id, set.unit});
     }
-    for (const NamedSet& set : fresh) put(merged, set.kind, set.id, set.unit);
-    if (merged.size() > max_sets) {
-        merged.erase(merged.begin(), merged.end() - static_cast<std::ptrdiff_t>(max_sets));
-    }
-    last_sets_.clear();
-    for (const ByteView unit : sets) last_sets_.push_back(unit.copy());
-    const bool changed = merged.size() != sets_.size() ||
-                         !std::all_of(merged.begin(), merged.end(), [&](const NamedSet& set) {
-                             return std::any_of(sets_.begin(), sets_.end(), [&](const NamedSet& other) {
-                                 return set.kind == other.kind && set.id == other.id && set.unit == other.unit;
-                             });
-                         });
-    sets_ = std::move(merged);
+    for (const NamedSet& set : fresh.list) merged.put(set);
+    const std::size_t gone = merged.list.size() > max_sets ? merged.list.size() - max_sets : 0;
+    merged.list.erase(merged.list.begin(), merged.list.begin() + static_cast<std::ptrdiff_t>(gone));
+    remember_sets(sets);
     info_ = info;
-    if (!changed || !has(sets_, sps_kind) || !has(sets_, pps_kind)) return;
-    std::vector<const NamedSet*> order;
-    for (const NamedSet& set : sets_) order.push_back(&set);
+    const bool changed =
+        merged.list.size() != sets_.size() ||
+        !std::all_of(merged.list.begin(), merged.list.end(), [&](const NamedSet& set) {
+            return std::any_of(sets_.begin(), sets_.end(), [&](const ParameterSet& other) {
+                return set.kind == other.kind && set.id == other.id && set.unit == ByteView(other.unit);
+            });
+        });
+    std::vector<ParameterSet> kept;
+    for (const NamedSet& set : merged.list) kept.push_back({set.kind, set.id, set.unit.copy()});
+    sets_ = std::move(kept);
+    const auto has = [&](int kind) {
+        return std::any_of(sets_.begin(), sets_.end(), [&](const ParameterSet& set) { return set.kind == kind; });
+    };
+    if (!changed || !has(sps_kind) || !has(pps_kind)) return;
+    std::vector<const ParameterSet*> order;
+    for (const ParameterSet& set : sets_) order.push_back(&set);
     std::stable_sort(order.begin(), order.end(),
-                     [](const NamedSet* one, const NamedSet* other) { return one->kind < other->kind; });
+                     [](const ParameterSet* one, const ParameterSet* other) { return one->kind < other->kind; });
     Track track;
     track.codec = codec;
     track.width = info->width;
     track.height = info->height;
     track.fps = info->fps;
-    for (const NamedSet* const set : order) track.parameter_sets.push_back(set->unit);
+    for (const ParameterSet* const set : order) track.parameter_sets.push_back(set->unit);
     if (track_ != nullptr) {
         if (track_->parameter_sets == track.parameter_sets) return;
         steps_.clear();
     }
     set_track(std::move(track));
+}
+
+// A hostile picture may hold a hundred thousand sets: what was seen last is kept in one piece, each behind its length.
+
+bool VideoAssembler::are_last_sets(const std::vector<ByteView>& sets) const noexcept {
+    Cursor last(last_sets_);
+    for (const ByteView unit : sets) {
+        if (last.u32() != unit.size() || !(last.take(unit.size()) == unit)) return false;
+    }
+    return last.ok() && last.left() == 0;
+}
+
+void VideoAssembler::remember_sets(const std::vector<ByteView>& sets) {
+    last_sets_.clear();
+    for (const ByteView unit : sets) {
+        const auto size = static_cast<std::uint32_t>(unit.size());
+        for (const unsigned shift : {24U, 16U, 8U, 0U}) last_sets_.push_back(static_cast<std::uint8_t>(size >> shift));
+        last_sets_.insert(last_sets_.end(), unit.begin(), unit.end());
+    }
 }
 
 void VideoAssembler::set_track(Track track) {
@@ -708,6 +748,7 @@ std::size_t VideoAssembler::start_fresh(std::size_t index) {
 
 void VideoAssembler::forget_nals() noexcept {
     nals_.clear();
+    if (nals_.capacity() > kept_nals) std::vector<std::uint32_t>().swap(nals_);
     vcl_ = -1;
     key_ = false;
     field_.reset();

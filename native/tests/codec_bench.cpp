@@ -1,6 +1,6 @@
 // What a packet costs on its way from the socket to a shared FLV tag, on one core, without sockets.
 //
-//   build/codecs/native/tests/codec_bench [seconds]
+//   build/bench/tests/codec_bench [seconds]
 //
 // The stream is that of the project's figures: H.264 of 25 pictures a second and G.711 at about 4.1 Mbit/s in packets
 // of at most 1,400 bytes of payload, many streams by turns so that caches see what a server's see.

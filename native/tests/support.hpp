@@ -9,7 +9,9 @@
 
 namespace gb28181::test {
 
-inline void add(Bytes& out, ByteView bytes) { out.insert(out.end(), bytes.begin(), bytes.end()); }
+inline void add(Bytes& out, ByteView bytes) {
+    for (const std::uint8_t byte : bytes.span()) out.push_back(byte);
+}
 
 inline Bytes joined(const std::vector<Bytes>& parts) {
     Bytes out;
@@ -106,7 +108,7 @@ inline Bytes h265_slice(bool idr, std::size_t size) {
 inline Bytes annexb(const std::vector<Bytes>& units) {
     Bytes out;
     for (const Bytes& unit : units) {
-        out.insert(out.end(), {0, 0, 0, 1});
+        add(out, Bytes{0, 0, 0, 1});
         add(out, unit);
     }
     return out;

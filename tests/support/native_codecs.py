@@ -236,6 +236,13 @@ def _small_picture(rng: random.Random, number: int, key: bool, fields: bool) -> 
 def pictures(rng: random.Random, count: int) -> list[tuple[bool, list[bytes]]]:
     """`count` pictures as NAL units, with parameter sets that come, change and are missing."""
     kind = rng.randrange(4)
+    if rng.random() < 0.04:  # MPEG-4: configurations and VOPs
+        odd = (b"\xb0\x01", b"\xb6", b"\xb5\x09")
+        return _with_oddities(
+            rng,
+            [(False, [b"\xb6" + bytes((rng.randrange(256),)) * rng.randrange(20)]) for _ in range(count)],
+            odd,
+        )
     if rng.random() < 0.04:  # never a parameter set (MED-35), perhaps nothing that reads at all (MED-39)
         unit = rng.choice((media.h264_slice(size=40), b"\xff" * 40, b"\x02\x01\xd0" + b"\xaa" * 40))
         return [(False, [unit])] * count
@@ -252,14 +259,16 @@ def pictures(rng: random.Random, count: int) -> list[tuple[bool, list[bytes]]]:
         one, other = rng.sample(CLIPS, 2)
         frames = [one[n % len(one)] for n in range(half)] + [other[n % len(other)] for n in range(half)]
         return [(frame.key, list(nal.split_annexb(frame.payload))) for frame in frames]
-    sets = rng.choice(_SMALL_H264)
+    sets: tuple[bytes, ...] = rng.choice(_SMALL_H264)
     gop = rng.choice((1, 5, 12))
     out = []
     for number in range(count):
         if rng.random() < 0.02:
             sets = rng.choice(_SMALL_H264)
+        if rng.random() < 0.002:  # more sets than are kept
+            sets = (sets[0], *(b"\x68" + media.BitWriter().ue(n).ue(0).u(0, 20).rbsp() for n in range(80)))
         key = number % gop == 0
-        units = _small_picture(rng, number, key, sets is _SMALL_H264[2] and rng.random() < 0.8)
+        units = _small_picture(rng, number, key, sets[0] is _SMALL_H264[2][0] and rng.random() < 0.8)
         if key and rng.random() < 0.9:
             units = [*sets, *units]
         if key and rng.random() < 0.1:
@@ -295,7 +304,7 @@ def annexb(rng: random.Random, units: Sequence[bytes], style: int) -> bytes:
 
 def times(rng: random.Random, count: int, step: int = 3600) -> list[tuple[int | None, int | None]]:
     """(pts, dts) of `count` pictures: plain, reordered, jumping, missing, stuck, as cameras have them."""
-    mode = rng.randrange(8)
+    mode = rng.randrange(9)
     value = rng.choice((0, 1000, (1 << 33) - 20 * step, rng.randrange(1 << 33)))
     out: list[tuple[int | None, int | None]] = []
     for number in range(count):
@@ -311,6 +320,10 @@ def times(rng: random.Random, count: int, step: int = 3600) -> list[tuple[int | 
             pts = (value + (0, 2, -1, -1)[number % 4] * step) % (1 << 33)
         elif (mode == 4 and rng.random() < 0.3) or mode == 5:
             pts = None
+        elif mode == 8 and rng.random() < 0.5:  # DTS for some pictures only
+            dts = (value - step) % (1 << 33)
+        elif mode == 8:
+            pts = (value - rng.choice((0, 0, 3 * step))) % (1 << 33)
         elif mode == 7:
             pts = (value + rng.randrange(-step // 3, step // 3)) % (1 << 33)
         out.append((pts, dts))
@@ -340,6 +353,14 @@ def program_stream(rng: random.Random, count: int) -> bytes:
         )
     )
     audio = rng.choice((None, None, PCMA, AAC))
+    sound = b""  # of frames that go over the ends of PES packets
+    if rng.random() < 0.1:
+        sound = b"".join(adts(AAC[n % len(AAC)].payload) for n in range(count))
+    elif rng.random() < 0.05:
+        sound = (
+            b"\xff\xfc\x14\x00" + bytes(140)
+        ) * count  # MPEG-1 layer II, 32 kbit/s, 48 kHz: 96 bytes and more
+        sound = (b"\xff\xfc\x14\x00" + bytes(92)) * count if rng.random() < 0.8 else sound
     crc = rng.choice((b"\x00\x00\x00\x00", b""))
     out = bytearray()
     carry = b""
@@ -362,7 +383,11 @@ def program_stream(rng: random.Random, count: int) -> bytes:
             cut = rng.randrange(len(body) + 1)
             out += media.pes(carry + body[:cut], pts=pts, dts=dts)
             carry = body[cut:]
-        if audio is not None and rng.random() < 0.7:
+        if sound:
+            size = rng.choice((50, 300, 1000, 2000))
+            out += media.pes(sound[:size], stream_id=0xC0, pts=rng.choice((None, number * 3600)))
+            sound = sound[size:]
+        elif audio is not None and rng.random() < 0.7:
             sample = audio[number % len(audio)].payload
             if audio is AAC and types.get(0xC0) == 0x1C:
                 sample = b"\x00\x10" + (len(sample) << 3).to_bytes(2, "big") + sample

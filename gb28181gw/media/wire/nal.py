@@ -493,6 +493,8 @@ def avcc(parameter_sets: Sequence[bytes]) -> bytes:
     for unit in pps[:255]:
         parts += (len(unit).to_bytes(2, "big"), unit)
     if info.profile_idc in _H264_HIGH:
+        if info.chroma_format_idc > 3 or max(info.bit_depth_luma, info.bit_depth_chroma) > 15:
+            raise ParameterSetError("H.264 chroma format or bit depth does not exist")
         parts.append(
             bytes(
                 (

@@ -91,7 +91,7 @@ private:
         bool bottom = false;
     };
     /// A parameter set under the id it has.
-    struct NamedSet {
+    struct ParameterSet {
         int kind;
         std::int64_t id;
         Bytes unit;
@@ -123,6 +123,8 @@ private:
     [[nodiscard]] std::optional<Buffer> close_payload(std::size_t end, bool& key);
     [[nodiscard]] bool is_intra(ByteView payload);
     void learn_sets(const std::vector<ByteView>& sets);
+    [[nodiscard]] bool are_last_sets(const std::vector<ByteView>& sets) const noexcept;
+    void remember_sets(const std::vector<ByteView>& sets);
     void set_track(Track track);
     [[nodiscard]] std::optional<Mark> take_mark(std::size_t end);
     void measure(Time dts);
@@ -143,8 +145,8 @@ private:
     std::optional<Codec> codec_;
     std::optional<nal::SequenceInfo> info_;
     std::optional<Codec> declared_;
-    std::vector<NamedSet> sets_;
-    std::vector<Bytes> last_sets_;
+    std::vector<ParameterSet> sets_;
+    Bytes last_sets_;  // as they came, each behind its length
     // The access unit in work
     ByteBuilder es_;
     std::int64_t base_ = 0;  // place of es_[0] in the elementary stream

@@ -123,6 +123,14 @@ def test_ssrc_variants(value: int, other: int) -> None:
             st.builds(
                 lambda address, prefix: f"{address}/{prefix}", st.ip_addresses(v=6), st.integers(0, 129)
             ),
+            st.builds(lambda address, mask: f"{address}/{mask}", st.ip_addresses(v=4), st.ip_addresses(v=4)),
+            st.builds(
+                lambda address, mask: f"{address}/{mask}",
+                st.ip_addresses(v=4),
+                st.sampled_from(
+                    ["255.0.0.0", "0.0.0.255", "255.255.255.255", "00", "128.0.0.0", "08", "+8", " 8"]
+                ),
+            ),
             st.sampled_from(["10.0.0.0/8", "name.example", "", "10.1.2.3/", "/8", "1.2.3"]),
         ),
         max_size=5,

@@ -7,7 +7,7 @@ import pytest
 from gb28181gw.media.tracks import Codec
 from gb28181gw.media.wire import nal
 from gb28181gw.media.wire.exceptions import ParameterSetError
-from tests.support.media import h264_sps, video_clip
+from tests.support.media import H264_PPS, BitWriter, h264_sps, video_clip
 
 # 1920x1080, High, cropped from 1088 lines.
 SPS_1080 = bytes.fromhex("67640028acb403c0113f2e0220000003002000000651e30654")
@@ -122,6 +122,15 @@ def test_avcc_record() -> None:
 
 def test_avcc_of_high_profile_tells_chroma_and_depth() -> None:
     assert nal.avcc((SPS_1080, b"\x68\xee\x3c\x80"))[-4:] == b"\xfd\xf8\xf8\x00"
+
+
+def test_avcc_refuses_a_bit_depth_that_it_has_no_room_for() -> None:
+    bits = BitWriter().u(100, 8).u(0, 8).u(40, 8).ue(0).ue(1).ue(300).ue(0).u(0, 2)
+    bits.ue(0).ue(2).ue(1).u(0, 1).ue(3).ue(2).u(1, 1).u(1, 1).u(0, 2)
+    sps = b"\x67" + bits.rbsp()
+    assert nal.parse_h264_sps(sps).bit_depth_luma == 308
+    with pytest.raises(ParameterSetError):
+        nal.avcc((sps, H264_PPS))
 
 
 def test_hvcc_record() -> None:
