@@ -198,6 +198,12 @@ _ROWS = (
         "Media port cannot be bound",
         "Another program uses the port; change [media] ports.",
     ),
+    _row(
+        "gb.media.plane_unable",
+        501,
+        "Not in this media plane",
+        'Set [media] plane = "python", which can do everything, and start again.',
+    ),
     # codec
     _row(
         "gb.codec.codec_unsupported",

@@ -21,12 +21,17 @@ from gb28181gw.media.engine import (
     EngineEvent,
     EventHandler,
     EventKind,
+    Feature,
     FrameHandler,
     MediaTransport,
     Receiver,
     ReceiverCounters,
     ReceiverSpec,
     ReceiverUpdate,
+    RtpSink,
+    RtpSinkCounters,
+    RtpSinkSpec,
+    RtpSinkUpdate,
     SocketSinkSpec,
     StreamCounters,
 )
@@ -74,6 +79,7 @@ class ReferencePlane:
     """Implements `media.engine.Engine`. Made and used on one running event loop."""
 
     name = "python"
+    features: frozenset[Feature] = frozenset()
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -106,6 +112,10 @@ class ReferencePlane:
         if spec.port:
             core.bound = f"{spec.host}:{port}"
         return core.handle(port)
+
+    async def open_shared_port(self, host: str, port: int) -> None:
+        """Raises GatewayError: not yet."""
+        raise GatewayError("gb.media.plane_unable", "This media plane has no shared port.")
 
     async def _bind(self, opened: _OpenReceiver, spec: ReceiverSpec) -> None:
         wants_udp = spec.transport is MediaTransport.UDP
@@ -239,6 +249,17 @@ class ReferencePlane:
         self._sinks[sink_id] = (stream, sink)
         stream.add_frame_sink(sink)
         return sink_id
+
+    async def add_rtp_sink(self, stream_id: str, spec: RtpSinkSpec, on_event: EventHandler) -> RtpSink:
+        """Raises GatewayError: not yet."""
+        raise GatewayError("gb.media.plane_unable", "This media plane does not send RTP.")
+
+    def update_rtp_sink(self, sink_id: int, update: RtpSinkUpdate) -> None:
+        """There is none to update."""
+
+    def rtp_sink_counters(self, sink_ids: Iterable[int]) -> dict[int, RtpSinkCounters]:
+        """There are none."""
+        return {}
 
     def close_sink(self, sink_id: int) -> None:
         """Idempotent. A socket sink still tells SINK_CLOSED."""
