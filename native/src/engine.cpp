@@ -33,9 +33,16 @@ Outcome<BoundSockets> bind_sockets(const ReceiverSpec& spec, bool gro) {
 
 Outcome<SinkSockets> bind_sink(const RtpSinkSpec& spec) {
     SinkSockets bound;
-    Outcome<UdpPair> udp = bind_udp_pair(spec.host, spec.port, false);
-    if (udp.error != 0) return {.error = udp.error};
-    bound.udp = std::move(udp.value);
+    if (spec.transport == Transport::udp) {
+        Outcome<UdpPair> udp = bind_udp_pair(spec.host, spec.port, false);
+        if (udp.error != 0) return {.error = udp.error};
+        bound.udp = std::move(udp.value);
+    } else if (spec.transport == Transport::tcp_passive || spec.port != 0) {
+        Outcome<UniqueFd> tcp = spec.transport == Transport::tcp_passive ? listen_tcp(spec.host, spec.port)
+                                                                         : hold_tcp(spec.host, spec.port);
+        if (tcp.error != 0) return {.error = tcp.error};
+        bound.tcp = std::move(tcp.value);
+    }
     return {.value = std::move(bound)};
 }
 
