@@ -35,6 +35,7 @@ from gb28181gw.media.wire.ps_mux import PsMuxer
 from gb28181gw.media.wire.rtp import RtpPacket
 from gb28181gw.media.wire.units import EsUnit
 from tests.support.plane import (
+    SSRC,
     Events,
     RtpSource,
     audio_frames,
@@ -563,6 +564,26 @@ async def test_reports_of_strangers_are_not_counted(rig: Rig, peer: UdpPeer) -> 
         other = rtcp.ReportBlock(ssrc=OUR_SSRC, cumulative_lost=3)
         peer.send_rtcp(rtcp.build_receiver_report(9, (other,), "p"), ("127.0.0.1", sending.sink.port + 1))
         await until(lambda: sending.counters.reported_lost == 3)
+
+
+async def test_r019_sender_reports_over_tcp_are_answered_and_nobody_else_gets_rtcp(rig: Rig) -> None:
+    await rig.open(MediaTransport.TCP_PASSIVE, frames=False)
+    device = await TcpPeer.dial(rig.port)
+    packets = RtpSource().all(video_frames() + video_frames())
+    report = rtcp.SenderReport(
+        ssrc=SSRC, ntp_time=rtcp.ntp_time(1_700_000_000.5), rtp_timestamp=0, packet_count=60, octet_count=1
+    )
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(device.sock, framed_stream(packets[:60]))
+    await until(lambda: rig.counters.packets == 60)
+    assert not device.frames
+    await loop.sock_sendall(
+        device.sock, framed_stream([rtcp.build_sender_report(report, "d"), *packets[60:]])
+    )
+    await until(lambda: device.frames)
+    answer = next(p for p in rtcp.parse(device.frames[0]) if isinstance(p, rtcp.ReceiverReport))
+    assert (answer.blocks[0].ssrc, answer.blocks[0].last_sender_report) == (SSRC, report.middle_ntp)
+    device.close()
 
 
 # -- both ways on one port

@@ -87,10 +87,20 @@ class TcpReceiver:
         self._core.tell(EventKind.CONNECT_FAILED, peer=peer, detail=reason)
 
     def tick(self, now: float) -> None:
-        """Close what did not become the stream's connection in time."""
+        """Close what did not become the stream's connection in time; answer the sender reports of the one that did.
+
+        A device that sends none may take a report for media it does not know, and the connection itself tells it that
+        we live; so RTCP goes over TCP only to those that speak it (RFC 4571 2, GB/T 28181-2022 5.2).
+        """
+        latched = self._core.gate.source
         for connection in list(self._connections):
-            if connection.source != self._core.gate.source and now - connection.since > PROVE_S:
-                connection.close()
+            if connection.source != latched:
+                if now - connection.since > PROVE_S:
+                    connection.close()
+            elif self._core.rtcp_peer == latched:
+                report = self._core.due_report(now)
+                if report is not None:
+                    connection.send(report)
 
     def send(self, data: bytes) -> bool | None:
         """A packet of an RTP sink on the latched connection; False: no room, None: there is no such connection."""
