@@ -8,19 +8,22 @@ that worked is remembered for the device.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import secrets
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gb28181gw.errors import GatewayError
 from gb28181gw.media.engine import EngineEvent, MediaTransport
 from gb28181gw.sessions.call import CallContext
-from gb28181gw.sessions.speaker import Speaker
 from gb28181gw.sessions.talk_leg import CONNECT_S, LegOwner, TalkLeg
 from gb28181gw.ua.incoming import Incoming
 from gb28181gw.ua.models import Target
+
+if TYPE_CHECKING:
+    from gb28181gw.sessions.speaker import Speaker
 
 
 class TalkWay(StrEnum):
@@ -235,6 +238,8 @@ class Talk:
         # Unknown, offline, not approved, on trial: told before anything is sent.
         await self._directory.reach_to_talk(self.device_id, self.channel_id)
         deadline = asyncio.get_running_loop().time() + self._limits.answer_s
+        # PyAV takes a while to load; the first talk pays for it, and not the loop.
+        await asyncio.to_thread(importlib.import_module, "gb28181gw.sessions.speaker")
         failed: GatewayError | None = None
         attempts: list[str] = []
         for way in self._ways():
@@ -264,6 +269,8 @@ class Talk:
 
     def _stand(self, way: TalkWay) -> None:
         """The device listens."""
+        from gb28181gw.sessions.speaker import Speaker
+
         leg = self._leg
         assert leg is not None  # noqa: S101 - a way that worked left its leg
         self._speaker = Speaker(self._context.engine, self.id, leg.codec, leg.sample_rate)

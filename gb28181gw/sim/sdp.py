@@ -201,7 +201,7 @@ def write_audio(
     tcp = transport != "udp"
     lines = ["v=0", f"o={device_id} 0 0 IN {family} {host}", f"s={session}", f"c=IN {family} {host}", "t=0 0"]
     if bare:
-        lines = [line for line in lines if line[0] not in "ot"]
+        lines = [line for line in lines if line[0] not in ("o", "t")]
     lines += [
         f"m=audio {port} {'TCP/' if tcp else ''}RTP/AVP {number}",
         f"a={direction}",
