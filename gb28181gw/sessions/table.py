@@ -205,7 +205,7 @@ class Sessions:
         dialog = Dialog.from_record(record.dialog)
         # A media connection died with the old process, so only UDP can be adopted.
         reachable = port is not None or record.port == self._context.shared_port
-        if reachable and ssrc is not None and record.transport == MediaTransport.UDP:
+        if record.live and reachable and ssrc is not None and record.transport == MediaTransport.UDP:
             stream = self._make(record.device_id, record.channel_id, None)
             try:
                 call = stream.make_call(Way(transport=MediaTransport.UDP))

@@ -160,10 +160,8 @@ class HostSet:
         except ValueError:
             return False
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped  # of a socket that takes both
-        if str(address) in self._hosts:
-            return True
-        return any(address in network for network in self._networks)
+            address = address.ipv4_mapped  # what a socket of both families says of an IPv4 peer
+        return str(address) in self._hosts or any(address in network for network in self._networks)
 
 
 def ssrc_variant(seen: int, agreed: frozenset[int]) -> str:
