@@ -639,6 +639,30 @@ async def test_talk_goes_back_over_the_devices_connection(rig: Rig) -> None:
     device.close()
 
 
+async def test_talk_reaches_a_device_that_connects_and_says_nothing(rig: Rig) -> None:
+    await rig.open(MediaTransport.TCP_PASSIVE, frames=False)
+    rig.plane.create_stream("voice", Events())
+    spec = RtpSinkSpec(
+        transport=MediaTransport.TCP_PASSIVE,
+        ssrc=OUR_SSRC,
+        payload_type=8,
+        packing=RtpPacking.ES,
+        codec="pcma",
+        through=rig.receiver.id,
+    )
+    made = await rig.plane.add_rtp_sink("voice", spec, Events())
+    rig.plane.update_rtp_sink(made.id, RtpSinkUpdate(sending=True))
+    stranger = await TcpPeer.dial(rig.port, source="127.0.0.2")
+    device = await TcpPeer.dial(rig.port)
+    await rig.events.wait(EventKind.CONNECTED, 2)
+    for frame in audio_frames():
+        rig.plane.push("voice", frame.track, frame.pts_90k, frame.dts_90k, frame.payload, key=True)
+    await until(lambda: len(device.packets) == 100)
+    assert not stranger.frames
+    device.close()
+    stranger.close()
+
+
 async def test_s06_talk_is_not_sent_to_a_source_that_was_only_learnt_from_rtp(rig: Rig) -> None:
     await rig.open(frames=False, expected=frozenset({"127.0.0.9"}))
     rig.plane.update_receiver(rig.receiver.id, ReceiverUpdate(acknowledged=True))

@@ -95,20 +95,27 @@ class TcpReceiver:
         latched = self._core.gate.source
         for connection in list(self._connections):
             if connection.source != latched:
-                if now - connection.since > PROVE_S:
+                talks = self._core.report_sinks and connection is self.talk
+                if now - connection.since > PROVE_S and not talks:
                     connection.close()
             elif self._core.rtcp_peer == latched:
                 report = self._core.due_report(now)
                 if report is not None:
                     connection.send(report)
 
-    def send(self, data: bytes) -> bool | None:
-        """A packet of an RTP sink on the latched connection; False: no room, None: there is no such connection."""
-        latched = self._core.gate.source
+    @property
+    def talk(self) -> _Connection | None:
+        """The connection that RTP sinks of this receiver send on: the latched one, else the first of an address that
+        was expected, since a device that only listens never sends what would latch it."""
+        gate = self._core.gate
+        believed: _Connection | None = None
         for connection in self._connections:
-            if connection.source == latched:
-                return connection.send(data)
-        return None
+            if connection.source == gate.source:
+                return connection
+            is_first = believed is None or connection.since < believed.since
+            if is_first and self._core.spec.expected_hosts and gate.expects(connection.source):
+                believed = connection
+        return believed if gate.source is None else None
 
     def close(self) -> None:
         """Idempotent."""
