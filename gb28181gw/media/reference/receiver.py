@@ -379,6 +379,8 @@ class ReceiverCore:
             if not intake.is_program(packet):
                 self._demux(packet, now)
                 if not intake.is_program(packet):
+                    if self._feed is not None and not intake.has_program:
+                        self._feed.no_program()
                     continue
                 self._relay(packet, now)
                 continue
