@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
+from gb28181gw.media.engine import MediaTransport, RtpSinkSpec, RtpSinkUpdate
+from gb28181gw.media.reference import rtp_links
 from gb28181gw.media.reference.plane import ReferencePlane
-from tests.support.plane import RtpSource, send_udp, udp_socket, until, video_frames
+from gb28181gw.media.wire.rtp import RtpPacket
+from tests.support.plane import (
+    Events,
+    RtpSource,
+    free_port_pair,
+    send_udp,
+    udp_socket,
+    until,
+    video_frames,
+)
 from tests.support.rig import Rig, opened_rig
+from tests.support.rtp_peer import UdpPeer
 
 PLANES = ("python",)
 
@@ -47,3 +61,43 @@ async def test_i2_idle_plane_has_no_timer(rig: Rig) -> None:
     rig.plane.close_stream("s")
     plane = rig.plane
     await until(lambda: plane._timer is None, what="the timer of an idle plane gone")
+
+
+@pytest.mark.parametrize("segments", [True, False])
+async def test_udp_segments_or_single_datagrams_are_the_same_to_the_peer(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, segments: bool
+) -> None:
+    sends: list[int] = []
+    group = rtp_links.UdpLink._group
+
+    def counted(queue: deque[bytes]) -> int:
+        sends.append(group(queue))
+        return sends[-1]
+
+    monkeypatch.setattr(rtp_links.UdpLink, "_group", staticmethod(counted))
+    if not segments:
+        monkeypatch.setattr(rtp_links, "has_segmentation", lambda _: False)
+    elif not _has_segmentation():
+        pytest.skip("this kernel has no UDP_SEGMENT")
+    await rig.open(frames=False)
+    peer = UdpPeer()
+    spec = RtpSinkSpec(
+        transport=MediaTransport.UDP, host="127.0.0.1", port=free_port_pair(), ssrc=3, remote=peer.remote
+    )
+    made = await rig.plane.add_rtp_sink("s", spec, Events())
+    big = [replace(frame, payload=frame.payload + b"\x55" * 20_000) for frame in video_frames()]
+    sent = RtpSource().all(big)
+    with udp_socket() as device:
+        await send_udp(device, sent, rig.port)
+        await until(lambda: rig.counters.packets == len(sent))
+        rig.plane.update_rtp_sink(made.id, RtpSinkUpdate(sending=True))
+        kept = len(RtpSource().all(big[25:]))
+        await until(lambda: len(peer.packets) == kept)
+    assert peer.payload == b"".join(RtpPacket.parse(packet).payload for packet in sent[-kept:])
+    assert (max(sends, default=1) > 8) == segments
+    peer.close()
+
+
+def _has_segmentation() -> bool:
+    with udp_socket() as probe:
+        return rtp_links.has_segmentation(probe)

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Source = tuple[str, int] | tuple[str, int, int]
 """(host, port) of a datagram, (host, port, connection number) of TCP: the two never compare equal."""
@@ -153,13 +153,15 @@ class HostSet:
         return bool(self._hosts or self._networks)
 
     def __contains__(self, host: str) -> bool:
-        host = host.removeprefix("::ffff:")
         if host in self._hosts:
             return True
-        if not self._networks:
+        try:
+            address = ip_address(host.partition("%")[0])
+        except ValueError:
             return False
-        address = ip_address(host.partition("%")[0])
-        return any(address in network for network in self._networks)
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped  # what a socket of both families says of an IPv4 peer
+        return str(address) in self._hosts or any(address in network for network in self._networks)
 
 
 def ssrc_variant(seen: int, agreed: frozenset[int]) -> str:
@@ -167,11 +169,17 @@ def ssrc_variant(seen: int, agreed: frozenset[int]) -> str:
     if seen == 0:
         return "zero"
     for value in agreed:
-        if seen == int.from_bytes(value.to_bytes(4, "big"), "little"):
+        swapped, as_hex = variants_of(value)
+        if seen == swapped:
             return "byte_swapped"
-        if seen == int(f"{value:010d}", 16) & 0xFFFFFFFF:
+        if seen == as_hex:
             return "read_as_hex"
     return "other"
+
+
+def variants_of(ssrc: int) -> tuple[int, int]:
+    """What an SSRC becomes with devices that write it wrongly (INV-03): byte-swapped, its digits read as hex."""
+    return int.from_bytes(ssrc.to_bytes(4, "big"), "little"), int(f"{ssrc:010d}", 16) & 0xFFFFFFFF
 
 
 class SourceGate:
@@ -234,6 +242,11 @@ class SourceGate:
         """The ACK was sent: the 2 s of rule 1 begin. Later calls change nothing."""
         if self._acknowledged_at is None:
             self._acknowledged_at = now
+
+    def refuse(self, now: float, ssrc: int) -> None:
+        """A packet of an SSRC that cannot be told to belong here, on a port that several share."""
+        self._note_mismatch(ssrc)
+        self._count_foreign(now)
 
     def unlatch(self) -> None:
         """The latched TCP connection ended: the next source latches as the first one did."""

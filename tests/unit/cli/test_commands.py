@@ -327,15 +327,22 @@ def test_check_of_a_bad_configuration_tells_every_problem(tmp_path: Path) -> Non
 def test_check_tells_a_taken_port_and_a_foreign_address(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken,
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM) as shared,
+    ):
         taken.bind(("127.0.0.1", 0))
+        shared.bind(("127.0.0.1", 0))
         monkeypatch.setenv("GB28181GW_SIP__LISTEN", f"127.0.0.1:{taken.getsockname()[1]}")
         monkeypatch.setenv("GB28181GW_MEDIA__HTTP", "192.0.2.1:18081")
+        monkeypatch.setenv("GB28181GW_MEDIA__LISTEN", "127.0.0.1")
+        monkeypatch.setenv("GB28181GW_MEDIA__SHARED_PORT", str(shared.getsockname()[1]))
         result = run("check", "--json", "--config", config)
     rows = findings(result)
     assert result.exit_code == 1
     assert "is in use by another program" in rows["sip.listen"]["detail"]
     assert "belongs into advertise" in rows["media.http"]["detail"]
+    assert "is in use by another program" in rows["media.shared_port"]["detail"]
 
 
 @asynccontextmanager
@@ -531,7 +538,8 @@ def test_simulate_hands_every_option_on(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "--keepalive": "1.5", "--expires": "61", "--edition": "2.0", "--charset": "UTF-8", "--catalog-page": "3",
         "--quirk": "INV-01", "--seed": "5", "--sip-loss": "0.1", "--sip-duplicate": "0.2", "--sip-reorder": "0.3",
         "--rtp-loss": "0.4", "--rtp-duplicate": "0.5", "--rtp-reorder": "0.6", "--register-rate": "1",
-        "--retry": "2", "--duration": "3", "--alarm": "4", "--position": "5",
+        "--retry": "2", "--duration": "3", "--alarm": "4", "--position": "5", "--talk-codec": "aac",
+        "--talk-transport": "tcp-active", "--speakers": "1", "--hear-dir": str(tmp_path),
     }  # fmt: skip
     flat = [part for pair in changed.items() for part in pair]
     assert run("simulate", "device", *flat, "--live-clock", "--json").exit_code == 7
