@@ -160,7 +160,7 @@ def quantile(ordered: list[float], part: float) -> float:
     return round(ordered[min(len(ordered) - 1, int(part * len(ordered)))], 3)
 
 
-async def serve(plane_name: str, workers: int) -> None:
+async def serve(plane_name: str, workers: int, merge_s: float) -> None:
     """Answer orders until the input ends."""
     plane = NativePlane(workers) if plane_name == "native" else ReferencePlane()
     config = ListenerConfig(
@@ -169,6 +169,7 @@ async def serve(plane_name: str, workers: int) -> None:
         viewers_per_stream=10_000,
         connections=10_000,
         connections_per_host=10_000,
+        merge_s=merge_s,
     )
     listener = MediaListener(plane, _Source(), _Guard(), EventBus(), config)
     await listener.start()
@@ -202,9 +203,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--plane", choices=("native", "python"), default="native")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--merge-ms", type=int, default=0)
     options = parser.parse_args()
     configure_logging(format="json", level="error")
-    uvloop.run(serve(options.plane, options.workers))
+    uvloop.run(serve(options.plane, options.workers, options.merge_ms / 1000))
 
 
 if __name__ == "__main__":
