@@ -84,7 +84,7 @@ Enum choice(int value, Enum last, const char* what) {
 
 class PyEngine {
 public:
-    explicit PyEngine(unsigned workers) : engine_(workers) {}
+    PyEngine(unsigned workers, bool freeze_on_loss) : engine_(workers, freeze_on_loss) {}
 
     ReceiverId open_receiver(int transport, std::string host, std::uint16_t port, std::uint32_t ssrc,
                              const std::vector<std::pair<std::uint8_t, std::string>>& payloads,
@@ -169,13 +169,14 @@ public:
     }
 
     SinkId add_socket_sink(StreamKey stream, int fd, int wrapping, int hevc, int audio, std::size_t queue_bytes,
-                           double stall_s, const nb::bytes& received) {
+                           double stall_s, double merge_s, const nb::bytes& received) {
         SocketSinkSpec spec;
         spec.variant.wrapping = choice(wrapping, Wrapping::websocket, "wrapping");
         spec.variant.hevc = choice(hevc, FlvHevc::legacy, "hevc");
         spec.variant.audio = choice(audio, AudioChoice::none, "audio");
         spec.queue_bytes = queue_bytes;
         spec.stall_s = stall_s;
+        spec.merge_s = merge_s;
         spec.received.assign(received.c_str(), received.size());
         return engine_.add_socket_sink(stream, fd, std::move(spec));
     }
@@ -276,7 +277,6 @@ public:
     std::uint64_t failures() const noexcept { return engine_.failures(); }
     std::size_t workers() const noexcept { return engine_.worker_count(); }
     bool has_gro() const noexcept { return engine_.has_gro(); }
-    bool has_gso() const noexcept { return engine_.has_gso(); }
     void set_dial_pause(double seconds) noexcept { engine_.set_dial_pause(seconds); }
     void set_rtcp_times(double report_s, double silence_s) noexcept { engine_.set_rtcp_times(report_s, silence_s); }
 
@@ -304,7 +304,6 @@ void bind(nb::module_& module) {
     module.def("make_track", &make_track, "codec"_a, "width"_a, "height"_a, "fps"_a, "sample_rate"_a, "channels"_a,
                "parameter_sets"_a);
     module.def("probe_udp_gro", &probe_udp_gro);
-    module.def("probe_udp_gso", &probe_udp_gso);
 
     nb::class_<Event>(module, "Event")
         .def_prop_ro("target", [](const Event& event) { return static_cast<int>(event.target); })
@@ -321,7 +320,7 @@ void bind(nb::module_& module) {
         .def_ro("frames", &FrameBatch::frames);
 
     nb::class_<PyEngine>(module, "Engine")
-        .def(nb::init<unsigned>(), "workers"_a)
+        .def(nb::init<unsigned, bool>(), "workers"_a, "freeze_on_loss"_a)
         .def("open_receiver", &PyEngine::open_receiver, "transport"_a, "host"_a, "port"_a, "ssrc"_a, "payloads"_a,
              "expected_hosts"_a, "strict"_a, "silence_s"_a)
         .def("update_receiver", &PyEngine::update_receiver, "receiver"_a, "ssrc"_a.none(), "payloads"_a.none(),
@@ -335,7 +334,7 @@ void bind(nb::module_& module) {
         .def("tracks", &PyEngine::tracks, "stream"_a)
         .def("stream_counters", &PyEngine::stream_counters, "stream"_a)
         .def("add_socket_sink", &PyEngine::add_socket_sink, "stream"_a, "fd"_a, "wrapping"_a, "hevc"_a, "audio"_a,
-             "queue_bytes"_a, "stall_s"_a, "received"_a)
+             "queue_bytes"_a, "stall_s"_a, "merge_s"_a, "received"_a)
         .def("add_frame_sink", &PyEngine::add_frame_sink, "stream"_a, "video"_a, "audio"_a)
         .def("add_rtp_sink", &PyEngine::add_rtp_sink, "stream"_a, "transport"_a, "host"_a, "port"_a, "ssrc"_a,
              "payload_type"_a, "codec"_a, "video"_a, "audio"_a, "remote"_a.none(), "expected_hosts"_a, "queue_bytes"_a,
@@ -350,7 +349,6 @@ void bind(nb::module_& module) {
         .def_prop_ro("failures", &PyEngine::failures)
         .def_prop_ro("workers", &PyEngine::workers)
         .def_prop_ro("has_gro", &PyEngine::has_gro)
-        .def_prop_ro("has_gso", &PyEngine::has_gso)
         .def("set_dial_pause", &PyEngine::set_dial_pause, "seconds"_a)
         .def("set_rtcp_times", &PyEngine::set_rtcp_times, "report_s"_a, "silence_s"_a);
 }
