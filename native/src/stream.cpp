@@ -236,7 +236,7 @@ void Stream::start(RtpSink& sink) {
 }
 
 bool Stream::may_write(const RtpSink& sink) const noexcept {
-    return !(is_raw_ && sink.takes_raw()) && (published_ || sink.is_elementary());
+    return !(is_raw_ && sink.takes_raw()) && (published_ || sink.needs_one_track());
 }
 
 bool Stream::begins(Role role, const Frame& frame, const RtpSink& sink) const noexcept {

@@ -73,7 +73,10 @@ public:
     [[nodiscard]] bool takes_raw() const noexcept {
         return spec_.packing == Packing::ps && spec_.video && spec_.audio;
     }
-    [[nodiscard]] bool is_elementary() const noexcept { return spec_.packing == Packing::es; }
+    /// It can begin with a frame, whatever other tracks may come.
+    [[nodiscard]] bool needs_one_track() const noexcept {
+        return spec_.packing == Packing::es || !spec_.video || !spec_.audio;
+    }
     /// It could send now, and has not begun.
     [[nodiscard]] bool can_start() const noexcept { return sending_ && !started_ && !closed_ && outlet_->ready(); }
     /// It waits for a key frame.
