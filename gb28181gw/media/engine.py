@@ -186,8 +186,8 @@ class StreamCounters:
     """Pictures held back because something before them was lost (MED-24)."""
     bytes_out: int = 0
     demuxed: int = 0
-    """Packets that went through a demuxer. Stands still, from a key frame on, while raw RTP sinks are the only consumers
-    of a PS source whose tracks are known; a consumer of frames resumes it, beginning with the kept key frame."""
+    """Packets that went through a demuxer. Stands still, from a key frame on, while raw RTP sinks are the only
+    consumers of a PS source whose tracks are known; a consumer of frames resumes it, beginning with the kept key frame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,8 +211,8 @@ class SocketSinkSpec:
 RTCP_REPORT_S = 5.0
 """Sender reports of RTP sinks over UDP come so often (RFC 3550 6.2)."""
 RTCP_SILENCE_S = 60.0
-"""An RTP sink's peer that reported on what it gets is given up after so long without a report. One that never did is not
-(GB/T 28181-2022 4.3.6: RTCP is not required of peers)."""
+"""An RTP sink's peer that reported on what it gets is given up after so long without a report. One that never did is
+not (GB/T 28181-2022 4.3.6: RTCP is not required of peers)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
