@@ -187,7 +187,7 @@ class StreamCounters:
     bytes_out: int = 0
     demuxed: int = 0
     """Packets that went through a demuxer. Stands still, from a key frame on, while raw RTP sinks are the only
-    consumers of a PS source whose tracks are known; a consumer of frames resumes it, beginning with the kept key frame."""
+    consumers of a PS source whose tracks are known; a consumer of frames resumes it, at the kept key frame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
