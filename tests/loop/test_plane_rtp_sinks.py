@@ -313,6 +313,26 @@ async def test_a_viewer_wakes_the_demuxer_and_its_end_lets_it_rest(rig: Rig, pee
         assert demuxed() == resting
 
 
+async def test_med36_other_parameters_are_noticed_by_a_stream_that_is_not_demuxed(
+    rig: Rig, peer: UdpPeer
+) -> None:
+    await rig.open(frames=False)
+    await sink(rig, peer.remote)
+    source = RtpSource()
+    sent = source.all(video_frames())
+    source.start_90k += 50 * 3600
+    changed = source.all(video_frames(width=640, height=480))
+    with udp_socket() as device:
+        await send_udp(device, sent, rig.port)
+        await until(lambda: len(peer.packets) == len(sent))
+        await send_udp(device, changed, rig.port)
+        await until(lambda: len(peer.packets) == len(sent + changed))
+        await until(lambda: [track.width for track in rig.plane.tracks("s")] == [640])
+    assert [event.tracks[0].width for event in rig.stream_events.of(EventKind.TRACKS)] == [320, 640]
+    assert rig.plane.stream_counters(["s"])["s"].demuxed < len(sent + changed) - 10
+    assert peer.payload == payload_of(sent + changed)
+
+
 async def test_silence_is_told_of_a_stream_that_is_not_demuxed(rig: Rig, peer: UdpPeer) -> None:
     await rig.open(frames=False, silence_s=0.3)
     await sink(rig, peer.remote)
