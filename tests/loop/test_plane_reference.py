@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from gb28181gw.media.engine import MediaTransport, RtpSinkSpec, RtpSinkUpdate
-from gb28181gw.media.reference import rtp_links
+from gb28181gw.media.engine import EventKind, MediaTransport, RtpSinkSpec, RtpSinkUpdate
+from gb28181gw.media.reference import rtp_links, rtp_output
 from gb28181gw.media.reference.plane import ReferencePlane
+from gb28181gw.media.wire.rtcp import ReportBlock, build_receiver_report
 from gb28181gw.media.wire.rtp import RtpPacket
 from tests.support.plane import (
     Events,
@@ -95,6 +96,27 @@ async def test_udp_segments_or_single_datagrams_are_the_same_to_the_peer(
         await until(lambda: len(peer.packets) == kept)
     assert peer.payload == b"".join(RtpPacket.parse(packet).payload for packet in sent[-kept:])
     assert (max(sends, default=1) > 8) == segments
+    peer.close()
+
+
+async def test_a_peer_whose_reports_stay_away_is_given_up(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rtp_output, "RTCP_SILENCE_S", 0.2)
+    await rig.open(frames=False)
+    peer, events = UdpPeer(), Events()
+    spec = RtpSinkSpec(
+        transport=MediaTransport.UDP, host="127.0.0.1", port=free_port_pair(), ssrc=3, remote=peer.remote
+    )
+    made = await rig.plane.add_rtp_sink("s", spec, events)
+    rig.plane.update_rtp_sink(made.id, RtpSinkUpdate(sending=True))
+    with udp_socket() as device:
+        await send_udp(device, RtpSource().all(video_frames()), rig.port)
+        await until(lambda: len(peer.packets) > 0)
+    to = ("127.0.0.1", made.port + 1)
+    peer.send_rtcp(build_receiver_report(9, (ReportBlock(ssrc=4),), "p"), to)  # not about us
+    await until(lambda: len(peer.reports) > 0)
+    assert not events.of(EventKind.SINK_CLOSED)
+    peer.send_rtcp(build_receiver_report(9, (ReportBlock(ssrc=3),), "p"), to)
+    assert (await events.wait(EventKind.SINK_CLOSED)).detail == "silent"
     peer.close()
 
 

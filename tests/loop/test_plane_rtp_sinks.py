@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import socket
 from collections.abc import AsyncIterator
 from contextlib import closing, suppress
@@ -312,6 +313,26 @@ async def test_a_viewer_wakes_the_demuxer_and_its_end_lets_it_rest(rig: Rig, pee
         assert demuxed() == resting
 
 
+async def test_med36_other_parameters_are_noticed_by_a_stream_that_is_not_demuxed(
+    rig: Rig, peer: UdpPeer
+) -> None:
+    await rig.open(frames=False)
+    await sink(rig, peer.remote)
+    source = RtpSource()
+    sent = source.all(video_frames())
+    source.start_90k += 50 * 3600
+    changed = source.all(video_frames(width=640, height=480))
+    with udp_socket() as device:
+        await send_udp(device, sent, rig.port)
+        await until(lambda: len(peer.packets) == len(sent))
+        await send_udp(device, changed, rig.port)
+        await until(lambda: len(peer.packets) == len(sent + changed))
+        await until(lambda: [track.width for track in rig.plane.tracks("s")] == [640])
+    assert [event.tracks[0].width for event in rig.stream_events.of(EventKind.TRACKS)] == [320, 640]
+    assert rig.plane.stream_counters(["s"])["s"].demuxed < len(sent + changed) - 10
+    assert peer.payload == payload_of(sent + changed)
+
+
 async def test_silence_is_told_of_a_stream_that_is_not_demuxed(rig: Rig, peer: UdpPeer) -> None:
     await rig.open(frames=False, silence_s=0.3)
     await sink(rig, peer.remote)
@@ -589,6 +610,38 @@ async def test_sender_reports_go_out_and_receiver_reports_are_counted(rig: Rig, 
     await until(
         lambda: any(isinstance(p, rtcp.Goodbye) for data, _ in peer.reports for p in rtcp.parse(data))
     )
+
+
+@pytest.mark.parametrize("transport", [MediaTransport.UDP, MediaTransport.TCP_PASSIVE])
+async def test_i8_whatever_a_peer_sends_ends_nothing(
+    rig: Rig, peer: UdpPeer, transport: MediaTransport
+) -> None:
+    await rig.open(frames=False)
+    sending = await sink(rig, peer.remote, transport=transport)
+    noise = random.Random(7).randbytes(400_000)
+    reports = [
+        b"\x80\xc9\xff\xff" + noise[:40],
+        b"\x81\xc9\x00\x07" + noise[:28],
+        b"\x9f\xc8\x00\x01\x00\x00\x00\x00",
+        b"\x80\xc9",
+        b"",
+    ]
+    sent = RtpSource().all(video_frames())
+    if transport is MediaTransport.UDP:
+        for data in reports:
+            peer.send_rtcp(data, ("127.0.0.1", sending.sink.port + 1))
+            peer.send_rtp(data, ("127.0.0.1", sending.sink.port))
+        with udp_socket() as device:
+            await send_udp(device, sent, rig.port)
+            await until(lambda: len(peer.packets) == len(sent))
+        return
+    platform = await TcpPeer.dial(sending.sink.port)
+    await sending.events.wait(EventKind.CONNECTED)
+    await asyncio.get_running_loop().sock_sendall(platform.sock, framed_stream(reports[:3]) + noise)
+    with udp_socket() as device:
+        await send_udp(device, sent, rig.port)
+        await until(lambda: len(platform.packets) == len(sent))
+    platform.close()
 
 
 async def test_reports_of_strangers_are_not_counted(rig: Rig, peer: UdpPeer) -> None:

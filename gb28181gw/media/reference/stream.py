@@ -171,6 +171,7 @@ class Stream:
         self._raw_misses = 0
         """Key frames of it that were not found in its packets."""
         self.rests = False
+        self._rest_parameters = b""
         self.demuxed = 0
         self._video_expected = False
         self._audio_expected = False
@@ -219,9 +220,20 @@ class Stream:
                 self._begin_raw(output)
             else:
                 output.forward(packet)
-        if key and not self.rests and outputs and self._may_rest:
+        if key:
+            self._consider_rest(bool(outputs))
+
+    def _consider_rest(self, has_raw: bool) -> None:
+        """A key frame begins: demux no more, or, where its parameters are new, just this group (MED-36)."""
+        raw = self._feed.raw if self._feed is not None else None
+        parameters = raw.parameters if raw is not None else b""
+        if self.rests:
+            if parameters != self._rest_parameters:
+                self._wake()
+        elif has_raw and self._may_rest:
             self.rests = True
             self._gop.clear()
+        self._rest_parameters = parameters
 
     def leave_raw(self) -> None:
         """The source turned out to be no program stream, or one that must be taken apart to find its key frames: RTP
