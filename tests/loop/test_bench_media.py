@@ -46,10 +46,10 @@ def running(plane: str = "native") -> Iterator[Bench]:
 def test_ingest_and_its_floor(plane: str, way: str) -> None:
     with running(plane) as bench:
         assert bench.ingest_floor(2, gso=way == "gro", tcp=way == "tcp") > 0
-        cost, share, note, _ = bench.run_ingest(2, gso=way == "gro", tcp=way == "tcp")
-    assert cost > 0
-    assert share > 0
-    assert " 0 lost" in note
+        run = bench.run_ingest(2, gso=way == "gro", tcp=way == "tcp")
+    assert run.cost > 0
+    assert run.share > 0
+    assert " 0 lost" in run.note
 
 
 def test_fan_out_and_its_floor() -> None:
