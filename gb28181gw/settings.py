@@ -259,12 +259,6 @@ def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
     return origins
 
 
-def _no_shared_port(port: int) -> int:
-    if port:
-        raise ValueError("one port for all streams comes with a later version; leave it 0.")
-    return port
-
-
 def _plane(plane: str) -> str:
     if plane == "native":
         # Not before somebody asks: loading the native plane costs a start that does not serve.
@@ -404,11 +398,11 @@ class MediaSettings(Section):
         description='Web origins that may play besides the console, as in ["https://video.example.org"].',
     )
     token_s: int = _number(300, "A play URL may be opened for so long.", low=5, high=86400, unit="seconds")
-    shared_port: Annotated[int, AfterValidator(_no_shared_port)] = _number(
+    shared_port: int = _number(
         0,
-        "One UDP and TCP port for all streams; 0: each its own (other values come with a later version).",
+        "One UDP and TCP port for all streams that are received, with RTCP on the port above it; 0: each its own.",
         low=0,
-        high=65535,
+        high=65534,
     )
     transport: Literal["auto", "udp", "tcp-passive", "tcp-active"] = Field(
         default="auto",
@@ -712,6 +706,12 @@ def _conflicts(settings: Settings) -> Iterator[str]:
         seen[address.port] = key
         if address.port in ports:
             yield f"{key}: port {address.port} lies within media.ports {settings.media.ports}; move one."
+    shared = settings.media.shared_port
+    for port in (shared, shared + 1) if shared else ():
+        if port in ports:
+            yield f"media.shared_port: port {port} lies within media.ports {settings.media.ports}; move one."
+        if port in seen:
+            yield f"media.shared_port: port {port} is that of {seen[port]} already; give each its own."
     if bool(settings.http.cert) != bool(settings.http.key):
         missing = "http.key" if settings.http.cert else "http.cert"
         yield f"{missing}: a certificate and its key go together; give both or neither."

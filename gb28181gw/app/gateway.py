@@ -29,6 +29,7 @@ from gb28181gw.devices.config import DateMode, DevicesConfig, Enrolment
 from gb28181gw.devices.reports import Reports
 from gb28181gw.devices.service import Devices
 from gb28181gw.devices.talking import TalkPartners
+from gb28181gw.errors import GatewayError
 from gb28181gw.gb.ids import ssrc_domain
 from gb28181gw.media import native
 from gb28181gw.media.native import NativePlane
@@ -260,6 +261,8 @@ class Gateway:
             NativePlane(settings.workers) if self._plane is NativePlane else ReferencePlane()
         )
         self._at_end(self.engine.close)
+        if settings.shared_port:
+            await self._open_shared_port(settings.listen, settings.shared_port)
         ports = settings.port_range
         self.ports = PortPool(ports.first, ports.last, float(settings.port_rest_s), self._clock)
         self.ssrcs = SsrcPool(ssrc_domain(self.settings.sip.id), float(settings.port_rest_s), self._clock)
@@ -282,6 +285,7 @@ class Gateway:
             bus=self.bus,
             clock=self._clock,
             limits=CallLimits(silence_s=float(settings.source_timeout_s)),
+            shared_port=settings.shared_port,
         )
         self.sessions = Sessions(
             context,
@@ -311,6 +315,15 @@ class Gateway:
         await self.listener.start()
         self._at_end(self.listener.close)
         self.health.up("media")
+
+    async def _open_shared_port(self, host: str, port: int) -> None:
+        try:
+            await self.engine.open_shared_port(host, port)
+        except OSError as error:
+            raise GatewayError(
+                "gb.config.port_in_use",
+                f"media.shared_port: {host}:{port} or the port above it cannot be bound: {error.strerror}.",
+            ) from error
 
     async def _start_listeners(self) -> None:
         """SIP first: devices may talk from here on. The API last: who reaches it finds everything."""

@@ -306,7 +306,7 @@ class Engine(Protocol):
         """Bind, all or nothing; for passive TCP listen. Raises OSError when the port is taken.
 
         With `spec.shared` nothing is bound; GatewayError ``gb.media.bind_failed`` without a shared port, and
-        ``gb.route.exists`` for an SSRC that another receiver of the shared port was offered and still waits for.
+        ``gb.route.exists`` for an SSRC that another receiver of the shared port has agreed.
         """
         ...
 
@@ -314,8 +314,10 @@ class Engine(Protocol):
         """Bind one port, UDP (with RTCP above it) and TCP, for all receivers with `ReceiverSpec.shared`.
 
         Once, at the start; it lives as long as the engine. A packet belongs to the receiver that latched its source
-        and SSRC, else to the receiver that agreed its SSRC, else to the only one that expects its address; what
-        fits none is dropped and counted nowhere. Each receiver applies its own source rule to what it is given.
+        and SSRC; else to the one that agreed its SSRC, or of whose SSRC it is a known variant (byte-swapped, read as
+        hex: INV-03); else to the only one that latched its source (a new epoch). What fits none is dropped; if just
+        one receiver waits for media from its address, that one tells SSRC_MISMATCH. Each receiver applies its own
+        source rule to what it is given. A TCP connection belongs to the receiver that its first RTP packet names.
         Raises OSError when the port is taken, GatewayError ``gb.media.plane_unable``.
         """
         ...

@@ -204,7 +204,8 @@ class Sessions:
     async def _recover_call(self, record: CallRecord, port: PortLease | None, ssrc: SsrcLease | None) -> None:
         dialog = Dialog.from_record(record.dialog)
         # A media connection died with the old process, so only UDP can be adopted.
-        if record.live and port is not None and ssrc is not None and record.transport == MediaTransport.UDP:
+        reachable = port is not None or record.port == self._context.shared_port
+        if record.live and reachable and ssrc is not None and record.transport == MediaTransport.UDP:
             stream = self._make(record.device_id, record.channel_id, None)
             try:
                 call = stream.make_call(Way(transport=MediaTransport.UDP))
@@ -236,10 +237,12 @@ class Sessions:
 
     def _hold(self, record: CallRecord) -> _Held:
         """Keep the port and SSRC of an old dialog from new calls until it is settled (I3, INV-06)."""
-        try:
-            port = self._context.ports.reserve(record.port, record.id)
-        except GatewayError:
-            return record, None, None
+        port: PortLease | None = None
+        if record.port != self._context.shared_port:
+            try:
+                port = self._context.ports.reserve(record.port, record.id)
+            except GatewayError:
+                return record, None, None
         try:
             return record, port, self._context.ssrcs.reserve(record.ssrc, record.id)
         except GatewayError:

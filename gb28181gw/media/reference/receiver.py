@@ -191,6 +191,13 @@ class ReceiverCore:
                 self._statistics.sender_report(packet, self._loop.time())
                 self.rtcp_peer = source
 
+    def refused(self, ssrc: int, source: Source) -> None:
+        """A packet on a shared port that may be meant for this receiver, with an SSRC that does not say so."""
+        now = self._loop.time()
+        self.gate.refuse(now, ssrc)
+        if self.gate.mismatch is not None:
+            self._note_mismatch(source, now, refused=True)
+
     def lost_framing(self, source: Source) -> None:
         """Bytes of the latched connection were passed over."""
         if source == self.gate.source:

@@ -156,6 +156,16 @@ class TcpReceiver:
         self._connections.discard(connection)
 
 
+def adopt_connection(
+    transport: asyncio.Transport, owner: TcpReceiver, core: ReceiverCore, data: bytes
+) -> None:
+    """A connection that was accepted elsewhere becomes one of this receiver; `data` is what has come over it."""
+    connection = _Connection(owner, core)
+    transport.set_protocol(connection)
+    connection.connection_made(transport)
+    connection.data_received(data)
+
+
 class _Connection(asyncio.Protocol):
     """One media connection, accepted or dialled."""
 
