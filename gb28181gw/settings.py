@@ -417,6 +417,20 @@ class MediaSettings(Section):
     workers: int = _number(
         0, "Threads of the native plane; 0: as many as cores. The python plane has none.", low=0, high=256
     )
+    on_loss: Literal["go_on", "freeze"] = Field(
+        default="go_on",
+        description=(
+            "What viewers see after a lost packet: all pictures but the broken one, which may smear until the next "
+            "key frame (go_on), or the last whole one until then (freeze)."
+        ),
+    )
+    merge_ms: int = _number(
+        0,
+        "Pictures of so long are written to a viewer together, which costs less CPU and delays them; 0: each at once.",
+        low=0,
+        high=1000,
+        unit="milliseconds",
+    )
     idle_stop_s: int = _number(
         30, "A stream ends so long after its last consumer left.", low=0, high=86400, unit="seconds"
     )

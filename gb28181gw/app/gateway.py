@@ -257,8 +257,11 @@ class Gateway:
 
     async def _start_media(self) -> None:
         settings = self.settings.media
+        freeze = settings.on_loss == "freeze"
         self.engine: NativePlane | ReferencePlane = (
-            NativePlane(settings.workers) if self._plane is NativePlane else ReferencePlane()
+            NativePlane(settings.workers, freeze_on_loss=freeze)
+            if self._plane is NativePlane
+            else ReferencePlane(freeze_on_loss=freeze)
         )
         self._at_end(self.engine.close)
         if settings.shared_port:
@@ -309,7 +312,12 @@ class Gateway:
             self.sessions,
             self.guard,
             self.bus,
-            ListenerConfig(host=address.host, port=address.port, origins=settings.origins),
+            ListenerConfig(
+                host=address.host,
+                port=address.port,
+                origins=settings.origins,
+                merge_s=settings.merge_ms / 1000,
+            ),
         )
         self.guard.on_revoked(self.listener.close_grants)
         await self.listener.start()

@@ -60,7 +60,7 @@ class FrameBatch:
         """(track, pts_90k, dts_90k, key, payload, arrival)"""
 
 class Engine:
-    def __init__(self, workers: int) -> None: ...
+    def __init__(self, workers: int, freeze_on_loss: bool) -> None: ...
     def open_receiver(
         self,
         transport: int,
@@ -120,6 +120,7 @@ class Engine:
         audio: int,
         queue_bytes: int,
         stall_s: float,
+        merge_s: float,
         received: bytes,
     ) -> int: ...
     def add_frame_sink(self, stream: int, video: bool, audio: bool) -> int: ...

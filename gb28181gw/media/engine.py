@@ -206,6 +206,8 @@ class SocketSinkSpec:
     """What the listener has already read behind the request (WebSocket frames of an eager client)."""
     stall_s: float = 10.0
     """Disconnect when nothing could be written for so long."""
+    merge_s: float = 0.0
+    """Frames of so long are written together, which costs less and delays the picture; 0: each at once."""
 
 
 RTCP_REPORT_S = 5.0

@@ -109,10 +109,13 @@ class NativePlane:
     name = "native"
     features: frozenset[Feature] = frozenset()
 
-    def __init__(self, workers: int = 0) -> None:
-        """`workers`: threads; 0 as many as the process may use cores. Raises OSError without descriptors."""
+    def __init__(self, workers: int = 0, *, freeze_on_loss: bool = False) -> None:
+        """`workers`: threads; 0 as many as the process may use cores. Raises OSError without descriptors.
+
+        `freeze_on_loss`: video behind a loss is held back until the next key frame (MED-24).
+        """
         self._loop = asyncio.get_running_loop()
-        self._engine = _native.Engine(workers)
+        self._engine = _native.Engine(workers, freeze_on_loss)
         self._receivers: dict[int, tuple[EventHandler, str]] = {}
         self._streams: dict[int, _Stream] = {}
         self._keys: dict[str, int] = {}
@@ -229,6 +232,7 @@ class NativePlane:
             _AUDIO[spec.audio],
             spec.queue_bytes,
             spec.stall_s,
+            spec.merge_s,
             spec.received,
         )
         self._socket_sinks[sink_id] = (stream_id, on_event)

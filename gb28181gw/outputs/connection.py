@@ -270,6 +270,7 @@ class MediaConnection(asyncio.Protocol):
             received=bytes(self._early),
             queue_bytes=self._listener.config.queue_bytes,
             stall_s=self._listener.config.stall_s,
+            merge_s=self._listener.config.merge_s,
         )
         duplicate = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
         try:

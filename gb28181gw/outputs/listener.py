@@ -46,6 +46,8 @@ class ListenerConfig:
     connections_per_host: int = 200
     queue_bytes: int = 2 * 1024 * 1024
     stall_s: float = 10.0
+    merge_s: float = 0.0
+    """Frames of so long are written to a viewer together."""
 
 
 class MediaListener:

@@ -84,7 +84,7 @@ Enum choice(int value, Enum last, const char* what) {
 
 class PyEngine {
 public:
-    explicit PyEngine(unsigned workers) : engine_(workers) {}
+    PyEngine(unsigned workers, bool freeze_on_loss) : engine_(workers, freeze_on_loss) {}
 
     ReceiverId open_receiver(int transport, std::string host, std::uint16_t port, std::uint32_t ssrc,
                              const std::vector<std::pair<std::uint8_t, std::string>>& payloads,
@@ -169,13 +169,14 @@ public:
     }
 
     SinkId add_socket_sink(StreamKey stream, int fd, int wrapping, int hevc, int audio, std::size_t queue_bytes,
-                           double stall_s, const nb::bytes& received) {
+                           double stall_s, double merge_s, const nb::bytes& received) {
         SocketSinkSpec spec;
         spec.variant.wrapping = choice(wrapping, Wrapping::websocket, "wrapping");
         spec.variant.hevc = choice(hevc, FlvHevc::legacy, "hevc");
         spec.variant.audio = choice(audio, AudioChoice::none, "audio");
         spec.queue_bytes = queue_bytes;
         spec.stall_s = stall_s;
+        spec.merge_s = merge_s;
         spec.received.assign(received.c_str(), received.size());
         return engine_.add_socket_sink(stream, fd, std::move(spec));
     }
@@ -267,7 +268,7 @@ void bind(nb::module_& module) {
         .def_ro("frames", &FrameBatch::frames);
 
     nb::class_<PyEngine>(module, "Engine")
-        .def(nb::init<unsigned>(), "workers"_a)
+        .def(nb::init<unsigned, bool>(), "workers"_a, "freeze_on_loss"_a)
         .def("open_receiver", &PyEngine::open_receiver, "transport"_a, "host"_a, "port"_a, "ssrc"_a, "payloads"_a,
              "expected_hosts"_a, "strict"_a, "silence_s"_a)
         .def("update_receiver", &PyEngine::update_receiver, "receiver"_a, "ssrc"_a.none(), "payloads"_a.none(),
@@ -281,7 +282,7 @@ void bind(nb::module_& module) {
         .def("tracks", &PyEngine::tracks, "stream"_a)
         .def("stream_counters", &PyEngine::stream_counters, "stream"_a)
         .def("add_socket_sink", &PyEngine::add_socket_sink, "stream"_a, "fd"_a, "wrapping"_a, "hevc"_a, "audio"_a,
-             "queue_bytes"_a, "stall_s"_a, "received"_a)
+             "queue_bytes"_a, "stall_s"_a, "merge_s"_a, "received"_a)
         .def("add_frame_sink", &PyEngine::add_frame_sink, "stream"_a, "video"_a, "audio"_a)
         .def("close_sink", &PyEngine::close_sink, "sink"_a)
         .def("event_fd", &PyEngine::event_fd)

@@ -33,8 +33,9 @@ Outcome<BoundSockets> bind_sockets(const ReceiverSpec& spec, bool gro) {
 
 }  // namespace
 
-Engine::Engine(unsigned workers) {
+Engine::Engine(unsigned workers, bool freeze_on_loss) {
     shared_.has_gro = probe_udp_gro();
+    shared_.freeze_on_loss = freeze_on_loss;
     const unsigned count = workers != 0 ? workers : usable_cores();
     for (unsigned index = 0; index < count; ++index) {
         workers_.push_back(std::make_unique<Worker>(index, shared_));

@@ -65,7 +65,8 @@ void Stream::take(std::vector<EsUnit>& units) {
     for (EsUnit& unit : units) {
         const bool is_picture = unit.track->kind == TrackKind::video;
         if (is_picture) {
-            if (unit.damaged) {
+            // Between a picture that was lost and the next key frame decoders may smear, or stand still: as is wished.
+            if (unit.damaged && (worker_->shared().freeze_on_loss || await_key_)) {
                 frozen_ = true;
             } else if (unit.key) {
                 frozen_ = false;

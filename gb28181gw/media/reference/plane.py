@@ -131,8 +131,10 @@ class ReferencePlane:
     name = "python"
     features: frozenset[Feature] = frozenset({Feature.RTP_SINKS, Feature.SHARED_PORT})
 
-    def __init__(self) -> None:
+    def __init__(self, *, freeze_on_loss: bool = False) -> None:
+        """`freeze_on_loss`: video behind a loss is held back until the next key frame (MED-24)."""
         self._loop = asyncio.get_running_loop()
+        self._freeze_on_loss = freeze_on_loss
         self._ids = itertools.count(1)
         self._receivers: dict[int, _OpenReceiver] = {}
         self._streams: dict[str, Stream] = {}
@@ -254,7 +256,9 @@ class ReferencePlane:
         """Raises ValueError for an id that exists."""
         if stream_id in self._streams:
             raise ValueError(f"stream {stream_id!r} exists")
-        self._streams[stream_id] = Stream(stream_id, self._loop, on_event)
+        self._streams[stream_id] = Stream(
+            stream_id, self._loop, on_event, freeze_on_loss=self._freeze_on_loss
+        )
         self._wake()
 
     def push(
@@ -308,6 +312,7 @@ class ReferencePlane:
             terminator=key.terminator,
             queue_bytes=spec.queue_bytes,
             stall_s=spec.stall_s,
+            merge_s=spec.merge_s,
             on_closed=on_closed,
             received=spec.received,
         )

@@ -2,8 +2,8 @@
 
 Theory of operation. A *feed* brings the units of one receiver; attaching a receiver begins a new
 *generation*, older feeds are dead from then on (invariant I3). Units pass three gates: a generation begins
-at a key frame; video that something was lost before is held back until the next key frame ("freeze rather
-than smear", MED-24); the stream's own clock makes their times monotonic over generations and jumps
+at a key frame; video that something was lost before is held back until the next key frame if that is wished
+("freeze rather than smear", MED-24); the stream's own clock makes their times monotonic over generations and jumps
 (MED-21). What passes is kept since the last key frame and goes to the *variants* (`variant`), each of which
 makes its bytes once for all its sinks, and to frame sinks.
 
@@ -138,8 +138,16 @@ class FrameSink:
 class Stream:
     """Owner of the tracks, the kept frames and the sinks of one stream."""
 
-    def __init__(self, stream_id: str, loop: asyncio.AbstractEventLoop, on_event: EventHandler) -> None:
+    def __init__(
+        self,
+        stream_id: str,
+        loop: asyncio.AbstractEventLoop,
+        on_event: EventHandler,
+        *,
+        freeze_on_loss: bool = False,
+    ) -> None:
         self.id = stream_id
+        self._freeze_on_loss = freeze_on_loss
         self.generation = 0
         self._loop = loop
         self._on_event = on_event
@@ -241,7 +249,9 @@ class Stream:
         for unit in units:
             is_video = unit.track.kind is TrackKind.VIDEO
             if is_video:
-                if unit.damaged:
+                # Between a picture that was lost and the next key frame decoders may smear, or stand still:
+                # as is wished.
+                if unit.damaged and (self._freeze_on_loss or self._await_key):
                     self._frozen = True
                 elif unit.key:
                     self._frozen = False

@@ -25,8 +25,9 @@ namespace gb28181 {
 
 class Engine {
 public:
-    /// `workers`: threads; 0 as many as the process has cores. Throws std::system_error.
-    explicit Engine(unsigned workers);
+    /// `workers`: threads; 0 as many as the process has cores. `freeze_on_loss`: video behind a loss is held back until
+    /// the next key frame. Throws std::system_error.
+    explicit Engine(unsigned workers, bool freeze_on_loss = false);
     ~Engine();
     Engine(const Engine&) = delete;
     Engine& operator=(const Engine&) = delete;

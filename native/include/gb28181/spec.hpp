@@ -60,6 +60,8 @@ struct SocketSinkSpec {
     VariantKey variant;
     std::size_t queue_bytes = std::size_t{2} * 1024 * 1024;
     double stall_s = 10.0;
+    /// Frames of so long are written together; 0: each at once.
+    double merge_s = 0;
     std::string received;  // what the listener read behind the request
 };
 

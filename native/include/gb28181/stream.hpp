@@ -2,9 +2,9 @@
 //
 // Theory of operation. A *feed* brings the units of one receiver; attaching a receiver begins a new *generation*, older
 // feeds are dead from then on (invariant I3). Units pass three gates: a generation begins at a key frame; video that
-// something was lost before is held back until the next key frame ("freeze rather than smear", MED-24); the stream's own
-// clock makes their times monotonic over generations and jumps (MED-21). What passes is kept since the last key frame
-// and goes to the *variants*, each of which makes its bytes once for all its sinks, and to frame sinks.
+// something was lost before is held back until the next key frame if that is wished ("freeze rather than smear",
+// MED-24); the stream's own clock makes their times monotonic over generations and jumps (MED-21). What passes is kept
+// since the last key frame and goes to the *variants*, each of which makes its bytes once for all its sinks, and to frame sinks.
 //
 // A stream is *published* when its video is known: with a key frame, and with its audio if audio was declared and came
 // within a second (MED-16); audio that comes later is added (MED-17). A stream that has only audio is published with it

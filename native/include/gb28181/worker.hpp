@@ -58,6 +58,8 @@ public:
 struct Shared {
     Outbox outbox;
     bool has_gro = false;
+    /// Video behind a loss is held back until the next key frame (MED-24).
+    bool freeze_on_loss = false;
     std::atomic<double> dial_pause_s{1.0};
     /// Handlers and commands that threw.
     std::atomic<std::uint64_t> failures{0};

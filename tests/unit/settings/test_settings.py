@@ -36,7 +36,7 @@ rtsp.listen
 storage.url
 log.format log.level
 """
-ADDED = ["storage.alarm_days", "storage.position_days"]
+ADDED = ["media.on_loss", "media.merge_ms", "storage.alarm_days", "storage.position_days"]
 """Keys beyond the contract."""
 CONTRACT = CONTRACT_TEXT.split()
 
