@@ -38,6 +38,15 @@ class Container(StrEnum):
     TS = "ts"
     WS_TS = "ws-ts"
 
+    @property
+    def is_websocket(self) -> bool:
+        return self in (Container.WS_FLV, Container.WS_FMP4, Container.WS_TS)
+
+    @property
+    def over_http(self) -> Container:
+        """The same without WebSocket frames around it."""
+        return Container(self.value.removeprefix("ws-"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiverSpec:
@@ -97,7 +106,7 @@ class EventKind(StrEnum):
     SILENCE = "silence"
     """Told once; again after packets came and stopped again."""
     SINK_CLOSED = "sink_closed"
-    """detail: reason (``viewer_gone``, ``slow``, ``stream_closed``)."""
+    """detail: reason (``viewer_gone``, ``slow``, ``stream_closed``, ``tracks_changed``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -302,15 +302,15 @@ public:
         muxer_.sequence_header(track.track, timestamp_ms, out_);
         return take();
     }
-    nb::bytes tag(const PyTrack& track, std::int64_t pts, std::int64_t dts, bool key, const nb::bytes& payload) {
+    nb::bytes mux(const PyTrack& track, std::int64_t pts, std::int64_t dts, bool key, const nb::bytes& payload) {
         Frame frame;
         frame.track = track.track;
         frame.pts_90k = pts;
         frame.dts_90k = dts;
         frame.key = key;
         frame.payload = Buffer::copy_of(view_of(payload));
-        const std::size_t bound = muxer_.tag_bound(frame);
-        muxer_.tag(frame, out_);
+        const std::size_t bound = muxer_.bound(frame);
+        muxer_.mux(frame, out_);
         if (out_.size() > bound + frame.payload.size() / 3) throw std::logic_error("the bound of a tag is too small");
         return take();
     }
@@ -469,7 +469,7 @@ NB_MODULE(_native_codecs, module) {
         .def(nb::init<const std::string&, std::optional<std::int64_t>>(), nb::arg(), nb::arg().none())
         .def("header", &PyFlv::header, nb::arg(), nb::arg().none())
         .def("sequence_header", &PyFlv::sequence_header)
-        .def("tag", &PyFlv::tag);
+        .def("mux", &PyFlv::mux);
 
     nb::class_<PySourceRule>(module, "SourceRule")
         .def(nb::init<std::uint32_t, std::vector<int>, const std::vector<std::string>&, bool>())

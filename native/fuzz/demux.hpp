@@ -22,7 +22,7 @@ public:
             REQUIRE(frame.pts_90k >= frame.dts_90k);
             last_dts_[kind] = frame.dts_90k;
             ByteBuilder tag;
-            muxer_.tag(frame, tag);
+            muxer_.mux(frame, tag);
             REQUIRE(tag.empty() == !FlvMuxer::carries(frame.track->codec));
         }
         units.clear();

@@ -201,7 +201,7 @@ void FlvMuxer::sequence_header(const TrackPtr& track, std::uint32_t timestamp_ms
     end_tag(out, start);
 }
 
-void FlvMuxer::tag(const Frame& frame, ByteBuilder& out) {
+void FlvMuxer::mux(const Frame& frame, ByteBuilder& out) {
     const TrackPtr& track = frame.track;
     const Codec codec = track->codec;
     if (!carries(codec)) return;
@@ -241,7 +241,7 @@ void FlvMuxer::tag(const Frame& frame, ByteBuilder& out) {
     end_tag(out, start);
 }
 
-std::size_t FlvMuxer::tag_bound(const Frame& frame) const {
+std::size_t FlvMuxer::bound(const Frame& frame) const {
     constexpr std::size_t own = tag_header + 8 + 4;  // with the codec's head and the size behind
     std::size_t configuration = 0;
     const bool announced = is_announced(frame.track->kind == TrackKind::video ? video_ : audio_, frame.track);

@@ -53,8 +53,8 @@ Buffer Variant::add(Role role, const Frame& frame, bool kept) {
     } else if (!wants(role, *frame.track)) {
         return {};
     }
-    ByteBuilder builder = begin(muxer_.tag_bound(frame));
-    muxer_.tag(frame, builder);
+    ByteBuilder builder = begin(muxer_.bound(frame));
+    muxer_.mux(frame, builder);
     Buffer data = wrap(std::move(builder));
     if (data.empty()) return data;
     if (kept) {

@@ -129,7 +129,7 @@ def test_flv(seed: int) -> None:
         if rng.random() < 0.1:
             payload = native_codecs.damage(rng, payload, 3)
         shown = time + rng.choice((0, 0, 3600, -100, -90000))
-        made = oracle.tag(frame_of(track, shown, time, frame.key, payload))
-        assert native.tag(tracks.native(track), shown, time, frame.key, payload) == made
+        made = oracle.mux(frame_of(track, shown, time, frame.key, payload))
+        assert native.mux(tracks.native(track), shown, time, frame.key, payload) == made
     for track in known:
         assert native.sequence_header(tracks.native(track), 77) == oracle.sequence_header(track, 77)
