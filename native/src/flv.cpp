@@ -175,6 +175,11 @@ void FlvMuxer::header(std::span<const TrackPtr> tracks, std::optional<std::int64
     if (audio != nullptr) sequence_header(audio, time_ms, out);
 }
 
+void FlvMuxer::configuration(std::span<const TrackPtr> tracks, std::int64_t at_90k, ByteBuilder& out) {
+    const std::uint32_t time_ms = milliseconds(at_90k);
+    for (const TrackPtr& track : tracks) sequence_header(track, time_ms, out);
+}
+
 void FlvMuxer::sequence_header(const TrackPtr& track, std::uint32_t timestamp_ms, ByteBuilder& out) {
     if (track->kind == TrackKind::audio) {
         audio_ = {track, track->codec};

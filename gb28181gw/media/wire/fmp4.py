@@ -26,6 +26,7 @@ _MAX_CONFIG = 64
 """Bytes of an AudioSpecificConfig that fits descriptors with lengths of one byte (14496-1 8.3.3)."""
 _DEFAULT_DURATION_90K = 3_600
 _MAX_DURATION_90K = 90_000
+_MAX_OFFSET_90K = 0x7FFFFFFF
 
 _FTYP = b"iso6" + b"\x00\x00\x02\x00" + b"iso6" + b"iso5" + b"mp41"
 _MATRIX = Struct("!9I").pack(0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
@@ -209,7 +210,7 @@ class Fmp4Muxer:
         self._sequence += 1
         sample = Sample(
             dts_90k=dts,
-            pts_90k=max(frame.pts_90k - self._base, dts),
+            pts_90k=min(max(frame.pts_90k - self._base, dts), dts + _MAX_OFFSET_90K),
             duration_90k=announced.interval_90k,
             key=frame.key or track.kind is TrackKind.AUDIO,
             data=sample_data(frame),
