@@ -131,10 +131,10 @@ void TsMuxer::header(std::span<const TrackPtr> /*tracks*/, std::optional<std::in
 
 void TsMuxer::configuration(std::span<const TrackPtr> /*tracks*/, std::int64_t /*at_90k*/, ByteBuilder& out) {
     for (const Pid* const pid : {&pat_, &streams_[0].pid, &streams_[1].pid, &map_}) {
-        if (!pid->used) continue;
+        if (!pid->used_before) continue;
         out.append(0x47);
         out.append_u16(pid->number);
-        out.append(static_cast<std::uint8_t>(0x20 | ((pid->continuity - 1) & 0x0F)));
+        out.append(static_cast<std::uint8_t>(0x20 | ((pid->continuity_before - 1) & 0x0F)));
         out.append(183);
         out.append(0x80);
         std::fill_n(out.extend(182), 182, std::uint8_t{0xFF});
@@ -156,6 +156,10 @@ void TsMuxer::mux(const Frame& frame, ByteBuilder& out) {
     ByteView payload = frame.payload;
     if (!begin_unit(frame, pts, dts, payload)) return;
     stream.last_dts_90k = dts;
+    for (Pid* const pid : {&pat_, &streams_[0].pid, &streams_[1].pid, &map_}) {
+        pid->continuity_before = pid->continuity;
+        pid->used_before = pid->used;
+    }
     const int stream_type = stream_type_of(track.codec);
     if (stream.stream_type != stream_type || map_section_.empty()) {
         stream.stream_type = stream_type;

@@ -44,6 +44,8 @@ class TsMuxer:
     def __init__(self, tracks: Iterable[Track] = (), *, base_90k: int | None = None) -> None:
         self._base = base_90k
         self._continuity: dict[int, int] = {}
+        self._before: dict[int, int] = {}
+        """The counters as they were before the last frame."""
         self._types: dict[TrackKind, int] = {}
         self._version = 0
         self._tables = b""
@@ -65,10 +67,10 @@ class TsMuxer:
         return b""
 
     def configuration(self, _tracks: Iterable[Track] = (), _at_90k: int = 0, /) -> bytes:
-        """For a consumer that skipped: the continuity counters go on from here (2.4.3.5 discontinuity_indicator)."""
+        """For a consumer that skipped and gets the last frame next: the continuity counters go on with it (2.4.3.5)."""
         return b"".join(
             b"\x47" + pid.to_bytes(2, "big") + bytes((0x20 | (count - 1) & 0x0F,)) + _DISCONTINUITY
-            for pid, count in sorted(self._continuity.items())
+            for pid, count in sorted(self._before.items())
         )
 
     def mux(self, frame: Frame) -> bytes:
@@ -89,6 +91,7 @@ class TsMuxer:
         if not payload:
             return b""
         self._last_dts[track.kind] = dts
+        self._before = dict(self._continuity)
         parts: list[bytes] = []
         stream_type = STREAM_TYPES[track.codec]
         if self._types.get(track.kind) != stream_type or not self._tables:

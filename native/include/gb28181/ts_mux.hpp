@@ -28,7 +28,8 @@ public:
 
     /// Nothing: the tables stand before each key frame.
     void header(std::span<const TrackPtr> tracks, std::optional<std::int64_t> at_90k, ByteBuilder& out) override;
-    /// The continuity counters go on from here (2.4.3.5 discontinuity_indicator). The arguments do not matter.
+    /// For a consumer that gets the last frame next: the continuity counters go on with it (2.4.3.5). The arguments do
+    /// not matter.
     void configuration(std::span<const TrackPtr> tracks, std::int64_t at_90k, ByteBuilder& out) override;
     /// The packets of a frame; nothing if the container has no such codec or an AAC packet no ADTS form.
     void mux(const Frame& frame, ByteBuilder& out) override;
@@ -40,6 +41,9 @@ private:
         std::uint16_t number;
         std::uint8_t continuity = 0;
         bool used = false;
+        // As they were before the last frame
+        std::uint8_t continuity_before = 0;
+        bool used_before = false;
     };
     struct Elementary {
         Pid pid;
