@@ -42,7 +42,12 @@ def live_urls(
     path = f"/live/{device_id}_{channel_id}"
     token = tokens.mint(path, grant)
     authority = media_authority(config, host)
+    http, websocket = f"http://{authority}{path}", f"ws://{authority}{path}"
     return PlayUrls(
-        http_flv=f"http://{authority}{path}.flv?token={token}",
-        ws_flv=f"ws://{authority}{path}.flv?token={token}",
+        http_flv=f"{http}.flv?token={token}",
+        ws_flv=f"{websocket}.flv?token={token}",
+        http_fmp4=f"{http}.mp4?token={token}",
+        ws_fmp4=f"{websocket}.mp4?token={token}",
+        http_ts=f"{http}.ts?token={token}",
+        ws_ts=f"{websocket}.ts?token={token}",
     )

@@ -335,6 +335,10 @@ class PlayUrls(Answer):
 
     http_flv: str
     ws_flv: str
+    http_fmp4: str
+    ws_fmp4: str
+    http_ts: str
+    ws_ts: str
 
 
 class LiveAnswer(Answer):

@@ -115,6 +115,7 @@ class Engine:
         self,
         stream: int,
         fd: int,
+        container: int,
         wrapping: int,
         hevc: int,
         audio: int,

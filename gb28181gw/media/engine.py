@@ -54,6 +54,15 @@ class Container(StrEnum):
     TS = "ts"
     WS_TS = "ws-ts"
 
+    @property
+    def is_websocket(self) -> bool:
+        return self in (Container.WS_FLV, Container.WS_FMP4, Container.WS_TS)
+
+    @property
+    def over_http(self) -> Container:
+        """The same without WebSocket frames around it."""
+        return Container(self.value.removeprefix("ws-"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiverSpec:
@@ -119,7 +128,7 @@ class EventKind(StrEnum):
     SINK_CLOSED = "sink_closed"
     """Once for each socket and RTP sink. detail: ``viewer_gone`` (the peer closed, refused or cannot be reached),
     ``slow`` (it took nothing for `stall_s`), ``silent`` (RTP over UDP: its RTCP came and then stayed away for
-    `RTCP_SILENCE_S`), ``stream_closed`` or what `close_stream` was told, ``closed`` (`close_sink`)."""
+    `RTCP_SILENCE_S`), ``stream_closed`` or what `close_stream` was told, ``tracks_changed``, ``closed`` (`close_sink`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,6 +57,7 @@ _MAX_TRACKS = 4096
 # Places in the enums of native/include/gb28181/spec.hpp.
 _TRANSPORTS = {MediaTransport.UDP: 0, MediaTransport.TCP_PASSIVE: 1, MediaTransport.TCP_ACTIVE: 2}
 _CHUNKED, _PLAIN, _WEBSOCKET = 0, 1, 2
+_CONTAINERS = {Container.FLV: 0, Container.FMP4: 1, Container.TS: 2}
 _HEVC = {"enhanced": 0, "legacy": 1}
 _AUDIO = {"copy": 0, "aac": 1, "none": 2}
 _KINDS = (
@@ -217,18 +218,15 @@ class NativePlane:
 
     def add_socket_sink(self, stream_id: str, fd: int, spec: SocketSinkSpec, on_event: EventHandler) -> int:
         """Take over the connected socket. Raises GatewayError; `fd` then still belongs to the caller."""
-        if spec.container not in (Container.FLV, Container.WS_FLV):
-            raise GatewayError(
-                "gb.output.unsupported_container", f"The container {spec.container.value} is not served."
-            )
         key = self._stream_key(stream_id)
         http = _CHUNKED if spec.chunked else _PLAIN
-        wrapping = _WEBSOCKET if spec.container is Container.WS_FLV else http
+        container = spec.container.over_http
         sink_id = self._engine.add_socket_sink(
             key,
             fd,
-            wrapping,
-            _HEVC[spec.hevc],
+            _CONTAINERS[container],
+            _WEBSOCKET if spec.container.is_websocket else http,
+            _HEVC[spec.hevc] if container is Container.FLV else 0,
             _AUDIO[spec.audio],
             spec.queue_bytes,
             spec.stall_s,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 import httptools
 
 from gb28181gw.errors import GatewayError
-from gb28181gw.media.engine import Container, SocketSinkSpec
+from gb28181gw.media.engine import SocketSinkSpec
 from gb28181gw.media.tracks import Codec, TrackKind
 from gb28181gw.outputs import http
 from gb28181gw.outputs.routes import (
@@ -43,9 +43,9 @@ IDLE_S = 30.0
 """An answered connection is kept for so long."""
 _MAX_EARLY = 4 * 1024
 """What a client may send behind a WebSocket request before it is answered."""
-_CONTENT_TYPE = "video/x-flv"
 _PROBLEM_TYPE = "application/problem+json"
-_FLV_VIDEO = frozenset({Codec.H264, Codec.H265})
+_VIDEO = frozenset({Codec.H264, Codec.H265})
+"""What the containers carry."""
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _METHODS = ("GET", "HEAD", "OPTIONS")
 
@@ -186,7 +186,7 @@ class MediaConnection(asyncio.Protocol):
             )
             target = parse_target(path)
             if method == "HEAD":
-                self._answer(200, self._cors, content_type=_CONTENT_TYPE, head_only=True)
+                self._answer(200, self._cors, content_type=target.form.content_type, head_only=True)
                 return
             accept = self._websocket_accept()
         except GatewayError as error:
@@ -194,7 +194,7 @@ class MediaConnection(asyncio.Protocol):
             return
         if accept == "":
             return
-        kind = "ws_flv" if accept else "http_flv"
+        kind = target.form.kind(websocket=accept is not None)
         viewer = Viewer(client=self.client, kind=kind, grant_id=grant.id)
         self._set_timer(None)
         self._task = self._listener.own(self._play(target, options, viewer, accept, path))
@@ -251,20 +251,21 @@ class MediaConnection(asyncio.Protocol):
             raise ConnectionResetError("the consumer has gone")
         if self._listener.viewers.on_stream(lease.stream_id) >= self._listener.viewers.per_stream:
             raise GatewayError("gb.output.too_many_viewers")
+        form = target.form
         for track in self._listener.engine.tracks(lease.stream_id):
-            if track.kind is TrackKind.VIDEO and track.codec not in _FLV_VIDEO:
+            if track.kind is TrackKind.VIDEO and track.codec not in _VIDEO:
                 raise GatewayError(
-                    "gb.codec.codec_unsupported", f"FLV does not carry {track.codec.value} video."
+                    "gb.codec.codec_unsupported", f"{form.label} does not carry {track.codec.value} video."
                 )
         transport.pause_reading()
         chunked = self._parser.get_http_version() != "1.0"
         if accept is not None:
             head = http.websocket_head(accept)
         else:
-            head = http.stream_head(_CONTENT_TYPE, self._cors, chunked=chunked)
+            head = http.stream_head(form.content_type, self._cors, chunked=chunked)
         spec = SocketSinkSpec(
-            container=Container.FLV if accept is None else Container.WS_FLV,
-            audio="copy" if options.audio == "auto" else options.audio,
+            container=form.over_http if accept is None else form.over_websocket,
+            audio=form.auto_audio if options.audio == "auto" else options.audio,
             hevc=options.hevc,
             chunked=chunked,
             received=bytes(self._early),

@@ -21,6 +21,7 @@ from gb28181gw.media.engine import Engine
 from gb28181gw.observability.events import EventBus
 from gb28181gw.outputs.connection import MediaConnection
 from gb28181gw.outputs.http import CorsPolicy
+from gb28181gw.outputs.routes import kind_of
 from gb28181gw.outputs.source import PlayGuard, StreamSource
 from gb28181gw.outputs.transcoding import AudioTranscoding
 from gb28181gw.outputs.viewers import Viewers
@@ -145,7 +146,7 @@ class MediaListener:
             "viewer.refused",
             client=client,
             path=path[:128],
-            kind="http_flv",
+            kind=kind_of(path),
             reason=error.reason,
             detail=error.detail,
         )

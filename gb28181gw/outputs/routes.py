@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from gb28181gw.errors import GatewayError
+from gb28181gw.media.engine import Container
 
 _LIVE = re.compile(r"/live/([0-9A-Za-z.-]{1,32})_([0-9A-Za-z.-]{1,32})\.([a-z0-9]{1,8})")
 _PLAYBACK = re.compile(r"/playback/([0-9A-Za-z_-]{1,64})\.([a-z0-9]{1,8})")
@@ -19,11 +20,58 @@ HEVC_MODES = ("enhanced", "legacy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """A container without end, as the listener answers it."""
+
+    name: str
+    """Of the play URLs in the API, behind ``http_`` and ``ws_``."""
+    label: str
+    """For people."""
+    over_http: Container
+    over_websocket: Container
+    content_type: str
+    auto_audio: str
+    """What ``audio=auto`` means."""
+
+    def kind(self, *, websocket: bool) -> str:
+        """The name of the play URL in the API."""
+        return f"{'ws' if websocket else 'http'}_{self.name}"
+
+
+FORMS = {
+    "flv": Form(
+        name="flv",
+        label="FLV",
+        over_http=Container.FLV,
+        over_websocket=Container.WS_FLV,
+        content_type="video/x-flv",
+        auto_audio="copy",
+    ),
+    "mp4": Form(
+        name="fmp4",
+        label="Fragmented MP4",
+        over_http=Container.FMP4,
+        over_websocket=Container.WS_FMP4,
+        content_type="video/mp4",
+        auto_audio="aac",
+    ),
+    "ts": Form(
+        name="ts",
+        label="MPEG-TS",
+        over_http=Container.TS,
+        over_websocket=Container.WS_TS,
+        content_type="video/mp2t",
+        auto_audio="copy",
+    ),
+}
+"""By the extension of the path."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlayTarget:
     """What a play path names."""
 
-    container: str
-    """Extension of the path: ``flv``."""
+    form: Form
     device_id: str = ""
     channel_id: str = ""
     stream_id: str = ""
@@ -49,25 +97,32 @@ def is_play_path(path: str) -> bool:
     return path.startswith(("/live/", "/playback/"))
 
 
+def kind_of(path: str) -> str:
+    """Which output a path asks for, by the name that the API has for its URL over HTTP; empty: none."""
+    form = FORMS.get(path.rpartition(".")[2])
+    return form.kind(websocket=False) if form is not None else ""
+
+
 def parse_target(path: str) -> PlayTarget:
     """Raises `gb.route.not_found` or, for outputs that this gateway does not serve,
     `gb.output.unsupported_container`.
     """
     live = _LIVE.fullmatch(path)
     if live is not None:
-        target = PlayTarget(container=live[3], device_id=live[1], channel_id=live[2])
-    else:
-        playback = _PLAYBACK.fullmatch(path)
-        if playback is None:
-            if _OTHER.fullmatch(path):
-                raise GatewayError("gb.output.unsupported_container", "This output is not served.")
-            raise GatewayError("gb.route.not_found", "No stream has this path.")
-        target = PlayTarget(container=playback[2], stream_id=playback[1])
-    if target.container != "flv":
-        raise GatewayError(
-            "gb.output.unsupported_container", f"The container .{target.container} is not served."
-        )
-    return target
+        return PlayTarget(form=_form(live[3]), device_id=live[1], channel_id=live[2])
+    playback = _PLAYBACK.fullmatch(path)
+    if playback is not None:
+        return PlayTarget(form=_form(playback[2]), stream_id=playback[1])
+    if _OTHER.fullmatch(path):
+        raise GatewayError("gb.output.unsupported_container", "This output is not served.")
+    raise GatewayError("gb.route.not_found", "No stream has this path.")
+
+
+def _form(extension: str) -> Form:
+    form = FORMS.get(extension)
+    if form is None:
+        raise GatewayError("gb.output.unsupported_container", f"The container .{extension} is not served.")
+    return form
 
 
 def parse_options(query: bytes) -> PlayOptions:

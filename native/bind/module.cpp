@@ -168,9 +168,10 @@ public:
                               counters->frames_frozen, counters->bytes_out);
     }
 
-    SinkId add_socket_sink(StreamKey stream, int fd, int wrapping, int hevc, int audio, std::size_t queue_bytes,
-                           double stall_s, double merge_s, const nb::bytes& received) {
+    SinkId add_socket_sink(StreamKey stream, int fd, int container, int wrapping, int hevc, int audio,
+                           std::size_t queue_bytes, double stall_s, double merge_s, const nb::bytes& received) {
         SocketSinkSpec spec;
+        spec.variant.container = choice(container, Container::ts, "container");
         spec.variant.wrapping = choice(wrapping, Wrapping::websocket, "wrapping");
         spec.variant.hevc = choice(hevc, FlvHevc::legacy, "hevc");
         spec.variant.audio = choice(audio, AudioChoice::none, "audio");
@@ -281,8 +282,8 @@ void bind(nb::module_& module) {
         .def("close_stream", &PyEngine::close_stream, "stream"_a, "reason"_a)
         .def("tracks", &PyEngine::tracks, "stream"_a)
         .def("stream_counters", &PyEngine::stream_counters, "stream"_a)
-        .def("add_socket_sink", &PyEngine::add_socket_sink, "stream"_a, "fd"_a, "wrapping"_a, "hevc"_a, "audio"_a,
-             "queue_bytes"_a, "stall_s"_a, "merge_s"_a, "received"_a)
+        .def("add_socket_sink", &PyEngine::add_socket_sink, "stream"_a, "fd"_a, "container"_a, "wrapping"_a, "hevc"_a,
+             "audio"_a, "queue_bytes"_a, "stall_s"_a, "merge_s"_a, "received"_a)
         .def("add_frame_sink", &PyEngine::add_frame_sink, "stream"_a, "video"_a, "audio"_a)
         .def("close_sink", &PyEngine::close_sink, "sink"_a)
         .def("event_fd", &PyEngine::event_fd)

@@ -12,6 +12,8 @@ namespace {
 
 // How long publication waits for declared audio (MED-16), or an audio-only stream for video.
 constexpr double audio_wait_s = 0.8;
+// How long a consumer waits for the sound that is made for it, where it cannot be announced later.
+constexpr double made_audio_wait_s = 1.5;
 // Frames on their way to a consumer in Python that does not take them.
 constexpr std::size_t max_frame_sink_bytes = std::size_t{32} * 1024 * 1024;
 
@@ -178,9 +180,15 @@ void Stream::tick(double now) {
     const QuirkSet fresh = clock_.quirks().without(quirks_told_);  // MED-20, MED-21
     quirks_told_.add(fresh);
     fresh.each([this](Quirk name) { tell(EventKind::quirk, std::string(quirk_name(name))); });
+    std::vector<SocketSink*> stale;
+    for (const auto& variant : variants_) {
+        if (variant->stale()) stale.insert(stale.end(), variant->sinks.begin(), variant->sinks.end());
+    }
+    for (SocketSink* sink : stale) sink->close("tracks_changed");
     for (SocketSink* sink : socket_sinks()) sink->check(now);
     const std::vector<RtpSink*> checked = rtp_sinks_;  // one may close
     for (RtpSink* sink : checked) sink->check(now);
+    start_waiting(now);
     if (!checked.empty()) worker_->mark(*this);  // packets that were demultiplexed are not frames yet
 }
 
@@ -196,12 +204,10 @@ void Stream::start(RtpSink& sink) {
 
 void Stream::add_socket_sink(SocketSink& sink) {
     worker_->mark(*this);
-    waiting_.push_back(&sink);
+    const double now = worker_->now();
+    waiting_.push_back({.sink = &sink, .until = now + made_audio_wait_s});
     reconsider();
-    if (published_) {
-        waiting_.pop_back();
-        start(sink);
-    }
+    start_waiting(now);
 }
 
 void Stream::add_frame_sink(SinkId id, const FrameSinkSpec& spec, std::shared_ptr<FrameLink> link) {
@@ -236,7 +242,7 @@ void Stream::forget_sink(RtpSink& sink) {
 }
 
 void Stream::leave(SocketSink& sink) {
-    if (std::erase(waiting_, &sink) != 0) return;
+    if (std::erase_if(waiting_, [&sink](const Waiting& waiting) { return waiting.sink == &sink; }) != 0) return;
     for (auto at = variants_.begin(); at != variants_.end(); ++at) {
         if (std::erase((*at)->sinks, &sink) != 0) {
             if ((*at)->sinks.empty()) variants_.erase(at);
@@ -269,7 +275,7 @@ void Stream::publish() {
         counters.frames_dropped += sink.frames_dropped();
         counters.bytes_out += sink.bytes_out();
     };
-    for (const SocketSink* sink : waiting_) add(*sink);
+    for (const Waiting& waiting : waiting_) add(*waiting.sink);
     for (const RtpSink* sink : rtp_sinks_) {
         ++counters.sinks;
         counters.bytes_out += sink->bytes_out();
@@ -316,7 +322,11 @@ bool Stream::note_track(Role role, const TrackPtr& track) {
     if (known == track) return false;
     const bool changed = role != Role::made_audio && (!known || *known != *track);
     known = track;
-    if (role != Role::made_audio) board_->set_tracks(source_tracks());
+    if (role == Role::made_audio) {
+        start_waiting(worker_->now());
+    } else {
+        board_->set_tracks(source_tracks());
+    }
     return changed;
 }
 
@@ -333,20 +343,35 @@ void Stream::publish_stream() {
     published_ = true;
     tell(EventKind::tracks);
     if (has_picture()) tell(EventKind::key_frame);
-    for (SocketSink* sink : std::exchange(waiting_, {})) start(*sink);
+    const double now = worker_->now();
+    for (Waiting& waiting : waiting_) waiting.until = now + made_audio_wait_s;
+    start_waiting(now);
     reconsider();
+}
+
+void Stream::start_waiting(double now) {
+    if (!published_) return;
+    for (std::size_t index = 0; index < waiting_.size();) {
+        const Waiting waiting = waiting_[index];
+        if (now < waiting.until && waits_for_audio(waiting.sink->variant(), tracks_)) {
+            ++index;
+            continue;
+        }
+        waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(index));
+        start(*waiting.sink);
+    }
 }
 
 void Stream::start(SocketSink& sink) {
     const auto found = std::find_if(variants_.begin(), variants_.end(),
-                                    [&sink](const auto& variant) { return variant->key() == sink.variant(); });
+                                    [&](const auto& variant) { return variant->fits(sink.variant(), tracks_); });
     Variant* variant = nullptr;
     if (found != variants_.end()) {
         variant = found->get();
     } else {
         const auto& entries = gop_.entries();
         const std::int64_t base_90k = entries.empty() ? last_dts_90k_ : entries.front().frame.dts_90k;
-        variants_.push_back(std::make_unique<Variant>(sink.variant(), base_90k));
+        variants_.push_back(std::make_unique<Variant>(sink.variant(), tracks_, base_90k));
         variant = variants_.back().get();
         for (const auto& [role, frame] : entries) (void)variant->add(role, frame, true);
     }
@@ -398,7 +423,8 @@ void Stream::tell(EventKind kind, std::string detail) {
 }
 
 std::vector<SocketSink*> Stream::socket_sinks() const {
-    std::vector<SocketSink*> sinks = waiting_;
+    std::vector<SocketSink*> sinks;
+    for (const Waiting& waiting : waiting_) sinks.push_back(waiting.sink);
     for (const auto& variant : variants_) sinks.insert(sinks.end(), variant->sinks.begin(), variant->sinks.end());
     return sinks;
 }

@@ -18,7 +18,6 @@ from dataclasses import replace
 
 from gb28181gw.errors import GatewayError
 from gb28181gw.media.engine import (
-    Container,
     EngineEvent,
     EventHandler,
     EventKind,
@@ -56,7 +55,6 @@ logger = logging.getLogger(__name__)
 TICK_S = 0.05
 DISCARD_PORT = 9
 """The port of an offer in which the gateway connects (RFC 4145 4.1)."""
-_SERVED = frozenset({Container.FLV, Container.WS_FLV})
 
 
 class _OpenReceiver:
@@ -287,10 +285,6 @@ class ReferencePlane:
 
     def add_socket_sink(self, stream_id: str, fd: int, spec: SocketSinkSpec, on_event: EventHandler) -> int:
         """Take over the connected socket. Raises GatewayError; `fd` then still belongs to the caller."""
-        if spec.container not in _SERVED:
-            raise GatewayError(
-                "gb.output.unsupported_container", f"The container {spec.container.value} is not served."
-            )
         stream = self._streams.get(stream_id)
         if stream is None:
             raise GatewayError("gb.route.stream_unknown", f"Stream {stream_id} has ended.")
@@ -308,7 +302,7 @@ class ReferencePlane:
         sink = SocketSink(
             socket.socket(fileno=fd),
             loop=self._loop,
-            is_websocket=spec.container is Container.WS_FLV,
+            is_websocket=spec.container.is_websocket,
             terminator=key.terminator,
             queue_bytes=spec.queue_bytes,
             stall_s=spec.stall_s,

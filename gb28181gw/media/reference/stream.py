@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import NamedTuple
 
 from gb28181gw.media.engine import EngineEvent, EventHandler, EventKind, FrameHandler, StreamCounters
 from gb28181gw.media.reference.gop import KeptGop, Role
@@ -39,6 +40,16 @@ logger = logging.getLogger(__name__)
 
 AUDIO_WAIT_S = 0.8
 """How long publication waits for declared audio (MED-16), or an audio-only stream for video."""
+MADE_AUDIO_WAIT_S = 1.5
+"""How long a consumer waits for the sound that is made for it, where it cannot be announced later."""
+
+
+class _Waiting(NamedTuple):
+    """A consumer that does not get anything yet."""
+
+    key: VariantKey
+    until: float
+    """Its wait for made audio ends then, whatever has come."""
 
 
 class Feed:
@@ -154,9 +165,9 @@ class Stream:
         self._clock = StreamClock()
         self._tracks: dict[Role, Track] = {}
         self._gop = KeptGop()
-        self._variants: dict[VariantKey, Variant] = {}
-        self._waiting: dict[SocketSink, VariantKey] = {}
-        """Sinks that came before the stream was published."""
+        self._variants: list[Variant] = []
+        self._waiting: dict[SocketSink, _Waiting] = {}
+        """Sinks that came before the stream was published, or before the sound that is made for them."""
         self._frame_sinks: set[FrameSink] = set()
         self._outputs: set[RtpOutput] = set()
         self._feed: Feed | None = None
@@ -188,7 +199,7 @@ class Stream:
         self._frozen = False
         self._clock.restart()
         self._gop.clear()
-        for variant in self._variants.values():
+        for variant in self._variants:
             variant.clear()
         for output in self._outputs:
             output.new_source()
@@ -286,9 +297,13 @@ class Stream:
             self._loop.call_soon(
                 self._on_event, EngineEvent(kind=EventKind.QUIRK, stream_id=self.id, detail=name)
             )
-        for variant in list(self._variants.values()):
+        for variant in list(self._variants):
             for sink in list(variant.sinks):
-                sink.check(now)
+                if variant.stale:
+                    sink.close("tracks_changed")
+                else:
+                    sink.check(now)
+        self._start_waiting(now)
         for output in list(self._outputs):
             output.check(now)
 
@@ -331,10 +346,9 @@ class Stream:
 
     def add_socket_sink(self, sink: SocketSink, key: VariantKey) -> None:
         self._wake()
-        if self._published:
-            self._start(sink, key)
-        else:
-            self._waiting[sink] = key
+        now = self._loop.time()
+        self._waiting[sink] = _Waiting(key, now + MADE_AUDIO_WAIT_S)
+        self._start_waiting(now)
 
     def add_frame_sink(self, sink: FrameSink) -> None:
         self._wake()
@@ -352,17 +366,17 @@ class Stream:
         self._ended_bytes += sink.bytes_out
         if self._waiting.pop(sink, None) is not None:
             return
-        for key, variant in self._variants.items():
+        for variant in self._variants:
             if sink in variant.sinks:
                 variant.sinks.discard(sink)
                 if not variant.sinks:
-                    del self._variants[key]
+                    self._variants.remove(variant)
                 return
 
     def close(self, reason: str) -> None:
         """End all sinks."""
         self.generation += 1
-        for sink in [*self._waiting, *(sink for v in self._variants.values() for sink in v.sinks)]:
+        for sink in [*self._waiting, *(sink for v in self._variants for sink in v.sinks)]:
             sink.close(reason)
         for output in list(self._outputs):
             output.close(reason)
@@ -379,7 +393,7 @@ class Stream:
         return tuple(track for role in (Role.VIDEO, Role.AUDIO) if (track := self._tracks.get(role)))
 
     def counters(self) -> StreamCounters:
-        sinks = [*self._waiting, *(sink for v in self._variants.values() for sink in v.sinks)]
+        sinks = [*self._waiting, *(sink for v in self._variants for sink in v.sinks)]
         outputs = [output.counters() for output in self._outputs]
         return StreamCounters(
             sinks=len(sinks) + len(self._frame_sinks) + len(outputs),
@@ -430,6 +444,8 @@ class Stream:
         if known is track:
             return False
         self._tracks[role] = track
+        if role is Role.MADE_AUDIO:
+            self._start_waiting(self._loop.time())
         return role is not Role.MADE_AUDIO and known != track
 
     def _publish(self) -> None:
@@ -438,18 +454,29 @@ class Stream:
         self._tell(EventKind.TRACKS)
         if self._has_picture:
             self._tell(EventKind.KEY_FRAME)
-        waiting, self._waiting = self._waiting, {}
-        for sink, key in waiting.items():
-            self._start(sink, key)
+        now = self._loop.time()
+        for sink, waiting in self._waiting.items():
+            self._waiting[sink] = waiting._replace(until=now + MADE_AUDIO_WAIT_S)
+        self._start_waiting(now)
         for output in tuple(self._outputs):
             if output.awaiting:
                 self.start_output(output)
 
+    def _start_waiting(self, now: float) -> None:
+        """Start the sinks that need not wait any longer."""
+        if not self._published or not self._waiting:
+            return
+        for sink, waiting in list(self._waiting.items()):
+            if now >= waiting.until or not waiting.key.waits_for(self._tracks):
+                del self._waiting[sink]
+                self._start(sink, waiting.key)
+
     def _start(self, sink: SocketSink, key: VariantKey) -> None:
-        variant = self._variants.get(key)
+        variant = next((v for v in self._variants if v.fits(key, self._tracks)), None)
         if variant is None:
             base_90k = next((frame.dts_90k for _, frame in self._gop), self._last_dts_90k)
-            variant = self._variants[key] = Variant(key, base_90k)
+            variant = Variant(key, self._tracks, base_90k)
+            self._variants.append(variant)
             for role, frame in self._gop:
                 variant.add(role, frame, kept=True)
         variant.sinks.add(sink)
@@ -462,7 +489,7 @@ class Stream:
             if self._may_write(output) and output.wants(role, frame.track):
                 output.write(frame, self.tracks, key=self._begins(role, frame, output))
         can_begin = frame.key if role is Role.VIDEO else Role.VIDEO not in self._tracks
-        for variant in tuple(self._variants.values()):
+        for variant in tuple(self._variants):
             data = variant.add(role, frame, kept=kept and len(self._gop) > 0)
             if data:
                 sinks = tuple(variant.sinks)

@@ -44,13 +44,15 @@ struct ReceiverUpdate {
     bool acknowledged = false;
 };
 
+enum class Container : std::uint8_t { flv, fmp4, ts };
 enum class Wrapping : std::uint8_t { chunked, plain, websocket };
 enum class AudioChoice : std::uint8_t { copy, aac, none };
 
-/// Consumers with equal keys get the same bytes.
+/// Consumers with equal keys get the same bytes, as long as they may share a muxer (`Variant::fits`).
 struct VariantKey {
+    Container container = Container::flv;
     Wrapping wrapping = Wrapping::chunked;
-    FlvHevc hevc = FlvHevc::enhanced;
+    FlvHevc hevc = FlvHevc::enhanced;  // of FLV; elsewhere it stays as it is here
     AudioChoice audio = AudioChoice::copy;
 
     friend auto operator<=>(const VariantKey&, const VariantKey&) = default;

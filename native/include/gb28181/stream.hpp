@@ -183,12 +183,20 @@ private:
         bool skipping;
     };
 
+    /// A consumer that does not get anything yet: the stream is not published, or sound is being made for it.
+    struct Waiting {
+        SocketSink* sink;
+        double until;  // its wait for made audio ends then, whatever has come
+    };
+
     void take_frame(Role role, const Frame& frame);
     [[nodiscard]] const TrackPtr& track(Role role) const noexcept { return tracks_[static_cast<std::size_t>(role)]; }
     [[nodiscard]] bool has_picture() const noexcept { return track(Role::video) != nullptr && !await_key_; }
     [[nodiscard]] bool note_track(Role role, const TrackPtr& track);
     [[nodiscard]] std::vector<TrackPtr> source_tracks() const;
     void publish_stream();
+    /// Start the sinks that need not wait any longer.
+    void start_waiting(double now);
     void start(SocketSink& sink);
     void leave(SocketSink& sink);
     /// Consumers came or went, or something became known: is demultiplexing needed? True: the kept group was read now.
@@ -209,7 +217,7 @@ private:
     RoleTracks tracks_;
     KeptGop gop_;
     std::vector<std::unique_ptr<Variant>> variants_;
-    std::vector<SocketSink*> waiting_;  // sinks that came before the stream was published
+    std::vector<Waiting> waiting_;
     std::vector<FrameSink> frame_sinks_;
     std::vector<RtpSink*> rtp_sinks_;
     FeedOwner* owner_ = nullptr;
