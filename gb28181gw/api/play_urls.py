@@ -30,11 +30,8 @@ def media_authority(config: PlayUrlConfig, host_header: str) -> str:
     return f"{host}:{config.port()}"
 
 
-def live_urls(
-    config: PlayUrlConfig, tokens: PlayTokens, grant: Grant, *, host: str, device_id: str, channel_id: str
-) -> PlayUrls:
-    """URLs of a live stream for one grant."""
-    path = f"/live/{device_id}_{channel_id}"
+def play_urls(config: PlayUrlConfig, tokens: PlayTokens, grant: Grant, *, host: str, path: str) -> PlayUrls:
+    """URLs of a stream for one grant; `path` is ``/live/DEVICE_CHANNEL`` or ``/playback/STREAM``."""
     token = tokens.mint(path, grant)
     authority = media_authority(config, host)
     return PlayUrls(

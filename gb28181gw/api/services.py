@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Protocol
 
 from gb28181gw.access.keys import Keys
@@ -19,12 +19,13 @@ from gb28181gw.devices.registry import DeviceChange
 from gb28181gw.devices.reports import Alarm, Place, ReportFilter
 from gb28181gw.devices.tree import TreeNode
 from gb28181gw.gb.manscdp.schema import Values
+from gb28181gw.gb.mansrtsp import Action
 from gb28181gw.media.engine import MediaTransport
 from gb28181gw.observability.events import EventBus
 from gb28181gw.observability.health import HealthBoard
 from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import SipTrace
-from gb28181gw.sessions.models import StreamView
+from gb28181gw.sessions.models import ControlView, StreamView
 
 
 class DeviceBook(Protocol):
@@ -104,6 +105,19 @@ class Streams(Protocol):
     async def start_live(
         self, device_id: str, channel_id: str, *, transport: MediaTransport | None = None
     ) -> StreamView: ...
+
+    async def start_playback(
+        self,
+        device_id: str,
+        channel_id: str,
+        start: datetime,
+        end: datetime,
+        *,
+        transport: MediaTransport | None = None,
+        centre: bool = False,
+    ) -> StreamView: ...
+
+    async def control(self, stream_id: str, action: Action) -> ControlView: ...
 
     def list(self) -> list[StreamView]: ...
 

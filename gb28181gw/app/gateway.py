@@ -29,6 +29,7 @@ from gb28181gw.devices.config import DateMode, DevicesConfig, Enrolment
 from gb28181gw.devices.reports import Reports
 from gb28181gw.devices.service import Devices
 from gb28181gw.gb.ids import ssrc_domain
+from gb28181gw.gb.manscdp.media_status import MediaStatus
 from gb28181gw.media import native
 from gb28181gw.media.native import NativePlane
 from gb28181gw.media.ports import PortPool
@@ -42,9 +43,9 @@ from gb28181gw.observability.trace import Direction, SipTrace
 from gb28181gw.outputs.listener import ListenerConfig, MediaListener
 from gb28181gw.sessions.call import CallContext, CallLimits
 from gb28181gw.sessions.ending import CallEnder
-from gb28181gw.sessions.live import LiveLimits
 from gb28181gw.sessions.models import StreamState
 from gb28181gw.sessions.pool_watch import PoolWatch
+from gb28181gw.sessions.stream import StreamLimits
 from gb28181gw.sessions.table import Sessions
 from gb28181gw.settings import HostPort, MediaSettings, Settings
 from gb28181gw.sip.endpoint import Endpoint
@@ -284,9 +285,10 @@ class Gateway:
         self.sessions = Sessions(
             context,
             self.devices.registry,
-            LiveLimits(idle_stop_s=float(settings.idle_stop_s), transport=settings.transport),
+            StreamLimits(idle_stop_s=float(settings.idle_stop_s), transport=settings.transport),
         )
         self._at_end(self.sessions.close)
+        self.devices.messages.on_media_status(self._media_status)
         # Who unregistered or was removed has ended, or must end, its media (REG-11).
         self.devices.on_forgotten(lambda device_id: self.sessions.stop_device(device_id, "device_gone"))
         self.devices.registry.on_removed(
@@ -363,6 +365,9 @@ class Gateway:
                 if stream.state is StreamState.RUNNING:
                     self.devices.heard_media(stream.device_id)
             await self.keys.load()
+
+    def _media_status(self, device_id: str, status: MediaStatus, call_id: str) -> None:
+        self.sessions.media_status(device_id, status.device_id, status.notify_type, call_id)
 
     def _storage_changed(self, well: bool, detail: str) -> None:
         self.health.problem("storage", "" if well else f"The database does not answer: {detail}.")

@@ -428,6 +428,18 @@ _ROWS = (
         "The stream ended; `reason` tells why: idle, stopped, device_bye, shutdown and others.",
     ),
     _row(
+        "playback.control",
+        "info",
+        "device_id channel_id stream_id call_id ssrc transport kind action sip_status rtsp_status detail",
+        "A recording was steered: what the device answered to the INFO.",
+    ),
+    _row(
+        "playback.no_effect",
+        "warning",
+        "device_id channel_id stream_id call_id ssrc transport kind action scale rate detail",
+        "The device said OK to a control and its stream shows nothing of it (PB-08).",
+    ),
+    _row(
         "stream.adopted",
         "info",
         "device_id channel_id stream_id call_id ssrc peer duration_ms",

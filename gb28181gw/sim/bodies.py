@@ -219,6 +219,19 @@ def device_status(
     return Element("Response", children=tuple(fields))
 
 
+def media_status(channel_id: str, sn: int, kind: int) -> Element:
+    """A.2.5.4: the recording was sent to its end."""
+    return Element(
+        "Notify",
+        children=(
+            leaf("CmdType", "MediaStatus"),
+            leaf("SN", sn),
+            leaf("DeviceID", channel_id),
+            leaf("NotifyType", kind),
+        ),
+    )
+
+
 def record_info(me: Identity, sn: str, device_id: str) -> Element:
     """A.2.6.7 with nothing found: SumNum 0 and no list (Annex M)."""
     fields = head(me, "RecordInfo", sn, device_id)
