@@ -15,6 +15,7 @@ from gb28181gw.access.tokens import PlayTokens
 from gb28181gw.devices.commands import Outcome
 from gb28181gw.devices.models import Device
 from gb28181gw.devices.ptz import PresetAction, PresetList
+from gb28181gw.devices.records import Location, RecordList
 from gb28181gw.devices.registry import DeviceChange
 from gb28181gw.devices.reports import Alarm, Place, ReportFilter
 from gb28181gw.devices.tree import TreeNode
@@ -56,6 +57,21 @@ class Catalogue(Protocol):
     def tree(self, device: Device) -> Sequence[TreeNode]:
         """Every node, parents before their children, without loops."""
         ...
+
+
+class RecordBook(Protocol):
+    """Recordings on devices (`devices.records.Records`)."""
+
+    async def search(
+        self,
+        device_id: str,
+        channel_id: str,
+        start: datetime,
+        end: datetime,
+        *,
+        kind: str = "all",
+        location: Location = Location.FRONT_END,
+    ) -> RecordList: ...
 
 
 class Ptz(Protocol):
@@ -143,6 +159,7 @@ class ApiServices:
     devices: DeviceBook
     catalogue: Catalogue
     streams: Streams
+    records: RecordBook
     ptz: Ptz
     commands: DeviceCommands
     reports: ReportBook

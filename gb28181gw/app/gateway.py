@@ -26,6 +26,7 @@ from gb28181gw.api.services import ApiServices, PlayUrlConfig
 from gb28181gw.app.metrics import register_metrics
 from gb28181gw.clock import Clock, SystemClock, clock_synchronised
 from gb28181gw.devices.config import DateMode, DevicesConfig, Enrolment
+from gb28181gw.devices.records import Records
 from gb28181gw.devices.reports import Reports
 from gb28181gw.devices.service import Devices
 from gb28181gw.gb.ids import ssrc_domain
@@ -247,10 +248,17 @@ class Gateway:
             alarm_days=self.settings.storage.alarm_days,
             position_days=self.settings.storage.position_days,
         )
+        self.records = Records(
+            registry=self.devices.registry,
+            queries=self.devices.queries,
+            bus=self.bus,
+            timezone=sip.timezone,
+        )
         await self.devices.start()
         self._at_end(self.devices.close)
         self.reports.start()
         self._at_end(self.reports.close)
+        self._at_end(self.records.close)
         self.health.up("registry")
 
     async def _start_media(self) -> None:
@@ -319,6 +327,7 @@ class Gateway:
                     devices=self.devices.registry,
                     catalogue=self.devices.catalogue,
                     streams=self.sessions,
+                    records=self.records,
                     ptz=self.devices.ptz,
                     commands=self.devices.commands,
                     reports=self.reports,

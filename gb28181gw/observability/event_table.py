@@ -391,6 +391,12 @@ _ROWS = (
         "A motion could not be stopped by the gateway; the camera may still turn.",
     ),
     _row(
+        "records.partial",
+        "warning",
+        "device_id channel_id received expected",
+        "A search for recordings ended before the device had sent all that it counted.",
+    ),
+    _row(
         "stream.requested",
         "debug",
         "device_id channel_id stream_id kind transport reason",

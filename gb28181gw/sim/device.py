@@ -85,6 +85,8 @@ class _State:
     stopping: bool = False
     last_error: str = ""
     sn: int = 0
+    searching: bool = False
+    """PB-05: a search for recordings is being answered."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
 
@@ -442,7 +444,18 @@ class SimDevice:
         code = document.text("PTZCmd")
         if code:
             self._note("ptz", channel_id=document.device_id, code=code)
+        if Quirk.PB_05 in self.quirks and document.cmd_type == "RecordInfo":
+            if self._state.searching:
+                return
+            self._state.searching = True
         self._spawn(self._react(document))
+
+    async def _before_record_part(self, *, last: bool) -> None:
+        """What the PB rows put between the parts of a list of recordings."""
+        if Quirk.PB_04 in self.quirks or Quirk.PB_05 in self.quirks:
+            await asyncio.sleep(0.5)
+        if Quirk.PB_04_LATE in self.quirks and last:
+            await asyncio.sleep(3.0)
 
     async def _react(self, document: Document) -> None:
         """What follows the 200 of a query or a control."""
@@ -454,6 +467,7 @@ class SimDevice:
             keepalive_s=self.keepalive_s,
             now=datetime.now(UTC),
             rng=self._rng,
+            recordings=self.recordings,
         )
         if reaction.keepalive_s is not None:
             self.keepalive_s = reaction.keepalive_s
@@ -462,7 +476,9 @@ class SimDevice:
                 if reaction.key_frame_of in (call.channel_id, self.id):
                     call.force_key()
         try:
-            for body in reaction.answers:
+            for number, body in enumerate(reaction.answers, 1):
+                if document.cmd_type == "RecordInfo":
+                    await self._before_record_part(last=number == len(reaction.answers))
                 # Annex M: parts are sent one after the other, each when the one before was answered.
                 await self._message(body)
                 self.counters.catalog_items += len(bodies.items_of(body))
@@ -472,6 +488,9 @@ class SimDevice:
                 await self._message(notification(self._state.sn))
         except NoAnswerError as error:
             self._note("answer_lost", command=document.cmd_type, error=str(error))
+        finally:
+            if document.cmd_type == "RecordInfo":
+                self._state.searching = False
 
     # --- calls ----------------------------------------------------------------------------------------------------
 

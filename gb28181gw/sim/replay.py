@@ -43,6 +43,7 @@ class ReplayStream(RtpStream):
         self._on_end = on_end
         self._on_file_end = on_file_end
         self._ended = False
+        self._told_end = False
         self._pace()
 
     def _pace(self) -> None:
@@ -61,7 +62,7 @@ class ReplayStream(RtpStream):
         self._pending.clear()
         self._number = self.recorded.begin(self.recorded.number_at(seconds))
         self._shift_90k = 0
-        self._ended = False
+        self._ended = self._told_end = False
 
     def rtp_info(self) -> str:
         """Of the packet that is sent next."""
@@ -77,16 +78,15 @@ class ReplayStream(RtpStream):
         if self.link.congested:
             # A recording waits for a receiver that is slow, it leaves nothing out.
             return now + SLOT_S
-        if self._ended and not self._pending:
-            return now + PAUSED_S
-        return super().advance(now) if not self._ended else self._drain(now)
-
-    def _drain(self, now: float) -> float:
-        self._next_at = now + 1.0
-        due = super().advance(now)
-        if not self._pending:
+        if not self._ended:
+            return super().advance(now)
+        if self._pending:
+            self._next_at = now + 1.0  # no further picture, only what is left of the last one
+            return super().advance(now)
+        if not self._told_end:
+            self._told_end = True
             self._on_end()
-        return due
+        return now + PAUSED_S
 
     def _next_picture(self, now: float) -> None:
         self.frames += 1
