@@ -151,7 +151,9 @@ def test_the_end_is_told_by_media_status_121(recorder: GatewayProcess, transport
     assert timedelta(seconds=3.5) < seen[-1].recorded - start <= timedelta(seconds=4)
     stopped = recorder.wait_event("stream.stopped", stream_id=answer["id"])
     assert stopped["reason"] == "end_of_file"
-    assert recorder.api.get(f"/api/v1/streams/{answer['id']}").status_code == 404
+    wait_until(
+        lambda: recorder.api.get(f"/api/v1/streams/{answer['id']}").status_code == 404, "the stream to be gone"
+    )
 
 
 def test_several_playbacks_of_a_channel_run_beside_live(recorder: GatewayProcess) -> None:
