@@ -30,6 +30,11 @@ def media_authority(config: PlayUrlConfig, host_header: str) -> str:
     return f"{host}:{config.port()}"
 
 
+def api_authority(host_header: str) -> str:
+    """``host[:port]`` by which this caller reached the API; a Host header that is none is not repeated to him."""
+    return host_header if _HOST.fullmatch(host_header) is not None else "127.0.0.1"
+
+
 def play_urls(config: PlayUrlConfig, tokens: PlayTokens, grant: Grant, *, host: str, path: str) -> PlayUrls:
     """URLs of a stream for one grant; `path` is ``/live/DEVICE_CHANNEL`` or ``/playback/STREAM``."""
     token = tokens.mint(path, grant)
