@@ -22,7 +22,7 @@ class Action(StrEnum):
     VIEW_PENDING = "view_pending"
     """See devices that wait for approval; without it they are as unknown as any."""
     PLAY = "play"
-    """Start a live stream and get URLs of it."""
+    """Start a live stream or a playback, steer it, and get URLs of it."""
     STOP_STREAM = "stop_stream"
     """End a stream for everybody."""
     QUERY_DEVICE = "query_device"

@@ -16,6 +16,7 @@ from gb28181gw.api.routes import (
     devices,
     events,
     keys,
+    records,
     reports,
     streams,
     system,
@@ -26,7 +27,7 @@ from gb28181gw.api.security import action_of, requires
 from gb28181gw.api.services import ApiServices
 
 API = "/api/v1"
-MODULES = (system, devices, channels, control, streams, talks, reports, events, keys, trace)
+MODULES = (system, devices, channels, control, streams, records, talks, reports, events, keys, trace)
 """The resources, in the order of the reference."""
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Protocol
 
 from gb28181gw.access.keys import Keys
@@ -15,16 +15,18 @@ from gb28181gw.access.tokens import PlayTokens
 from gb28181gw.devices.commands import Outcome
 from gb28181gw.devices.models import Device
 from gb28181gw.devices.ptz import PresetAction, PresetList
+from gb28181gw.devices.records import Location, RecordList
 from gb28181gw.devices.registry import DeviceChange
 from gb28181gw.devices.reports import Alarm, Place, ReportFilter
 from gb28181gw.devices.tree import TreeNode
 from gb28181gw.gb.manscdp.schema import Values
+from gb28181gw.gb.mansrtsp import Action
 from gb28181gw.media.engine import MediaTransport
 from gb28181gw.observability.events import EventBus
 from gb28181gw.observability.health import HealthBoard
 from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import SipTrace
-from gb28181gw.sessions.models import StreamView
+from gb28181gw.sessions.models import ControlView, StreamView
 from gb28181gw.sessions.talk import Holder, TalkView, TalkWay
 
 
@@ -56,6 +58,21 @@ class Catalogue(Protocol):
     def tree(self, device: Device) -> Sequence[TreeNode]:
         """Every node, parents before their children, without loops."""
         ...
+
+
+class RecordBook(Protocol):
+    """Recordings on devices (`devices.records.Records`)."""
+
+    async def search(
+        self,
+        device_id: str,
+        channel_id: str,
+        start: datetime,
+        end: datetime,
+        *,
+        kind: str = "all",
+        location: Location = Location.FRONT_END,
+    ) -> RecordList: ...
 
 
 class Ptz(Protocol):
@@ -106,6 +123,19 @@ class Streams(Protocol):
         self, device_id: str, channel_id: str, *, transport: MediaTransport | None = None
     ) -> StreamView: ...
 
+    async def start_playback(
+        self,
+        device_id: str,
+        channel_id: str,
+        start: datetime,
+        end: datetime,
+        *,
+        transport: MediaTransport | None = None,
+        centre: bool = False,
+    ) -> StreamView: ...
+
+    async def control(self, stream_id: str, action: Action) -> ControlView: ...
+
     def list(self) -> list[StreamView]: ...
 
     def get(self, stream_id: str) -> StreamView: ...
@@ -146,6 +176,7 @@ class ApiServices:
     devices: DeviceBook
     catalogue: Catalogue
     streams: Streams
+    records: RecordBook
     talks: TalkBook
     ptz: Ptz
     commands: DeviceCommands

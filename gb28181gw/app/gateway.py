@@ -26,11 +26,13 @@ from gb28181gw.api.services import ApiServices, PlayUrlConfig
 from gb28181gw.app.metrics import register_metrics
 from gb28181gw.clock import Clock, SystemClock, clock_synchronised
 from gb28181gw.devices.config import DateMode, DevicesConfig, Enrolment
+from gb28181gw.devices.records import Records
 from gb28181gw.devices.reports import Reports
 from gb28181gw.devices.service import Devices
 from gb28181gw.devices.talking import TalkPartners
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb.ids import ssrc_domain
+from gb28181gw.gb.manscdp.media_status import MediaStatus
 from gb28181gw.media import native
 from gb28181gw.media.native import NativePlane
 from gb28181gw.media.ports import PortPool
@@ -44,9 +46,9 @@ from gb28181gw.observability.trace import Direction, SipTrace
 from gb28181gw.outputs.listener import ListenerConfig, MediaListener
 from gb28181gw.sessions.call import CallContext, CallLimits
 from gb28181gw.sessions.ending import CallEnder
-from gb28181gw.sessions.live import LiveLimits
 from gb28181gw.sessions.models import StreamState
 from gb28181gw.sessions.pool_watch import PoolWatch
+from gb28181gw.sessions.stream import StreamLimits
 from gb28181gw.sessions.table import Sessions
 from gb28181gw.sessions.talks import Talks
 from gb28181gw.settings import HostPort, MediaSettings, Settings
@@ -249,10 +251,17 @@ class Gateway:
             alarm_days=self.settings.storage.alarm_days,
             position_days=self.settings.storage.position_days,
         )
+        self.records = Records(
+            registry=self.devices.registry,
+            queries=self.devices.queries,
+            bus=self.bus,
+            timezone=sip.timezone,
+        )
         await self.devices.start()
         self._at_end(self.devices.close)
         self.reports.start()
         self._at_end(self.reports.close)
+        self._at_end(self.records.close)
         self.health.up("registry")
 
     async def _start_media(self) -> None:
@@ -293,9 +302,10 @@ class Gateway:
         self.sessions = Sessions(
             context,
             self.devices.registry,
-            LiveLimits(idle_stop_s=float(settings.idle_stop_s), transport=settings.transport),
+            StreamLimits(idle_stop_s=float(settings.idle_stop_s), transport=settings.transport),
         )
         self._at_end(self.sessions.close)
+        self.devices.messages.on_media_status(self._media_status)
         partners = TalkPartners(
             registry=self.devices.registry, queries=self.devices.queries, own_id=self.settings.sip.id
         )
@@ -345,6 +355,7 @@ class Gateway:
                     devices=self.devices.registry,
                     catalogue=self.devices.catalogue,
                     streams=self.sessions,
+                    records=self.records,
                     talks=self.talks,
                     ptz=self.devices.ptz,
                     commands=self.devices.commands,
@@ -396,6 +407,9 @@ class Gateway:
                 if stream.state is StreamState.RUNNING:
                     self.devices.heard_media(stream.device_id)
             await self.keys.load()
+
+    def _media_status(self, device_id: str, status: MediaStatus, call_id: str) -> None:
+        self.sessions.media_status(device_id, status.device_id, status.notify_type, call_id)
 
     def _storage_changed(self, well: bool, detail: str) -> None:
         self.health.problem("storage", "" if well else f"The database does not answer: {detail}.")

@@ -391,6 +391,12 @@ _ROWS = (
         "A motion could not be stopped by the gateway; the camera may still turn.",
     ),
     _row(
+        "records.partial",
+        "warning",
+        "device_id channel_id received expected",
+        "A search for recordings ended before the device had sent all that it counted.",
+    ),
+    _row(
         "stream.requested",
         "debug",
         "device_id channel_id stream_id kind transport reason",
@@ -426,6 +432,18 @@ _ROWS = (
         "info",
         "device_id channel_id stream_id call_id ssrc transport kind reason duration_ms packets lost bytes",
         "The stream ended; `reason` tells why: idle, stopped, device_bye, shutdown and others.",
+    ),
+    _row(
+        "playback.control",
+        "info",
+        "device_id channel_id stream_id call_id ssrc transport kind action sip_status rtsp_status detail",
+        "A recording was steered: what the device answered to the INFO.",
+    ),
+    _row(
+        "playback.no_effect",
+        "warning",
+        "device_id channel_id stream_id call_id ssrc transport kind action scale rate detail",
+        "The device said OK to a control and its stream shows nothing of it (PB-08).",
     ),
     _row(
         "stream.adopted",
