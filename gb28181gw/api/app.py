@@ -19,6 +19,7 @@ from gb28181gw.api.routes import (
     records,
     reports,
     streams,
+    subscriptions,
     system,
     talks,
     trace,
@@ -27,7 +28,20 @@ from gb28181gw.api.security import action_of, requires
 from gb28181gw.api.services import ApiServices
 
 API = "/api/v1"
-MODULES = (system, devices, channels, control, streams, records, talks, reports, events, keys, trace)
+MODULES = (
+    system,
+    devices,
+    subscriptions,
+    channels,
+    control,
+    streams,
+    records,
+    talks,
+    reports,
+    events,
+    keys,
+    trace,
+)
 """The resources, in the order of the reference."""
 
 

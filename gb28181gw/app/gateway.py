@@ -29,6 +29,7 @@ from gb28181gw.devices.config import DateMode, DevicesConfig, Enrolment
 from gb28181gw.devices.records import Records
 from gb28181gw.devices.reports import Reports
 from gb28181gw.devices.service import Devices
+from gb28181gw.devices.subscriptions import DeviceSubscriptions, Kind, SubscribeConfig
 from gb28181gw.devices.talking import TalkPartners
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb.ids import ssrc_domain
@@ -59,6 +60,7 @@ from gb28181gw.storage.database import Database
 from gb28181gw.storage.keys import SqliteKeyStore
 from gb28181gw.storage.reports import SqliteReportStore
 from gb28181gw.storage.sqlite import SqliteDeviceStore
+from gb28181gw.storage.subscriptions import SqliteSubscriptionStore
 from gb28181gw.transport.transports import Transports
 from gb28181gw.ua.agent import UserAgent
 from gb28181gw.ua.models import AgentConfig
@@ -257,11 +259,29 @@ class Gateway:
             bus=self.bus,
             timezone=sip.timezone,
         )
+        self.subscriptions = DeviceSubscriptions(
+            config=SubscribeConfig(
+                kinds=tuple(map(Kind, sip.subscribe)),
+                expires_s=sip.subscribe_s,
+                position_interval_s=sip.position_interval_s,
+                timezone=sip.timezone,
+            ),
+            registry=self.devices.registry,
+            presence=self.devices.presence,
+            messages=self.devices.messages,
+            subscriptions=self.agent.subscriptions,
+            store=SqliteSubscriptionStore(self.database),
+            bus=self.bus,
+            clock=self._clock,
+            next_sn=self.devices.queries.next_sn,
+        )
         await self.devices.start()
         self._at_end(self.devices.close)
         self.reports.start()
         self._at_end(self.reports.close)
         self._at_end(self.records.close)
+        await self.subscriptions.start()
+        self._at_end(self.subscriptions.close)
         self.health.up("registry")
 
     async def _start_media(self) -> None:
@@ -360,6 +380,7 @@ class Gateway:
                     ptz=self.devices.ptz,
                     commands=self.devices.commands,
                     reports=self.reports,
+                    subscriptions=self.subscriptions,
                     keys=self.keys,
                     tokens=self.tokens,
                     bus=self.bus,

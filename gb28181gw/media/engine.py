@@ -128,7 +128,8 @@ class EventKind(StrEnum):
     SINK_CLOSED = "sink_closed"
     """Once for each socket and RTP sink. detail: ``viewer_gone`` (the peer closed, refused or cannot be reached),
     ``slow`` (it took nothing for `stall_s`), ``silent`` (RTP over UDP: its RTCP came and then stayed away for
-    `RTCP_SILENCE_S`), ``stream_closed`` or what `close_stream` was told, ``tracks_changed``, ``closed`` (`close_sink`)."""
+    `RTCP_SILENCE_S`), ``stream_closed`` or what `close_stream` was told, ``tracks_changed``,
+    ``closed`` (`close_sink`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -534,6 +534,7 @@ def test_simulate_hands_every_option_on(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "--retry": "2", "--duration": "3", "--alarm": "4", "--position": "5", "--talk-codec": "aac",
         "--talk-transport": "tcp-active", "--speakers": "1", "--hear-dir": str(tmp_path),
         "--record-hours": "6", "--record-file": "70",
+        "--change": "6",
     }  # fmt: skip
     flat = [part for pair in changed.items() for part in pair]
     assert run("simulate", "device", *flat, "--live-clock", "--json").exit_code == 7

@@ -36,7 +36,15 @@ rtsp.listen
 storage.url
 log.format log.level
 """
-ADDED = ["media.on_loss", "media.merge_ms", "storage.alarm_days", "storage.position_days"]
+ADDED = [
+    "sip.subscribe",
+    "sip.subscribe_s",
+    "sip.position_interval_s",
+    "media.on_loss",
+    "media.merge_ms",
+    "storage.alarm_days",
+    "storage.position_days",
+]
 """Keys beyond the contract."""
 CONTRACT = CONTRACT_TEXT.split()
 
