@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gb28181gw.access.keys import Key
 from gb28181gw.access.roles import Role
+from gb28181gw.devices.experience import unsupported
 from gb28181gw.devices.models import CatalogueState, Channel, Device, listed_channels
 from gb28181gw.devices.tree import TreeNode
 from gb28181gw.gb.charset import Charset
@@ -132,6 +133,9 @@ class DeviceAnswer(Answer):
     last_seen_at: str | None
     approved: bool
     quirks: dict[str, int] = Field(description="Tolerances that fired for it, with their counts.")
+    unsupported: dict[str, str] = Field(
+        description="What it showed not to know, as command@id or ConfigDownload.type@id: silent, error or sip."
+    )
 
 
 def device_answer(device: Device, zone: tzinfo) -> DeviceAnswer:
@@ -150,6 +154,7 @@ def device_answer(device: Device, zone: tzinfo) -> DeviceAnswer:
         last_seen_at=iso_time(device.last_seen_at, zone),
         approved=device.approved,
         quirks=dict(device.quirks),
+        unsupported=unsupported(device),
     )
 
 

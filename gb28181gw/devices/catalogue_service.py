@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from gb28181gw.clock import Clock
+from gb28181gw.devices.assembly import MORE_QUIRK
 from gb28181gw.devices.catalogue import Collector, Progress, Waits, channel_of
 from gb28181gw.devices.config import DevicesConfig
 from gb28181gw.devices.dialects import dialect_of, zone_of
@@ -318,7 +319,10 @@ class CatalogueService:
         if not collector.parts and not device.edition:
             self._detect(device, document)
         now = self._clock.monotonic()
+        before = collector.beyond
         collector.feed(channels, response.sum_num, now)
+        if collector.beyond and not before:
+            self._registry.add_quirk(device, MORE_QUIRK)
         late = self._late.get(device.id)
         if late is not None and late.collector is collector:
             late.until = min(now + self._waits.between_parts_s, late.ends)

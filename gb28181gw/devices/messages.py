@@ -274,6 +274,7 @@ class Messages:
 
     def _malformed(self, device: Device, error: GbParseError, envelope: Envelope) -> None:
         self.counters.malformed += 1
+        self._queries.unreadable(device, error.reason)
         self._bus.emit(
             "message.invalid",
             device_id=device.id,

@@ -23,6 +23,23 @@ QUIRK_LIMIT: Final = 64
 """Names on one device's quirk list; the list of names is closed, this is a second guard (I10)."""
 
 
+REFUSALS_LIMIT: Final = 256
+"""Commands and configurations of one device that are remembered as unsupported (I10)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A command that a device showed not to know; `devices.experience` judges it."""
+
+    times: int
+    at: float
+    """Wall time of the last time."""
+    by: str
+    """What the device ran then: User-Agent and firmware."""
+    why: str
+    """``silent``, ``error`` or ``sip``."""
+
+
 class Presence(StrEnum):
     """Where a device stands. Exits of each state::
 
@@ -156,6 +173,10 @@ class Device:
     media_way: str = ""
     """Media transport that worked last, for `auto`."""
     quirks: dict[str, int] = field(default_factory=dict)
+    learnt: dict[str, str] = field(default_factory=dict)
+    """Switches of `gb.dialect.Dialect` found out from what it sends; those of `dialect` win."""
+    refused: dict[str, Refusal] = field(default_factory=dict)
+    """What it showed not to know, by `experience.key_of`."""
     channels: dict[str, Channel] = field(default_factory=dict)
     catalogue_state: CatalogueState = CatalogueState.NONE
     catalogue_received: int = 0

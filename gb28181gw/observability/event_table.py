@@ -212,6 +212,13 @@ _ROWS = (
         "The edition of the standard that the device follows is known now.",
     ),
     _row(
+        "device.unsupported",
+        "info",
+        "device_id cmd reason",
+        "A device showed that it does not know a command or configuration (silent, error, sip); it is not asked "
+        "again at once.",
+    ),
+    _row(
         "device.quirk",
         "info",
         "device_id quirk row detail count",

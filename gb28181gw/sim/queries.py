@@ -62,6 +62,9 @@ def _answers(
     asked: Asked, expires_s: int, keepalive_s: float, now: datetime, rng: random.Random
 ) -> tuple[Element, ...]:
     me, sn, target, command = asked.me, asked.sn, asked.target, asked.document.cmd_type
+    poor = controls.poor(asked)
+    if poor is not None:
+        return poor
     if command == "Catalog":
         return tuple(bodies.catalog_messages(me, sn, target, rng))
     if command == "DeviceInfo":

@@ -494,6 +494,10 @@ def _without_empty(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value not in ({}, "")}
 
 
+def test_xml10_a_name_that_ends_with_a_colon_keeps_it() -> None:
+    assert "SumNum:" in answer("PresetQuery", "<SumNum:>1</SumNum:>")
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_any_damage_to_an_answer_is_read_or_refused(data: st.DataObject) -> None:
