@@ -28,6 +28,7 @@ from gb28181gw.clock import Clock, SystemClock, clock_synchronised
 from gb28181gw.devices.config import DateMode, DevicesConfig, Enrolment
 from gb28181gw.devices.reports import Reports
 from gb28181gw.devices.service import Devices
+from gb28181gw.dialect_files import load_dialects
 from gb28181gw.gb.ids import ssrc_domain
 from gb28181gw.media import native
 from gb28181gw.media.native import NativePlane
@@ -229,6 +230,7 @@ class Gateway:
                 keepalive_misses=sip.keepalive_misses,
                 date=DateMode(sip.date),
                 timezone=sip.timezone,
+                profiles=load_dialects(self.settings.data_dir),
             ),
             store=SqliteDeviceStore(self.database),
             agent=self.agent,

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from gb28181gw.devices.assembly import Assembly
+from gb28181gw.devices.dialects import dialect_of
 from gb28181gw.devices.models import Channel, Device
+from gb28181gw.gb.datum import to_wgs84
 from gb28181gw.gb.manscdp.catalogue import CatalogItem
 
 
@@ -71,6 +73,9 @@ def channel_of(device: Device, item: CatalogItem, ours: frozenset[str]) -> Chann
                 parent_ids = ()
         else:
             parent_ids = tuple(parent for parent in parent_ids if parent != own_id and parent not in ours)
+    longitude, latitude = item.longitude, item.latitude
+    if longitude is not None and latitude is not None:
+        longitude, latitude = to_wgs84(longitude, latitude, dialect_of(device).datum)
     return Channel(
         device.id,
         own_id,
@@ -87,8 +92,8 @@ def channel_of(device: Device, item: CatalogItem, ours: frozenset[str]) -> Chann
         item.owner,
         item.manufacturer,
         item.model,
-        item.longitude,
-        item.latitude,
+        longitude,
+        latitude,
         item.ip_address,
         item.port,
         item.register_way,

@@ -32,6 +32,7 @@ from gb28181gw.devices.registry import UNSAVED_FACTS, Registry
 from gb28181gw.devices.store import DeviceStore
 from gb28181gw.devices.tree import TreeNode, build_tree
 from gb28181gw.errors import GatewayError
+from gb28181gw.gb.dialect import DateForm
 from gb28181gw.gb.ids import NodeKind
 from gb28181gw.gb.manscdp.catalogue import CatalogEvent, read_catalog_notify, read_catalog_response
 from gb28181gw.gb.manscdp.device import read_device_info_response, read_device_status_response
@@ -603,6 +604,7 @@ class CatalogueService:
         device.firmware = info.firmware or device.firmware
         device.reported_name = info.name or device.reported_name
         self._registry.unsaved(device, UNSAVED_FACTS)
+        self._registry.match_profile(device)
         self._bus.emit(
             "device.info",
             device_id=device.id,
@@ -640,17 +642,28 @@ class CatalogueService:
             offset_s = told.timestamp() - self._clock.wall() if told is not None else 0.0
             if abs(offset_s) > CLOCK_WRONG_S:
                 self._bus.emit("device.clock_wrong", device_id=device.id, offset_s=round(offset_s))
+                self._learn_date(device, offset_s)
+
+    def _learn_date(self, device: Device, offset_s: float) -> None:
+        """TM-01: a clock that is wrong by just the zone was set by a Date that the device reads otherwise."""
+        zone = zone_of(device.timezone or self._config.timezone).utcoffset(None).total_seconds()
+        dialect = dialect_of(device)
+        if not zone or abs(abs(offset_s) - abs(zone)) > CLOCK_WRONG_S or "date" in device.dialect:
+            return
+        if dialect.date is DateForm.ISO and "date" not in device.learnt:
+            self._registry.learn(device, "date", DateForm.GMT.value, "its clock is wrong by the zone")
+        elif dialect.date is DateForm.GMT and device.learnt.get("date") == DateForm.GMT.value:
+            # Neither form suits it: its clock is its own affair.
+            self._registry.learn(
+                device, "date", DateForm.OFF.value, "its clock is wrong by the zone either way"
+            )
 
     # -- helpers -------------------------------------------------------------------------------------------
 
     def _detect(self, device: Device, document: Document) -> None:
         edition = detect_edition(document)
-        if edition is not None and device.detected_edition != edition.value:
-            device.detected_edition = edition.value
-            self._registry.unsaved(device, UNSAVED_FACTS)
-            self._bus.emit(
-                "device.edition_detected", device_id=device.id, edition=edition.value, detail="catalogue"
-            )
+        if edition is not None:
+            self._registry.learn_edition(device, edition, "catalogue")
 
     def _note(self, device: Device, quirks: tuple[Quirk, ...], document: Document) -> None:
         """Count what the reader of the message tolerated beyond what the XML reader did."""

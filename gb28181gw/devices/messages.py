@@ -101,8 +101,11 @@ class Messages:
         bus: EventBus,
         clock: Clock,
         on_refused: Callable[[Path], None],
+        on_heard: Callable[[Device, Document], None] = lambda _device, _document: None,
     ) -> None:
-        """`on_refused(path)` counts a refusal against its source (S-20)."""
+        """`on_refused(path)` counts a refusal against its source (S-20); `on_heard` sees each document of the bound
+        path, before it is routed."""
+        self._on_heard = on_heard
         self.counters = MessageCounters()
         self.unhandled: Counter[str] = Counter()
         """By root and CmdType; at most 256 names."""
@@ -323,6 +326,8 @@ class Messages:
 
     def _route(self, device: Device, document: Document, envelope: Envelope) -> None:
         self._note(device, document)
+        if envelope.bound:
+            self._on_heard(device, document)
         cmd_type = document.cmd_type
         if cmd_type == "Keepalive":
             self.counters.keepalives_slow += 1

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from gb28181gw.gb.dialect import Profile
 from gb28181gw.gb.ids import NodeKind
 from gb28181gw.gb.manscdp.catalogue import Status
 from gb28181gw.sip.path import Path
@@ -175,6 +176,8 @@ class Device:
     quirks: dict[str, int] = field(default_factory=dict)
     learnt: dict[str, str] = field(default_factory=dict)
     """Switches of `gb.dialect.Dialect` found out from what it sends; those of `dialect` win."""
+    profile: Profile | None = None
+    """The dialect file that fits it."""
     refused: dict[str, Refusal] = field(default_factory=dict)
     """What it showed not to know, by `experience.key_of`."""
     channels: dict[str, Channel] = field(default_factory=dict)

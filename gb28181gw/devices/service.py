@@ -17,6 +17,7 @@ from gb28181gw.devices.commands import Commands
 from gb28181gw.devices.config import DevicesConfig
 from gb28181gw.devices.dialects import dialect_of
 from gb28181gw.devices.experience import Experience
+from gb28181gw.devices.learning import Learning
 from gb28181gw.devices.messages import Messages
 from gb28181gw.devices.models import Device
 from gb28181gw.devices.pacer import Pacer
@@ -56,7 +57,7 @@ class Devices:
     ) -> None:
         self.config = config
         self.counters = DevicesCounters()
-        self.registry = Registry(store=store, bus=bus, clock=clock)
+        self.registry = Registry(store=store, bus=bus, clock=clock, profiles=config.profiles)
         self.clock_watch = ClockWatch(clock, bus)
         self._agent = agent
         self._store = store
@@ -85,6 +86,7 @@ class Devices:
             close_path=agent.transports.close_path,
             trust_path=agent.transports.mark_trusted,
         )
+        self.learning = Learning(self.registry)
         self.messages = Messages(
             registry=self.registry,
             presence=self.presence,
@@ -93,6 +95,7 @@ class Devices:
             bus=bus,
             clock=clock,
             on_refused=agent.refused,
+            on_heard=self.learning.heard,
         )
         self.catalogue = CatalogueService(
             config=config,

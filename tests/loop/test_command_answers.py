@@ -137,7 +137,7 @@ async def test_ctl11_501_what_was_refused_is_not_sent_again_until_the_firmware_c
         assert made.running.devices.queries.asked == asked
         (event,) = made.running.bus.of("device.unsupported")
         assert (event["cmd"], event["reason"]) == (f"PTZPosition@{made.channel}", "sip")
-        device = (await made.client.get(f"/api/v1/devices/{made.id}")).json()
+        device = (await made.client.get(f"/api/v1/devices/{made.id}/dialect")).json()
         assert device["unsupported"] == {f"PTZPosition@{made.channel}": "sip"}
         assert (await made.on_channel("PTZPosition", 502, force=True))["code"] == "gb.sip.rejected"
         made.running.devices.registry.require(made.id).firmware = "V2.0"
