@@ -85,6 +85,7 @@ class Devices:
             ask=self._ask_path,
             close_path=agent.transports.close_path,
             trust_path=agent.transports.mark_trusted,
+            on_conflict=self._conflict,
         )
         self.learning = Learning(self.registry)
         self.messages = Messages(
@@ -285,6 +286,10 @@ class Devices:
             DeviceStatusQuery(sn=self.queries.next_sn(), device_id=device.id), dialect_of(device).charset_used
         )
         return await self.queries.touches(device, path, body, timeout_s=timeout_s)
+
+    def _conflict(self, device: Device, bound: Path, other: Path) -> None:
+        if self._registrar is not None:
+            self._registrar.heard_beside(device, bound, other)
 
     def _bound(self, new: Path, old: Path | None) -> None:
         self._agent.transports.mark_trusted(new)

@@ -259,3 +259,10 @@ async def test_a4_what_a_vendor_adds_is_in_the_answer(
     async with bench(tmp_path) as made:
         found = await made.command("DeviceStatus")
         assert (found["Vendor"], found["ExtraInfo"]) == ({"A": ["1", {"B": "2"}]}, [{"X": "1"}, "text"])
+
+
+async def test_ctl11_error_of_a_query_is_remembered_for_that_channel(tmp_path: Path) -> None:
+    async with bench(tmp_path, quirks=("CTL-11-ERROR",)) as made:
+        assert (await made.on_channel("PTZPosition", 502))["code"] == "gb.sip.command_failed"
+        assert (await made.on_channel("PTZPosition", 409))["code"] == "gb.route.unsupported"
+        assert (await made.command("PTZPosition", 502))["code"] == "gb.sip.command_failed"
