@@ -2,8 +2,8 @@
 
 A device that moves registers from its new address and stays there. Two devices take the binding from one another
 in turn, each with a Call-ID of its own. So when the address that was just replaced takes the binding back within a
-keepalive period, the one in between is a rival: its registrations are refused as long as the first one is alive. Two devices that refresh seldom
-are noticed before: the one whose binding was taken goes on with its keepalives.
+keepalive period, the one in between is a rival: its registrations are refused as long as the first one is alive. Two
+devices that refresh seldom are noticed before: the one whose binding was taken goes on with its keepalives.
 """
 
 from __future__ import annotations
