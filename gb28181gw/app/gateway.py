@@ -31,6 +31,7 @@ from gb28181gw.devices.reports import Reports
 from gb28181gw.devices.service import Devices
 from gb28181gw.devices.subscriptions import DeviceSubscriptions, Kind, SubscribeConfig
 from gb28181gw.devices.talking import TalkPartners
+from gb28181gw.dialect_files import load_dialects
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb.ids import ssrc_domain
 from gb28181gw.gb.manscdp.media_status import MediaStatus
@@ -236,6 +237,7 @@ class Gateway:
                 keepalive_misses=sip.keepalive_misses,
                 date=DateMode(sip.date),
                 timezone=sip.timezone,
+                profiles=load_dialects(self.settings.data_dir),
             ),
             store=SqliteDeviceStore(self.database),
             agent=self.agent,

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from gb28181gw.clock import Clock
+from gb28181gw.devices.assembly import MORE_QUIRK
 from gb28181gw.devices.catalogue import Collector, Progress, Waits, channel_of
 from gb28181gw.devices.config import DevicesConfig
 from gb28181gw.devices.dialects import dialect_of, zone_of
@@ -31,6 +32,7 @@ from gb28181gw.devices.registry import UNSAVED_FACTS, Registry
 from gb28181gw.devices.store import DeviceStore
 from gb28181gw.devices.tree import TreeNode, build_tree
 from gb28181gw.errors import GatewayError
+from gb28181gw.gb.dialect import DateForm
 from gb28181gw.gb.ids import NodeKind
 from gb28181gw.gb.manscdp.catalogue import CatalogEvent, read_catalog_notify, read_catalog_response
 from gb28181gw.gb.manscdp.device import read_device_info_response, read_device_status_response
@@ -320,7 +322,10 @@ class CatalogueService:
         if not collector.parts and not device.edition:
             self._detect(device, document)
         now = self._clock.monotonic()
+        before = collector.beyond
         collector.feed(channels, response.sum_num, now)
+        if collector.beyond and not before:
+            self._registry.add_quirk(device, MORE_QUIRK)
         late = self._late.get(device.id)
         if late is not None and late.collector is collector:
             late.until = min(now + self._waits.between_parts_s, late.ends)
@@ -624,6 +629,7 @@ class CatalogueService:
         device.firmware = info.firmware or device.firmware
         device.reported_name = info.name or device.reported_name
         self._registry.unsaved(device, UNSAVED_FACTS)
+        self._registry.match_profile(device)
         self._bus.emit(
             "device.info",
             device_id=device.id,
@@ -661,17 +667,28 @@ class CatalogueService:
             offset_s = told.timestamp() - self._clock.wall() if told is not None else 0.0
             if abs(offset_s) > CLOCK_WRONG_S:
                 self._bus.emit("device.clock_wrong", device_id=device.id, offset_s=round(offset_s))
+                self._learn_date(device, offset_s)
+
+    def _learn_date(self, device: Device, offset_s: float) -> None:
+        """TM-01: a clock that is wrong by just the zone was set by a Date that the device reads otherwise."""
+        zone = zone_of(device.timezone or self._config.timezone).utcoffset(None).total_seconds()
+        dialect = dialect_of(device)
+        if not zone or abs(abs(offset_s) - abs(zone)) > CLOCK_WRONG_S or "date" in device.dialect:
+            return
+        if dialect.date is DateForm.ISO and "date" not in device.learnt:
+            self._registry.learn(device, "date", DateForm.GMT.value, "its clock is wrong by the zone")
+        elif dialect.date is DateForm.GMT and device.learnt.get("date") == DateForm.GMT.value:
+            # Neither form suits it: its clock is its own affair.
+            self._registry.learn(
+                device, "date", DateForm.OFF.value, "its clock is wrong by the zone either way"
+            )
 
     # -- helpers -------------------------------------------------------------------------------------------
 
     def _detect(self, device: Device, document: Document) -> None:
         edition = detect_edition(document)
-        if edition is not None and device.detected_edition != edition.value:
-            device.detected_edition = edition.value
-            self._registry.unsaved(device, UNSAVED_FACTS)
-            self._bus.emit(
-                "device.edition_detected", device_id=device.id, edition=edition.value, detail="catalogue"
-            )
+        if edition is not None:
+            self._registry.learn_edition(device, edition, "catalogue")
 
     def _note(self, device: Device, quirks: tuple[Quirk, ...], document: Document) -> None:
         """Count what the reader of the message tolerated beyond what the XML reader did."""

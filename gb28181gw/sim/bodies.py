@@ -17,6 +17,7 @@ from gb28181gw.sim.recordings import RecordFile
 
 _BEIJING = timezone(timedelta(hours=8))
 _HALF = "@half-character@"
+_GARBAGE = "@garbage@"
 _GB_NAMES = frozenset({"GB2312", "GBK", "GB18030"})
 
 
@@ -84,6 +85,14 @@ def render(root: Element, charset: str, quirks: frozenset[Quirk] = frozenset()) 
     data = text.encode(encoding, "replace")
     # The first byte of a two-byte character, cut off from its second.
     data = data.replace(_HALF.encode(), b"\xb5")
+    data = data.replace(_GARBAGE.encode(), b"\x00\xfe\x80\x1b\xff\xc3<\x9a&#")
+    if Quirk.XML_08_CUT in quirks:
+        data = data.rstrip()[:-3]
+    if Quirk.XML_16 in quirks:
+        middle = len(data) // 2
+        data = data[:middle] + b"\x7f\x15" + data[middle + 2 :]
+    if Quirk.XML_16_ALL in quirks and root.name == "Response":
+        data = data.translate(None, b"<>")
     if Quirk.XML_04 in quirks:
         data += b"\0\0\0"
     return data
@@ -306,6 +315,8 @@ def basic_param(me: Identity, written: Mapping[str, str], expires_s: int, keepal
         "HeartBeatCount": "3",
         **written,
     }
+    if Quirk.KA_02 in me.quirks:
+        values |= {"HeartBeatInterval": "0", "HeartBeatCount": "-1"}
     return Element("BasicParam", children=tuple(leaf(name, value) for name, value in values.items()))
 
 
@@ -385,6 +396,8 @@ def _camera(me: Identity, index: int, channel: SimChannel) -> Element:
     if Quirk.XML_06 in quirks:
         # Every other item has the raw <, the rest the half character in front of the closing tag.
         address, raw = ("East < West" if index % 2 == 0 else f"Gate {_HALF}"), True
+    if Quirk.XML_07 in quirks:
+        address, raw = f"Gate {_GARBAGE}", True
     civil_code = me.device_id[:6]
     if Quirk.CAT_10 in quirks:
         civil_code = ("CivilCode", me.device_id, "34020")[index % 3]

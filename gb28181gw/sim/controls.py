@@ -63,10 +63,28 @@ class Asked:
 
 def knows(asked: Asked) -> bool:
     """Whether a device of this edition has ever heard of the command (CTL-11)."""
-    if asked.me.edition == "3.0" and Quirk.CTL_11 not in asked.me.quirks:
+    if asked.me.edition == "3.0" and not asked.me.quirks & _BEFORE_2022:
         return True
-    fields, command = asked.document.fields, asked.document.cmd_type
-    return command not in _NEW_QUERIES and not any(name in fields for name in _NEW_CONTROLS)
+    return not is_new(asked.document)
+
+
+_BEFORE_2022 = frozenset((Quirk.CTL_11, Quirk.CTL_11_501))
+
+
+def is_new(document: Document) -> bool:
+    """Whether a command is new in 2022."""
+    return document.cmd_type in _NEW_QUERIES or any(name in document.fields for name in _NEW_CONTROLS)
+
+
+def poor(asked: Asked) -> tuple[Element, ...] | None:
+    """CTL-11 in its spoken forms: an ERROR, or nothing inside, to what is new in 2022; None: not one of them."""
+    if Quirk.CTL_11_ERROR in asked.me.quirks and asked.document.cmd_type in _NEW_QUERIES:
+        return (asked.result(asked.document.cmd_type, "ERROR"),)
+    if Quirk.CTL_11_EMPTY not in asked.me.quirks:
+        return None
+    if asked.document.cmd_type == "ConfigDownload":
+        return (asked.result("ConfigDownload"),)
+    return (asked.response(asked.document.cmd_type),) if asked.document.cmd_type in _NEW_QUERIES else None
 
 
 # -- controls ------------------------------------------------------------------------------------------------------
@@ -100,9 +118,16 @@ def obey(asked: Asked) -> tuple[tuple[Element, ...], tuple[Later, ...]]:
         asked.state.card_free_mb = CARD_MB
     elif "TargetTrack" in fields:
         channel.tracking = asked.text("TargetTrack")
-    answers = (asked.result("DeviceControl"),) if any(name in fields for name in _WITH_RESULT) else ()
+    answers = (_done(asked, "DeviceControl"),) if any(name in fields for name in _WITH_RESULT) else ()
     later = (_upgraded(asked),) if "DeviceUpgrade" in fields else ()
     return answers, later
+
+
+def _done(asked: Asked, command: str) -> Element:
+    """The Result of a control."""
+    if Quirk.XML_13_CONTROL in asked.me.quirks:
+        return asked.response(command, leaf("Result", "Fail"), leaf("Reason", "设备忙"))
+    return asked.result(command)
 
 
 def _ptz(asked: Asked) -> None:

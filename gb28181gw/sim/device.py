@@ -24,6 +24,7 @@ from gb28181gw.gb.manscdp.xml import parse as parse_manscdp
 from gb28181gw.sim import bodies
 from gb28181gw.sim.call import ALLOW, Call, CallServices, InviteError
 from gb28181gw.sim.content import Content, ContentError, Loop
+from gb28181gw.sim.controls import is_new
 from gb28181gw.sim.faults import FaultRates
 from gb28181gw.sim.media_sender import Pump
 from gb28181gw.sim.options import DeviceOptions, count_up
@@ -151,7 +152,7 @@ class SimDevice:
                 domain=options.domain,
                 username=options.username or device_id,
                 password=options.password,
-                expires_s=options.expires_s,
+                expires_s=self._asked_expiry(),
                 edition=options.edition,
                 quirks=self.quirks,
             ),
@@ -305,7 +306,7 @@ class SimDevice:
                 self._note("refreshed")
                 refresh_at = self._refresh_at()
             if now >= next_beat:
-                next_beat = now + self.keepalive_s
+                next_beat = now + self.keepalive_s * (0.5 if Quirk.KA_01 in self.quirks else 1.0)
                 if await self._beat():
                     misses = 0
                     beats += 1
@@ -320,6 +321,12 @@ class SimDevice:
                     await self.signalling.open()
                     await self._registration.register()
                     self._note("moved", address=self.signalling.socket_name)
+
+    def _asked_expiry(self) -> int:
+        """KA-03: shorter than the heartbeat."""
+        if Quirk.KA_03 in self.quirks:
+            return max(1, int(self.options.keepalive_s / 2))
+        return self.options.expires_s
 
     def _refresh_at(self) -> float:
         """When to register again: at 80 % of the granted time, at least 10 s before its end if it allows."""
@@ -360,6 +367,8 @@ class SimDevice:
             return False
         if Quirk.CTL_02 in self.quirks:
             source = f"{self.id[:10]}134{self.id[13:]}"
+        if Quirk.CTL_03 in self.quirks:
+            source = self.id
         self._state.sn += 1
         self.state.of(source).alarmed = True
         self._note("alarm", channel_id=source, sn=self._state.sn)
@@ -525,6 +534,9 @@ class SimDevice:
         if Quirk.CTL_07 in self.quirks and document.root == "Control":
             self.signalling.reply(request, 403, to_tag=self.signalling.tag())
             self._note("control_forbidden", command=document.cmd_type)
+            return
+        if Quirk.CTL_11_501 in self.quirks and is_new(document):
+            self.signalling.reply(request, 501, to_tag=self.signalling.tag())
             return
         self.signalling.reply(request, 200, to_tag=self.signalling.tag())
         self.counters.queries += 1

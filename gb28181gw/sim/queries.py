@@ -85,6 +85,9 @@ def _answers(
     recordings: Recordings,
 ) -> tuple[Element, ...]:
     me, sn, target, command = asked.me, asked.sn, asked.target, asked.document.cmd_type
+    poor = controls.poor(asked)
+    if poor is not None:
+        return poor
     if command == "Catalog":
         return tuple(bodies.catalog_messages(me, sn, target, rng))
     if command == "DeviceInfo":
