@@ -127,9 +127,9 @@ class EventKind(StrEnum):
     """Told once; again after packets came and stopped again."""
     SINK_CLOSED = "sink_closed"
     """Once for each socket and RTP sink. detail: ``viewer_gone`` (the peer closed, refused or cannot be reached),
-    ``slow`` (it took nothing for `stall_s`), ``silent`` (RTP over UDP: its RTCP came and then stayed away for
-    `RTCP_SILENCE_S`), ``stream_closed`` or what `close_stream` was told, ``tracks_changed``,
-    ``closed`` (`close_sink`)."""
+    ``slow`` (it took nothing for `stall_s`), ``silent`` (RTP over UDP: its receiver reports came and then stayed
+    away for `RTCP_SILENCE_S`), ``stream_closed`` or what `close_stream` was told,
+    ``tracks_changed``, ``closed`` (`close_sink`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,8 +202,8 @@ class StreamCounters:
     device_90k: int = 0
     """The same on the device's clock, without its wraps: where the two part, the device's time jumped (MED-21)."""
     demuxed: int = 0
-    """Packets that went through a demuxer. Stands still while only raw RTP sinks (or nobody) consume a PS source
-    whose tracks are known and whose first key frame was seen; a consumer of frames resumes it at the kept GOP."""
+    """Packets that went through a demuxer. Stands still, from a key frame on, while raw RTP sinks are the only
+    consumers of a PS source whose tracks are known; a consumer of frames resumes it, at the kept key frame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +229,8 @@ class SocketSinkSpec:
 RTCP_REPORT_S = 5.0
 """Sender reports of RTP sinks over UDP come so often (RFC 3550 6.2)."""
 RTCP_SILENCE_S = 60.0
-"""An RTP sink's peer that sent RTCP before is given up after so long without any."""
+"""An RTP sink's peer that reported on what it gets is given up after so long without a report. One that never did is
+not (GB/T 28181-2022 4.3.6: RTCP is not required of peers)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

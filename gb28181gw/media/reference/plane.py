@@ -78,16 +78,17 @@ class _OpenReceiver:
         Without a `remote`, to the latched source if its address was expected: what is learnt from RTP alone gets
         nothing (threat S-06).
         """
-        latched = self.core.gate.source
-        if latched is not None and len(latched) == 3:
-            return address(latched)
+        connection = self.tcp.talk if self.tcp is not None else None
+        if connection is not None:
+            return address(connection.source)
         target = remote or self._believed()
         return address(target) if target is not None and self.udp is not None else ""
 
     def sendto(self, data: bytes, remote: tuple[str, int] | None) -> bool:
         """An RTP packet of a sink; False: no room."""
-        if self.tcp is not None and (sent := self.tcp.send(data)) is not None:
-            return sent
+        connection = self.tcp.talk if self.tcp is not None else None
+        if connection is not None:
+            return connection.send(data)
         target = remote or self._believed()
         if self.udp is None or target is None:
             return True  # nowhere to send: as lost on the way

@@ -379,15 +379,18 @@ class ReceiverCore:
             if not intake.is_program(packet):
                 self._demux(packet, now)
                 if not intake.is_program(packet):
+                    if self._feed is not None and not intake.has_program:
+                        self._feed.no_program()
                     continue
                 self._relay(packet, now)
                 continue
             feed = self._feed
+            rested = feed is not None and feed.rests
             key = self._relay(packet, now)
-            if feed is None or not feed.rests:
-                self._demux(packet, now)
-            else:
+            if feed is not None and feed.rests:
                 self._count_raw(packet, key=key)
+            elif not rested:  # else waking has demuxed it already
+                self._demux(packet, now)
 
     def _relay(self, packet: RtpPacket, now: float) -> bool:
         """Give the packet of a program stream out as it is. True: a key frame begins."""

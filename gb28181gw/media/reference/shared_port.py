@@ -27,6 +27,7 @@ from gb28181gw.media.wire.rfc4571 import Framer
 MAX_UNNAMED = 256
 """Connections that did not show an RTP packet yet, and of one host:"""
 MAX_UNNAMED_OF_HOST = 16
+_LOOK_S = 0.05
 _MAX_UNNAMED_BYTES = 128 * 1024
 _SETTLED = frozenset({Verdict.ACCEPT, Verdict.HOLD, Verdict.DROP})
 _RECEIVER_REPORT = 201
@@ -48,6 +49,9 @@ class SharedPort:
         self._latched: dict[tuple[Source, int], ReceiverCore] = {}
         self._keys: dict[int, tuple[Source, int]] = {}
         """The place of each receiver in `_latched`."""
+        self._by_source: dict[Source, list[ReceiverCore]] = {}
+        """The same by source alone: channels of one recorder share it."""
+        self._looked_at = 0.0
         self._unnamed: set[_Unnamed] = set()
         self.dropped = 0
         """Packets and connections of nobody."""
@@ -107,7 +111,7 @@ class SharedPort:
         """It is closed. Idempotent."""
         if self._members.pop(core.id, None) is not None:
             self._forget_ssrcs(core)
-            self._latched.pop(self._keys.pop(core.id, (("", 0), 0)), None)
+            self._unsettle(core)
 
     def _index(self, core: ReceiverCore) -> None:
         for ssrc in core.gate.agreed:
@@ -160,7 +164,7 @@ class SharedPort:
         cores = self._by_ssrc.get(ssrc)
         if cores:
             return _best(cores, source, ssrc)
-        of_source = [core for core, _ in self._members.values() if core.gate.source == source]
+        of_source = [core for core in self._by_source.get(source, ()) if core.gate.source == source]
         if len(of_source) == 1:
             return of_source[0]
         if not of_source:
@@ -168,6 +172,12 @@ class SharedPort:
         return None
 
     def _tell_refused(self, source: Source, ssrc: int) -> None:
+        """If just one receiver may be meant. Looked at now and then only: it takes all receivers, and a flood of
+        packets of nobody must cost little."""
+        now = asyncio.get_running_loop().time()
+        if now - self._looked_at < _LOOK_S:
+            return
+        self._looked_at = now
         waiting = [
             core
             for core, _ in self._members.values()
@@ -181,10 +191,22 @@ class SharedPort:
         gate = core.gate
         if gate.source is None or gate.ssrc is None or core.id not in self._members:
             return
-        self._latched.pop(self._keys.get(core.id, (("", 0), 0)), None)
+        self._unsettle(core)
         key = (gate.source, gate.ssrc)
         self._keys[core.id] = key
         self._latched[key] = core
+        self._by_source.setdefault(gate.source, []).append(core)
+
+    def _unsettle(self, core: ReceiverCore) -> None:
+        key = self._keys.pop(core.id, None)
+        if key is None:
+            return
+        if self._latched.get(key) is core:
+            del self._latched[key]
+        others = self._by_source[key[0]]
+        others.remove(core)
+        if not others:
+            del self._by_source[key[0]]
 
     # -- connections
 

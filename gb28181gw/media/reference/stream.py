@@ -42,6 +42,7 @@ AUDIO_WAIT_S = 0.8
 """How long publication waits for declared audio (MED-16), or an audio-only stream for video."""
 MADE_AUDIO_WAIT_S = 1.5
 """How long a consumer waits for the sound that is made for it, where it cannot be announced later."""
+_MAX_RAW_MISSES = 2
 
 
 class _Waiting(NamedTuple):
@@ -80,6 +81,11 @@ class Feed:
         """A packet of a program stream, or what is missing, in order. `key`: with it `raw` began anew."""
         if self._generation == self._stream.generation:
             self._stream.relay(packet, key=key)
+
+    def no_program(self) -> None:
+        """The source is none of program streams, though it may have looked like one."""
+        if self._generation == self._stream.generation:
+            self._stream.leave_raw()
 
     def take_over(self, raw: RawGop, on_wake: Callable[[], None]) -> None:
         """Where the source keeps its packets; some may have come before the stream was attached."""
@@ -173,7 +179,10 @@ class Stream:
         self._feed: Feed | None = None
         self._is_raw = False
         """The present source brings raw packets."""
+        self._raw_misses = 0
+        """Key frames of it that were not found in its packets."""
         self.rests = False
+        self._rest_parameters = b""
         self.demuxed = 0
         self._video_expected = False
         self._audio_expected = False
@@ -205,11 +214,14 @@ class Stream:
         for output in self._outputs:
             output.new_source()
         self._is_raw = self.rests = False
+        self._raw_misses = 0
         self._feed = Feed(self, self.generation)
         return self._feed
 
     def relay(self, packet: RtpPacket | Gap, *, key: bool) -> None:
         """Of the current feed; see `Feed.relay`."""
+        if self._raw_misses >= _MAX_RAW_MISSES:
+            return
         if isinstance(packet, RtpPacket):
             self._is_raw = True
         elif not self._is_raw:
@@ -220,9 +232,32 @@ class Stream:
                 self._begin_raw(output)
             else:
                 output.forward(packet)
-        if key and not self.rests and outputs and self._may_rest:
+        if key:
+            self._consider_rest(bool(outputs))
+
+    def _consider_rest(self, has_raw: bool) -> None:
+        """A key frame begins: demux no more, or, where its parameters are new, just this group (MED-36)."""
+        raw = self._feed.raw if self._feed is not None else None
+        parameters = raw.parameters if raw is not None else b""
+        if self.rests:
+            if parameters != self._rest_parameters:
+                self._wake()
+        elif has_raw and self._may_rest:
             self.rests = True
             self._gop.clear()
+        self._rest_parameters = parameters
+
+    def leave_raw(self) -> None:
+        """The source turned out to be no program stream, or one that must be taken apart to find its key frames: RTP
+        sinks get it muxed."""
+        if not self._is_raw:
+            return
+        self._wake()
+        self._is_raw = False
+        for output in tuple(self._outputs):
+            if output.takes_raw:
+                output.new_source()
+                self.start_output(output)
 
     def begin_raw(self) -> None:
         """The source has kept a group already."""
@@ -418,6 +453,8 @@ class Stream:
         self._pictures += role is Role.VIDEO
         self._last_dts_90k = frame.dts_90k
         changed = self._note_track(role, frame.track)
+        if self._is_raw and role is Role.VIDEO and frame.key:
+            self._look_for_raw_key()
         first_key = False
         if role is Role.VIDEO and self._await_key:
             self._await_key = False
@@ -440,6 +477,15 @@ class Stream:
             return
         if self._publish_at is None:
             self._publish_at = frame.arrival + AUDIO_WAIT_S
+
+    def _look_for_raw_key(self) -> None:
+        raw = self._feed.raw if self._feed is not None else None
+        if raw is None or raw.entries:
+            self._raw_misses = 0
+            return
+        self._raw_misses += 1
+        if self._raw_misses >= _MAX_RAW_MISSES:
+            self.leave_raw()
 
     @property
     def _has_picture(self) -> bool:

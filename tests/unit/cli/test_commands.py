@@ -327,15 +327,22 @@ def test_check_of_a_bad_configuration_tells_every_problem(tmp_path: Path) -> Non
 def test_check_tells_a_taken_port_and_a_foreign_address(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken,
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM) as shared,
+    ):
         taken.bind(("127.0.0.1", 0))
+        shared.bind(("127.0.0.1", 0))
         monkeypatch.setenv("GB28181GW_SIP__LISTEN", f"127.0.0.1:{taken.getsockname()[1]}")
         monkeypatch.setenv("GB28181GW_MEDIA__HTTP", "192.0.2.1:18081")
+        monkeypatch.setenv("GB28181GW_MEDIA__LISTEN", "127.0.0.1")
+        monkeypatch.setenv("GB28181GW_MEDIA__SHARED_PORT", str(shared.getsockname()[1]))
         result = run("check", "--json", "--config", config)
     rows = findings(result)
     assert result.exit_code == 1
     assert "is in use by another program" in rows["sip.listen"]["detail"]
     assert "belongs into advertise" in rows["media.http"]["detail"]
+    assert "is in use by another program" in rows["media.shared_port"]["detail"]
 
 
 @asynccontextmanager
