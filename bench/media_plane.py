@@ -32,7 +32,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "bench"
 IN_PORT = 10_000
 OUT_PORT = 13_000
-"""Below the ports that the system gives to any program."""
+RELAY_PORT = 16_000
+"""All below the ports that the system gives to any program."""
 CALL_PORT = 9_990
 FLOOR_HTTP_PORT = 9_980
 PACKETS_PER_S = 394.5
@@ -283,6 +284,85 @@ class Bench:
 
     # rows
 
+    def relay(self) -> Iterator[Row]:
+        """RTP/PS in, the same out, 100 streams, as cascading does."""
+        for gso in (False, True):
+            floor = self._relay_floor(100, gro=gso)
+            cost, note, _, _ = self._relay(100, gso=gso)
+            aim = 3.3 if gso else 4.0
+            if not gso:
+                note += f"; floor with GSO on send {self._relay_floor(100, gso=True):.2f}"
+            yield Row(
+                work=f"relay 1→1 RTP/PS over UDP, 100 streams{', GRO' if gso else ''}",
+                unit="CPU-s per 1M packets",
+                value=cost,
+                aim=f"≤ {aim}",
+                met=cost <= aim,
+                floor=floor,
+                note=note,
+            )
+        _, note, _, delay = self._relay(50, gso=False)
+        for name, most in (("p50", 1.0), ("p99", 10.0)):
+            yield Row(
+                work=f"delay RTP in → RTP out, 50 streams, {name}",
+                unit="ms",
+                value=float(delay[name]),
+                aim=f"≤ {most:g}",
+                met=delay[name] <= most,
+                note=note,
+            )
+
+    def relay_sustained(self) -> Iterator[Row]:
+        """Streams relayed on one core without loss."""
+        best, note = 0, ""
+        for streams in self._step_streams:
+            _, told, held, _ = self._relay(streams, gso=True)
+            if not held:
+                note += f"; {streams}: {told}"
+                break
+            best, note = streams, told
+        yield Row(
+            work="relay 1→1, streams sustained on one core, GRO",
+            unit="streams",
+            value=float(best),
+            aim="≥ 600",
+            met=best >= 600,
+            note=note,
+        )
+
+    def _relay_floor(self, streams: int, **how: bool) -> float:
+        floor = self.floor("relay", port=IN_PORT, to=OUT_PORT, streams=streams, **how)
+        gro = how.get("gro", False)
+        sink = self.load("rtp_sink", port=OUT_PORT, streams=streams, gro=gro).wait_ready()
+        sent = self.load("rtp_send", port=IN_PORT, streams=streams, seconds=self._seconds, gso=gro).result()
+        counted = floor.stop()
+        sink.stop()
+        return float(counted["cpu_s"] / sent["packets"] * 1e6)
+
+    def _relay(self, streams: int, *, gso: bool) -> tuple[float, str, bool, dict[str, float]]:
+        """CPU-s per million packets in, a note, sustained, delay."""
+        with self.server() as server:
+            server.ask("open", count=streams, port=IN_PORT)
+            server.ask("relay", port=RELAY_PORT, to=OUT_PORT)
+            sender = self.load("rtp_send", port=IN_PORT, streams=streams, seconds=self._seconds + 5, gso=gso)
+            time.sleep(3)  # every stream has had a key frame, and its kept group has left
+            sink = self.load("rtp_sink", port=OUT_PORT, streams=streams, gro=gso).wait_ready()
+            with watch_queues(IN_PORT, streams) as queues:
+                before, cpu, wall = server.ask("counters"), server.cpu_s, time.monotonic()
+                time.sleep(self._seconds)
+                after, cpu, wall = server.ask("counters"), server.cpu_s - cpu, time.monotonic() - wall
+            read = sink.stop()
+            sent = sender.result()
+            end = server.ask("counters")
+        packets = after["packets"] - before["packets"]
+        held = end["lost"] == 0 and queues.dropped == 0 and not queues.grew and read["live"] == streams
+        held = held and read["lost"] == 0
+        note = (
+            f"{100 * cpu / wall:.0f} % of the core, {end['lost']} lost in, {read['lost']} lost out, "
+            f"send late p99 {sent['late_ms']['p99']:.1f} ms"
+        )
+        return cpu / packets * 1e6, note + ("" if held else ", NOT sustained"), held, read["delay_ms"]
+
     def ingest(self) -> Iterator[Row]:
         """200 streams over UDP, taken apart, FLV ready."""
         for gso in (False, True):
@@ -516,6 +596,8 @@ class Bench:
 
 
 ROWS: dict[str, Callable[[Bench], Iterator[Row]]] = {
+    "relay": Bench.relay,
+    "relay-sustained": Bench.relay_sustained,
     "ingest": Bench.ingest,
     "tcp": Bench.tcp,
     "sustained": Bench.sustained,

@@ -18,7 +18,7 @@ from typing import Any
 
 import uvloop
 
-from gb28181gw.media.engine import EngineEvent, MediaTransport, ReceiverSpec
+from gb28181gw.media.engine import EngineEvent, MediaTransport, ReceiverSpec, RtpSinkSpec, RtpSinkUpdate
 from gb28181gw.media.native import NativePlane
 from gb28181gw.media.reference.plane import ReferencePlane
 from gb28181gw.observability.events import EventBus
@@ -82,6 +82,20 @@ class Server:
                 self._plane.create_stream(f"s{number}", ignore)
                 self._plane.attach(receiver_id, f"s{number}")
         return {"receivers": len(self._receivers)}
+
+    async def relay(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Each stream goes on as RTP to `to` and every second port above it."""
+        for number, stream_id in enumerate(self._streams):
+            spec = RtpSinkSpec(
+                transport=MediaTransport.UDP,
+                host="127.0.0.1",
+                port=order["port"] + 2 * number,
+                ssrc=500_000 + number,
+                remote=("127.0.0.1", order["to"] + 2 * number),
+            )
+            sink = await self._plane.add_rtp_sink(stream_id, spec, ignore)
+            self._plane.update_rtp_sink(sink.id, RtpSinkUpdate(sending=True))
+        return {}
 
     async def close(self, order: dict[str, Any]) -> dict[str, Any]:
         """Everything that was opened."""
@@ -176,6 +190,7 @@ async def serve(plane_name: str, workers: int, merge_s: float) -> None:
     server = Server(plane, listener)
     handlers: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
         "open": server.open,
+        "relay": server.relay,
         "close": server.close,
         "counters": server.counters,
         "calls": server.calls,

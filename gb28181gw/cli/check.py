@@ -17,8 +17,9 @@ from gb28181gw.cli.host import (
     check_files,
     check_listeners,
     check_media_ports,
+    check_offloads,
     check_plane,
-    check_receive_buffer,
+    check_socket_buffers,
 )
 from gb28181gw.errors import GatewayError
 
@@ -89,7 +90,8 @@ def examine(config: Path | None, *, deep: bool) -> list[Finding]:
     findings += check_media_ports(settings, running=bool(running), deep=deep)
     findings += check_data_dir(settings)
     findings += check_plane(settings)
-    findings += check_receive_buffer()
+    findings += check_socket_buffers()
+    findings += check_offloads()
     findings += check_files()
     findings += check_clock(settings)
     if deep:

@@ -201,6 +201,8 @@ class NativePlane:
         if key is None:
             return
         del self._streams[key]
+        for track in self._engine.tracks(key):
+            self._tracks_out.pop(track, None)
         self._engine.close_stream(key, reason)
         for sink_id in [number for number, owner in self._open_sinks.items() if owner == key]:
             del self._open_sinks[sink_id]
