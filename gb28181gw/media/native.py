@@ -29,6 +29,7 @@ from gb28181gw.media.engine import (
     ReceiverCounters,
     ReceiverSpec,
     ReceiverUpdate,
+    RtpPacking,
     RtpSink,
     RtpSinkCounters,
     RtpSinkSpec,
@@ -37,6 +38,7 @@ from gb28181gw.media.engine import (
     StreamCounters,
 )
 from gb28181gw.media.tracks import Codec, Frame, Track, TrackKind
+from gb28181gw.media.wire.es_packetiser import PACKABLE
 
 _why_not = ""
 if TYPE_CHECKING:
@@ -108,7 +110,7 @@ class NativePlane:
     """Implements `media.engine.Engine`. Made and used on one running event loop."""
 
     name = "native"
-    features: frozenset[Feature] = frozenset()
+    features = frozenset({Feature.RTP_SINKS})
 
     def __init__(self, workers: int = 0, *, freeze_on_loss: bool = False) -> None:
         """`workers`: threads; 0 as many as the process may use cores. Raises OSError without descriptors.
@@ -249,15 +251,51 @@ class NativePlane:
         return sink_id
 
     async def add_rtp_sink(self, stream_id: str, spec: RtpSinkSpec, on_event: EventHandler) -> RtpSink:
-        """Raises GatewayError: this plane does not send RTP."""
-        raise GatewayError("gb.media.plane_unable", "The native media plane does not send RTP.")
+        """Bind, all or nothing. Raises OSError when the port is taken, and GatewayError."""
+        key = self._stream_key(stream_id)
+        if spec.packing is RtpPacking.ES and spec.codec not in PACKABLE:
+            raise GatewayError("gb.codec.codec_unsupported", f"{spec.codec} has no RTP payload format.")
+        if spec.through is not None:
+            raise GatewayError("gb.media.plane_unable", "The native media plane has no talk yet.")
+        sink_id = self._engine.add_rtp_sink(
+            key,
+            _TRANSPORTS[spec.transport],
+            spec.host,
+            spec.port,
+            spec.ssrc,
+            spec.payload_type,
+            spec.codec if spec.packing is RtpPacking.ES else "",
+            spec.video,
+            spec.audio,
+            spec.remote,
+            sorted(spec.expected_hosts),
+            spec.queue_bytes,
+            spec.stall_s,
+        )
+        self._socket_sinks[sink_id] = (stream_id, on_event)
+        self._open_sinks[sink_id] = key
+        return RtpSink(id=sink_id, host=spec.host, port=spec.port or DISCARD_PORT)
 
     def update_rtp_sink(self, sink_id: int, update: RtpSinkUpdate) -> None:
-        """There is none to update."""
+        """Apply in place. Unknown ids are ignored: the sink has closed meanwhile."""
+        self._engine.update_rtp_sink(sink_id, update.remote, update.sending, update.ssrc, update.payload_type)
 
     def rtp_sink_counters(self, sink_ids: Iterable[int]) -> dict[int, RtpSinkCounters]:
-        """There are none."""
-        return {}
+        """Of those that are open."""
+        found = {}
+        for sink_id in sink_ids:
+            values = self._engine.rtp_sink_counters(sink_id) if sink_id in self._open_sinks else None
+            if values is not None:
+                found[sink_id] = RtpSinkCounters(
+                    packets=values[0],
+                    bytes=values[1],
+                    dropped=values[2],
+                    reported_lost=values[3],
+                    rtt_ms=values[4],
+                    remote=values[5],
+                    passthrough=values[6],
+                )
+        return found
 
     def close_sink(self, sink_id: int) -> None:
         """Idempotent. A socket sink still tells SINK_CLOSED."""
@@ -311,6 +349,7 @@ class NativePlane:
                     pictures=values[5],
                     picture_90k=values[6],
                     device_90k=values[7],
+                    demuxed=values[8],
                 )
         return found
 
@@ -384,8 +423,10 @@ class NativePlane:
                 return
             handler, stream_id = stream.on_event, stream.id
         else:
-            self._open_sinks.pop(event.id, None)
-            sink = self._socket_sinks.pop(event.id, None)
+            sink = self._socket_sinks.get(event.id)
+            if kind is EventKind.SINK_CLOSED:
+                self._open_sinks.pop(event.id, None)
+                self._socket_sinks.pop(event.id, None)
             if sink is None:
                 return
             stream_id, handler = sink

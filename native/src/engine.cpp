@@ -33,9 +33,16 @@ Outcome<BoundSockets> bind_sockets(const ReceiverSpec& spec, bool gro) {
 
 Outcome<SinkSockets> bind_sink(const RtpSinkSpec& spec) {
     SinkSockets bound;
-    Outcome<UdpPair> udp = bind_udp_pair(spec.host, spec.port, false);
-    if (udp.error != 0) return {.error = udp.error};
-    bound.udp = std::move(udp.value);
+    if (spec.transport == Transport::udp) {
+        Outcome<UdpPair> udp = bind_udp_pair(spec.host, spec.port, false);
+        if (udp.error != 0) return {.error = udp.error};
+        bound.udp = std::move(udp.value);
+    } else if (spec.transport == Transport::tcp_passive || spec.port != 0) {
+        Outcome<UniqueFd> tcp = spec.transport == Transport::tcp_passive ? listen_tcp(spec.host, spec.port)
+                                                                         : hold_tcp(spec.host, spec.port);
+        if (tcp.error != 0) return {.error = tcp.error};
+        bound.tcp = std::move(tcp.value);
+    }
     return {.value = std::move(bound)};
 }
 
@@ -43,8 +50,8 @@ Outcome<SinkSockets> bind_sink(const RtpSinkSpec& spec) {
 
 Engine::Engine(unsigned workers, bool freeze_on_loss) {
     shared_.has_gro = probe_udp_gro();
-    shared_.freeze_on_loss = freeze_on_loss;
     shared_.has_gso = probe_udp_gso();
+    shared_.freeze_on_loss = freeze_on_loss;
     const unsigned count = workers != 0 ? workers : usable_cores();
     for (unsigned index = 0; index < count; ++index) {
         workers_.push_back(std::make_unique<Worker>(index, shared_));

@@ -75,6 +75,7 @@ void Receiver::leave() {
 void Receiver::attach(const std::shared_ptr<Stream>& stream) {
     feed_.end();
     feed_ = stream->begin_generation(*this);
+    if (!raw_.entries().empty()) feed_.kept_already();
     std::vector<EsUnit> pending = std::exchange(pending_, {});
     pending_bytes_ = 0;
     if (!pending.empty()) feed_.give(pending, intake_.video_expected(), intake_.audio_expected());
@@ -374,6 +375,7 @@ void Receiver::take(std::vector<Ordered>& ordered, double now) {
     for (const Ordered& item : ordered) {
         if (item.is_gap) {
             intake_.gap();
+            raw_.gap();
             if (item.restart) feed_.new_sequence();
             continue;
         }
@@ -383,9 +385,27 @@ void Receiver::take(std::vector<Ordered>& ordered, double now) {
 }
 
 void Receiver::pass(const RtpPacket& packet, double now) {
-    // Frames first: which reader takes a payload is known when the first packet was read.
-    if (feed_.wants_frames() || !intake_.carries_program(packet.payload_type)) read(packet, now);
-    if (feed_.wants_packets() && intake_.carries_program(packet.payload_type)) feed_.packet(packet, now);
+    if (!intake_.carries_program(packet.payload_type)) {
+        // Which reader takes a payload is known when the first packet was read.
+        read(packet, now);
+        if (intake_.carries_program(packet.payload_type)) (void)keep_packet(packet, now);
+        return;
+    }
+    const RawGroup::Place place = keep_packet(packet, now);
+    if (!feed_.rests()) {
+        read(packet, now);
+        return;
+    }
+    // Pictures as far as they are told from outside.
+    frames_ += rest_timestamp_ != packet.timestamp ? 1 : 0;
+    rest_timestamp_ = packet.timestamp;
+    key_frames_ += place == RawGroup::Place::beginning ? 1 : 0;
+}
+
+RawGroup::Place Receiver::keep_packet(const RtpPacket& packet, double now) {
+    const RawGroup::Place place = raw_.add(packet, now, feed_.hint());
+    feed_.packet(raw_.last(), place);
+    return place;
 }
 
 void Receiver::read(const RtpPacket& packet, double now) {
@@ -394,21 +414,24 @@ void Receiver::read(const RtpPacket& packet, double now) {
     if (!units_.empty()) give();
 }
 
-void Receiver::resume(const std::vector<RawGroup::Entry>& group) {
+void Receiver::wake() {
     intake_.gap();
+    counts_ = false;
     std::optional<std::uint16_t> last;
-    for (const RawGroup::Entry& entry : group) {
+    for (const RawGroup::Entry& entry : raw_.entries()) {
         const auto packet = RtpPacket::parse(entry.datagram);
         if (!packet) continue;
         if (last && packet->sequence_number != static_cast<std::uint16_t>(*last + 1)) intake_.gap();
         last = packet->sequence_number;
         read(*packet, entry.arrival);
     }
+    counts_ = true;
     settle();
 }
 
 void Receiver::give() {
     for (const EsUnit& unit : units_) {
+        if (!counts_) break;
         ++frames_;
         key_frames_ += unit.key && unit.track->kind == TrackKind::video ? 1 : 0;
     }
@@ -449,6 +472,7 @@ void Receiver::restart(const Source& source) {
     began_ = false;
     pending_.clear();
     pending_bytes_ = 0;
+    raw_.clear();
     feed_ = feed_.renewed(*this);
 }
 

@@ -27,17 +27,23 @@ void Feed::give(std::vector<EsUnit>& units, bool video_expected, bool audio_expe
     stream_->take(units);
 }
 
-bool Feed::wants_packets() const noexcept {
-    return stream_ && generation_ == stream_->generation() && stream_->wants_packets();
+bool Feed::rests() const noexcept {
+    return stream_ && generation_ == stream_->generation() && stream_->rests();
 }
-
-bool Feed::wants_frames() const noexcept { return !stream_ || stream_->wants_frames(); }
 
 void Feed::count_demuxed() const noexcept {
     if (stream_) stream_->count_demuxed();
 }
 
-void Feed::packet(const RtpPacket& packet, double now) const { stream_->packet(packet, now); }
+PictureHint Feed::hint() const { return stream_ ? stream_->hint() : PictureHint(); }
+
+void Feed::packet(const Buffer& datagram, RawGroup::Place place) const {
+    if (stream_ && generation_ == stream_->generation()) stream_->packet(datagram, place);
+}
+
+void Feed::kept_already() const {
+    if (stream_) stream_->kept_already();
+}
 
 void Feed::new_sequence() const noexcept {
     if (stream_ && generation_ == stream_->generation()) stream_->new_sequence();
@@ -73,10 +79,8 @@ void KeptGop::clear() noexcept {
 Feed Stream::begin_generation(FeedOwner& owner) {
     ++generation_;
     owner_ = &owner;
-    raw_.clear();
     for (RtpSink* sink : rtp_sinks_) sink->new_source();
-    demuxes_ = true;
-    resuming_ = false;
+    is_raw_ = rests_ = waking_ = false;
     await_key_ = true;
     frozen_ = false;
     clock_.restart();
@@ -110,23 +114,42 @@ void Stream::take(std::vector<EsUnit>& units) {
     }
 }
 
-void Stream::packet(const RtpPacket& packet, double now) {
+PictureHint Stream::hint() const {
     PictureHint hint;
+    hint.key_seen = !await_key_;
     if (const TrackPtr& video = track(Role::video)) {
         hint.codec = video->codec;
     } else {
         hint.sound_only = published_;
     }
-    const RawGroup::Place place = raw_.add(packet, now, hint);
+    return hint;
+}
+
+void Stream::packet(const Buffer& datagram, RawGroup::Place place) {
+    is_raw_ = true;
     const bool beginning = place == RawGroup::Place::beginning;
     for (RtpSink* sink : rtp_sinks_) {
-        if (sink->takes_raw()) sink->packet(raw_.last(), beginning);
+        if (!sink->takes_raw()) continue;
+        if (beginning && sink->waits()) {
+            sink->begin(owner_->kept());
+        } else {
+            sink->packet(datagram);
+        }
     }
-    if (place != RawGroup::Place::inside) reconsider();
+    if (beginning && !rests_ && published_ && (has_picture() || !video_expected_) && !needs_frames()) {
+        rests_ = true;
+        gop_.clear();  // the packets are kept instead
+    } else if (place == RawGroup::Place::given_up) {
+        rests_ = false;  // nothing is kept that could be read later
+    }
+}
+
+void Stream::kept_already() {
+    is_raw_ = true;
+    for (RtpSink* sink : rtp_sinks_) start(*sink);
 }
 
 void Stream::new_sequence() noexcept {
-    raw_.clear();
     for (RtpSink* sink : rtp_sinks_) sink->new_sequence();
 }
 
@@ -135,31 +158,19 @@ void Stream::orphaned(std::uint64_t generation) noexcept {
 }
 
 bool Stream::needs_frames() const noexcept {
-    return raw_sinks_ == 0 || !published_ || !waiting_.empty() || !variants_.empty() || !frame_sinks_.empty() ||
-           raw_.entries().empty();
+    return !waiting_.empty() || !variants_.empty() || !frame_sinks_.empty() ||
+           std::any_of(rtp_sinks_.begin(), rtp_sinks_.end(), [](const RtpSink* sink) { return !sink->takes_raw(); });
 }
 
-bool Stream::reconsider() {
-    const bool needed = needs_frames();
-    if (needed == demuxes_) return false;
-    demuxes_ = needed;
-    if (needed) {
-        resume();
-    } else {
-        gop_.clear();  // the packets are kept instead
-    }
-    return needed;
-}
-
-void Stream::resume() {
+void Stream::wake() {
+    if (!std::exchange(rests_, false)) return;
     // The frames that come are those of the source, later: their clock goes on, the old group is over.
     await_key_ = true;
     frozen_ = false;
-    resuming_ = true;
+    waking_ = true;
     clock_.restart();
     gop_.clear();
-    for (const auto& variant : variants_) variant->clear();
-    if (owner_ != nullptr) owner_->resume(raw_.entries());
+    if (owner_ != nullptr) owner_->wake();
 }
 
 void Stream::push(const Frame& frame) {
@@ -194,34 +205,54 @@ void Stream::tick(double now) {
 
 void Stream::add_rtp_sink(RtpSink& sink) {
     worker_->mark(*this);
+    if (!sink.takes_raw()) wake();
     rtp_sinks_.push_back(&sink);
-    raw_sinks_ += sink.takes_raw() ? 1 : 0;
 }
 
 void Stream::start(RtpSink& sink) {
-    if (sink.takes_raw() && !raw_.entries().empty()) sink.start(raw_.entries());
+    if (!sink.can_start()) return;
+    if (is_raw_ && sink.takes_raw()) {
+        if (owner_ != nullptr && !owner_->kept().empty()) sink.begin(owner_->kept());
+        return;
+    }
+    if (!may_write(sink)) return;
+    bool begun = false;
+    for (const auto& [role, frame] : gop_.entries()) {
+        if (!sink.wants(role, frame.track->codec)) continue;
+        begun = begun || begins(role, frame, sink);
+        if (begun) sink.write(frame, tracks_, true, true);
+    }
+}
+
+bool Stream::may_write(const RtpSink& sink) const noexcept {
+    return !(is_raw_ && sink.takes_raw()) && (published_ || sink.is_elementary());
+}
+
+bool Stream::begins(Role role, const Frame& frame, const RtpSink& sink) const noexcept {
+    if (role == Role::video) return frame.key;
+    const TrackPtr& video = track(Role::video);
+    return !video || !sink.wants(Role::video, video->codec);
 }
 
 void Stream::add_socket_sink(SocketSink& sink) {
     worker_->mark(*this);
+    wake();
     const double now = worker_->now();
     waiting_.push_back({.sink = &sink, .until = now + made_audio_wait_s});
-    reconsider();
     start_waiting(now);
 }
 
 void Stream::add_frame_sink(SinkId id, const FrameSinkSpec& spec, std::shared_ptr<FrameLink> link) {
+    wake();
     FrameSink& sink =
         frame_sinks_.emplace_back(FrameSink{.id = id, .spec = spec, .link = std::move(link), .skipping = false});
-    worker_->mark(*this);
-    if (reconsider()) return;  // it got the kept group as it was read
     for (const auto& [role, frame] : gop_.entries()) write_to(sink, role, frame);
+    worker_->mark(*this);
 }
 
 void Stream::remove_frame_sink(SinkId id) {
     std::erase_if(frame_sinks_, [id](const FrameSink& sink) { return sink.id == id; });
     worker_->mark(*this);
-    reconsider();
 }
 
 void Stream::forget_sink(SocketSink& sink) {
@@ -229,16 +260,12 @@ void Stream::forget_sink(SocketSink& sink) {
     ended_bytes_ += sink.bytes_out();
     worker_->mark(*this);
     leave(sink);
-    reconsider();
 }
 
 void Stream::forget_sink(RtpSink& sink) {
     ended_bytes_ += sink.bytes_out();
     worker_->mark(*this);
-    if (std::erase(rtp_sinks_, &sink) == 0 || !sink.takes_raw()) return;
-    if (--raw_sinks_ != 0) return;
-    reconsider();
-    raw_.clear();
+    std::erase(rtp_sinks_, &sink);
 }
 
 void Stream::leave(SocketSink& sink) {
@@ -259,7 +286,6 @@ void Stream::close(std::string_view reason) {
     for (RtpSink* sink : ended) sink->close(reason);
     frame_sinks_.clear();
     gop_.clear();
-    raw_.clear();
     publish_at_.reset();
 }
 
@@ -306,8 +332,7 @@ void Stream::take_frame(Role role, const Frame& frame) {
     const bool kept = gop_.add(role, frame);
     dispatch(role, frame, kept);
     if (published_) {
-        if (first_key && !std::exchange(resuming_, false)) tell(EventKind::key_frame);
-        if (first_key) reconsider();
+        if (first_key && !std::exchange(waking_, false)) tell(EventKind::key_frame);
         if (changed) tell(EventKind::tracks);
         return;
     }
@@ -351,7 +376,7 @@ void Stream::publish_stream() {
     const double now = worker_->now();
     for (Waiting& waiting : waiting_) waiting.until = now + made_audio_wait_s;
     start_waiting(now);
-    reconsider();
+    for (RtpSink* sink : rtp_sinks_) start(*sink);
 }
 
 void Stream::start_waiting(double now) {
@@ -386,6 +411,11 @@ void Stream::start(SocketSink& sink) {
 
 void Stream::dispatch(Role role, const Frame& frame, bool kept) {
     for (FrameSink& sink : frame_sinks_) write_to(sink, role, frame);
+    for (RtpSink* sink : rtp_sinks_) {
+        if (may_write(*sink) && sink->wants(role, frame.track->codec)) {
+            sink->write(frame, tracks_, begins(role, frame, *sink), false);
+        }
+    }
     const bool can_begin = role == Role::video ? frame.key : track(Role::video) == nullptr;
     for (const auto& variant : variants_) {
         const Buffer data = variant->add(role, frame, kept && !gop_.entries().empty());

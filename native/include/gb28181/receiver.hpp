@@ -130,7 +130,9 @@ private:
     void accept(ByteView data, double now);
     void pass(const RtpPacket& packet, double now);
     void read(const RtpPacket& packet, double now);
-    void resume(const std::vector<RawGroup::Entry>& group) override;
+    [[nodiscard]] RawGroup::Place keep_packet(const RtpPacket& packet, double now);
+    void wake() override;
+    [[nodiscard]] const std::vector<RawGroup::Entry>& kept() const noexcept override { return raw_.entries(); }
     void take(std::vector<Ordered>& ordered, double now);
     /// Hand `units_` on.
     void give();
@@ -150,6 +152,9 @@ private:
     Feed feed_;
     ReorderBuffer reorder_;
     Intake intake_;
+    RawGroup raw_;  // of a program stream
+    std::int64_t rest_timestamp_ = -1;  // of the last picture that was not demultiplexed
+    bool counts_ = true;    // units are pictures that were not counted yet
     ReceptionStatistics statistics_;
     bool began_ = false;  // packets were accepted since the chain was made
     bool closed_ = false;
