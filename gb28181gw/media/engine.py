@@ -230,9 +230,19 @@ class Engine(Protocol):
         ...
 
     def add_frame_sink(
-        self, stream_id: str, on_frames: FrameHandler, *, video: bool = True, audio: bool = True
+        self,
+        stream_id: str,
+        on_frames: FrameHandler,
+        *,
+        video: bool = True,
+        audio: bool = True,
+        made_audio: bool = False,
+        on_closed: Callable[[str], None] | None = None,
     ) -> int:
-        """Frames in batches, starting with the kept GOP."""
+        """Frames in batches, starting with the kept GOP. `made_audio`: AAC made from the source's audio as well.
+
+        `on_closed` gets the reason when the stream ends, once; not after `close_sink`.
+        """
         ...
 
     def close_sink(self, sink_id: int) -> None: ...

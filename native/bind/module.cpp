@@ -181,8 +181,8 @@ public:
         return engine_.add_socket_sink(stream, fd, std::move(spec));
     }
 
-    SinkId add_frame_sink(StreamKey stream, bool video, bool audio) {
-        return engine_.add_frame_sink(stream, {.video = video, .audio = audio});
+    SinkId add_frame_sink(StreamKey stream, bool video, bool audio, bool made_audio) {
+        return engine_.add_frame_sink(stream, {.video = video, .audio = audio, .made_audio = made_audio});
     }
 
     void close_sink(SinkId id) { engine_.close_sink(id); }
@@ -283,7 +283,7 @@ void bind(nb::module_& module) {
         .def("stream_counters", &PyEngine::stream_counters, "stream"_a)
         .def("add_socket_sink", &PyEngine::add_socket_sink, "stream"_a, "fd"_a, "container"_a, "wrapping"_a,
              "hevc"_a, "audio"_a, "queue_bytes"_a, "stall_s"_a, "received"_a)
-        .def("add_frame_sink", &PyEngine::add_frame_sink, "stream"_a, "video"_a, "audio"_a)
+        .def("add_frame_sink", &PyEngine::add_frame_sink, "stream"_a, "video"_a, "audio"_a, "made_audio"_a)
         .def("close_sink", &PyEngine::close_sink, "sink"_a)
         .def("event_fd", &PyEngine::event_fd)
         .def("take", &PyEngine::take)

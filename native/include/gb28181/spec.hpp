@@ -68,6 +68,8 @@ struct SocketSinkSpec {
 struct FrameSinkSpec {
     bool video = true;
     bool audio = true;
+    /// AAC made from the source's audio.
+    bool made_audio = false;
 };
 
 /// Names and meanings of EventKind in media/engine.py, in its order.
