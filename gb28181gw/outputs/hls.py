@@ -101,6 +101,8 @@ class _Session:
     """One player, as far as requests tell."""
 
     grant_id: str
+    asks: str
+    """Key and host, for requests without a token."""
     starting: asyncio.Task[_Muxer]
     seen_at: float
     number: int | None = None
@@ -113,7 +115,11 @@ class _Session:
 
 
 _Key = tuple[str, str, str]
-"""Path of the stream, sound, and who asks."""
+"""Path of the stream, sound, and the grant under which it was opened."""
+
+
+def _asks(grant_id: str, viewer: Viewer) -> str:
+    return f"{grant_id.partition('-')[0]}@{viewer.client.rpartition(':')[0]}"
 
 
 class HlsOutput:
@@ -146,11 +152,11 @@ class HlsOutput:
     ) -> HlsAnswer:
         """What was asked for, when it is there. Raises GatewayError."""
         audio = "aac" if options.audio == "auto" else options.audio
-        host = viewer.client.rpartition(":")[0]
-        who = grant.id if options.token else f"{grant.id.partition('-')[0]}@{host}"
-        key = (target.path, audio, who)
+        key = (target.path, audio, grant.id)
+        if not options.token:
+            key = self._by_header(key, viewer) or key
         if target.resource == "index.m3u8":
-            session = self._sessions.get(key) or self._open(key, target, grant, viewer)
+            session = self._sessions.get(key) or self._open(key, target, viewer)
             work: Awaitable[HlsAnswer] = self._playlist(session, target, options)
         else:
             found = self._sessions.get(key)
@@ -236,11 +242,22 @@ class HlsOutput:
 
     # sessions
 
-    def _open(self, key: _Key, target: HlsTarget, grant: Grant, viewer: Viewer) -> _Session:
+    def _by_header(self, key: _Key, viewer: Viewer) -> _Key | None:
+        """The session that the same key of the same host has opened; each request by a key is a grant of its own."""
+        path, audio, grant_id = key
+        asks = _asks(grant_id, viewer)
+        return next(
+            (k for k, session in self._sessions.items() if k[:2] == (path, audio) and session.asks == asks),
+            None,
+        )
+
+    def _open(self, key: _Key, target: HlsTarget, viewer: Viewer) -> _Session:
         if self._sweeping is None:
             self._sweeping = asyncio.get_running_loop().create_task(self._sweep(), name="hls")
         starting = asyncio.get_running_loop().create_task(self._start(key, target, viewer))
-        session = _Session(grant_id=grant.id, starting=starting, seen_at=time.monotonic())
+        session = _Session(
+            grant_id=key[2], asks=_asks(key[2], viewer), starting=starting, seen_at=time.monotonic()
+        )
         self._sessions[key] = session
 
         def forget_failure(task: asyncio.Task[_Muxer]) -> None:

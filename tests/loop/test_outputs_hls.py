@@ -74,7 +74,8 @@ async def test_playlist_segments_and_parts() -> None:
         assert b.source.viewers[0].kind == "hls"
         assert b.source.viewers[0].grant_id == "key-good"
         await until(lambda: len(b.listener.viewers) == 1)
-        lines = await playlist(b)
+        while not any("segment-1" in name for name in uris(lines)):
+            lines = await playlist(b)
         names = uris(lines)
         assert [name.partition("?")[0] for name in names if "segment" in name] == [
             "segment-0.m4s",
@@ -102,7 +103,8 @@ async def test_names_stay_while_they_are_listed() -> None:
 async def test_playlist_waits_for_the_part_that_was_asked_for() -> None:
     async with stream() as b:
         lines = await playlist(b)
-        assert 'URI="part-2-0.m4s?' in lines[-1]
+        while 'URI="part-2-0.m4s?' not in lines[-1]:
+            lines = await playlist(b)
         waiting = asyncio.ensure_future(playlist(b, "token=good&_HLS_msn=2&_HLS_part=0"))
         hint = asyncio.ensure_future(get(b, BASE + re.search(r'URI="([^"]+)"', lines[-1])[1]))  # type: ignore[index]
         whole = asyncio.ensure_future(playlist(b, "token=good&_HLS_msn=2"))
@@ -176,8 +178,9 @@ async def test_key_in_the_header_is_one_session() -> None:
             status, _, body = await get(b, PATH, Authorization="Bearer secret")
             assert status == 200
         name = next(name for name in uris(body.decode().splitlines()) if name.startswith("segment"))
-        status, _, _ = await get(b, BASE + name.partition("?")[0], Authorization="Bearer secret")
-        assert status == 200
+        for path, headers in ((name, {}), (name.partition("?")[0], {"Authorization": "Bearer secret"})):
+            status, _, _ = await get(b, BASE + path, **headers)
+            assert status == 200
         assert len(b.listener.hls) == len(b.source.leases) == 1
 
 
