@@ -47,4 +47,5 @@ def play_urls(config: PlayUrlConfig, tokens: PlayTokens, grant: Grant, *, host: 
         ws_fmp4=f"{websocket}.mp4?token={token}",
         http_ts=f"{http}.ts?token={token}",
         ws_ts=f"{websocket}.ts?token={token}",
+        hls=f"{http}/index.m3u8?token={token}",
     )

@@ -509,6 +509,7 @@ class PlayUrls(Answer):
     ws_fmp4: str
     http_ts: str
     ws_ts: str
+    hls: str
 
 
 class LiveAnswer(Answer):

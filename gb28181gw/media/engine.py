@@ -129,7 +129,7 @@ class EventKind(StrEnum):
     """Once for each socket and RTP sink. detail: ``viewer_gone`` (the peer closed, refused or cannot be reached),
     ``slow`` (it took nothing for `stall_s`), ``silent`` (RTP over UDP: its receiver reports came and then stayed
     away for `RTCP_SILENCE_S`), ``stream_closed`` or what `close_stream` was told,
-    ``tracks_changed``, ``closed`` (`close_sink`)."""
+    ``closed`` (`close_sink`), ``tracks_changed`` (fragmented MP4: what comes now was not announced)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -366,9 +366,19 @@ class Engine(Protocol):
         ...
 
     def add_frame_sink(
-        self, stream_id: str, on_frames: FrameHandler, *, video: bool = True, audio: bool = True
+        self,
+        stream_id: str,
+        on_frames: FrameHandler,
+        *,
+        video: bool = True,
+        audio: bool = True,
+        made_audio: bool = False,
+        on_closed: Callable[[str], None] | None = None,
     ) -> int:
-        """Frames in batches, starting with the kept GOP."""
+        """Frames in batches, starting with the kept GOP. `made_audio`: AAC made from the source's audio as well.
+
+        `on_closed` gets the reason when the stream ends, once; not after `close_sink`.
+        """
         ...
 
     async def add_rtp_sink(self, stream_id: str, spec: RtpSinkSpec, on_event: EventHandler) -> RtpSink:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -104,6 +104,7 @@ class _Stream:
 class _FrameSink:
     stream: int
     on_frames: FrameHandler
+    on_closed: Callable[[str], None] | None
 
 
 class NativePlane:
@@ -209,7 +210,9 @@ class NativePlane:
         for sink_id in [number for number, owner in self._open_sinks.items() if owner == key]:
             del self._open_sinks[sink_id]
         for sink_id in [number for number, sink in self._frame_sinks.items() if sink.stream == key]:
-            del self._frame_sinks[sink_id]
+            on_closed = self._frame_sinks.pop(sink_id).on_closed
+            if on_closed is not None:
+                self._loop.call_soon(on_closed, reason)
 
     def tracks(self, stream_id: str) -> tuple[Track, ...]:
         """Empty for a stream that has ended."""
@@ -242,12 +245,19 @@ class NativePlane:
         return sink_id
 
     def add_frame_sink(
-        self, stream_id: str, on_frames: FrameHandler, *, video: bool = True, audio: bool = True
+        self,
+        stream_id: str,
+        on_frames: FrameHandler,
+        *,
+        video: bool = True,
+        audio: bool = True,
+        made_audio: bool = False,
+        on_closed: Callable[[str], None] | None = None,
     ) -> int:
         """Frames in batches, starting with the kept GOP. Raises GatewayError for a stream that has ended."""
         key = self._stream_key(stream_id)
-        sink_id = self._engine.add_frame_sink(key, video, audio)
-        self._frame_sinks[sink_id] = _FrameSink(key, on_frames)
+        sink_id = self._engine.add_frame_sink(key, video, audio, made_audio)
+        self._frame_sinks[sink_id] = _FrameSink(key, on_frames, on_closed)
         return sink_id
 
     async def add_rtp_sink(self, stream_id: str, spec: RtpSinkSpec, on_event: EventHandler) -> RtpSink:

@@ -21,15 +21,19 @@ from gb28181gw.errors import GatewayError
 from gb28181gw.media.engine import SocketSinkSpec
 from gb28181gw.media.tracks import Codec, TrackKind
 from gb28181gw.outputs import http
+from gb28181gw.outputs.hls_playlist import PLAYLIST_TYPE
 from gb28181gw.outputs.routes import (
+    HlsTarget,
     PlayOptions,
     PlayTarget,
     decode_path,
     is_play_path,
+    parse_hls,
     parse_options,
     parse_target,
 )
-from gb28181gw.outputs.source import Lease, Viewer
+from gb28181gw.outputs.source import Grant, Lease, Viewer
+from gb28181gw.outputs.viewers import lease_of
 
 if TYPE_CHECKING:
     from gb28181gw.outputs.listener import MediaListener
@@ -181,9 +185,11 @@ class MediaConnection(asyncio.Protocol):
             if not is_play_path(path):
                 raise GatewayError("gb.route.not_found", "The media listener serves /live/ and /playback/.")
             options = parse_options(url.query or b"")
-            grant = self._listener.guard.check(
-                path, options.token, self._headers.get("authorization"), self.host
-            )
+            hls = parse_hls(path)
+            grant = self._grant(path, options, hls)
+            if hls is not None:
+                self._begin_hls(hls, options, grant, path, head_only=method == "HEAD")
+                return
             target = parse_target(path)
             if method == "HEAD":
                 self._answer(200, self._cors, content_type=target.form.content_type, head_only=True)
@@ -198,6 +204,44 @@ class MediaConnection(asyncio.Protocol):
         viewer = Viewer(client=self.client, kind=kind, grant_id=grant.id)
         self._set_timer(None)
         self._task = self._listener.own(self._play(target, options, viewer, accept, path))
+
+    def _grant(self, path: str, options: PlayOptions, hls: HlsTarget | None) -> Grant:
+        """Raises GatewayError. A session of HLS goes on when the token that opened it has expired."""
+        guard = self._listener.guard
+        if hls is not None and options.token:
+            stream = hls.path
+            grant = guard.check_open(
+                path, options.token, lambda grant_id: self._listener.hls.is_open(stream, grant_id)
+            )
+            if grant is not None:
+                return grant
+        return guard.check(path, options.token, self._headers.get("authorization"), self.host)
+
+    def _begin_hls(
+        self, target: HlsTarget, options: PlayOptions, grant: Grant, path: str, *, head_only: bool
+    ) -> None:
+        if head_only:
+            self._answer(200, self._cors, content_type=PLAYLIST_TYPE, head_only=True)
+            return
+        viewer = Viewer(client=self.client, kind="hls", grant_id=grant.id)
+        self._set_timer(None)
+        self._task = self._listener.own(self._serve_hls(target, options, grant, viewer, path))
+
+    async def _serve_hls(
+        self, target: HlsTarget, options: PlayOptions, grant: Grant, viewer: Viewer, path: str
+    ) -> None:
+        """Answer one request; the connection stays for the next one, which may have come meanwhile."""
+        try:
+            answer = await self._listener.hls.answer(target, options, grant, viewer)
+        except GatewayError as error:
+            self._task = None
+            self._refuse_view(error, path)
+        else:
+            self._task = None
+            self._answer(200, self._cors, answer.body, content_type=answer.content_type)
+        early, self._early = bytes(self._early), bytearray()
+        if early:
+            self.data_received(early)
 
     def _websocket_accept(self) -> str | None:
         """The handshake's answer; None for plain HTTP; empty when the handshake was refused."""
@@ -219,10 +263,7 @@ class MediaConnection(asyncio.Protocol):
         source = self._listener.source
         lease: Lease | None = None
         try:
-            if target.stream_id:
-                lease = await source.lease_stream(target.stream_id, viewer)
-            else:
-                lease = await source.lease_live(target.device_id, target.channel_id, viewer)
+            lease = await lease_of(source, target, viewer)
             self._hand_over(lease, target, options, viewer, accept)
             lease = None
         except GatewayError as error:

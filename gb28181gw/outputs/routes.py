@@ -11,7 +11,11 @@ from gb28181gw.media.engine import Container
 
 _LIVE = re.compile(r"/live/([0-9A-Za-z.-]{1,32})_([0-9A-Za-z.-]{1,32})\.([a-z0-9]{1,8})")
 _PLAYBACK = re.compile(r"/playback/([0-9A-Za-z_-]{1,64})\.([a-z0-9]{1,8})")
-_OTHER = re.compile(r"/(?:live|playback)/[0-9A-Za-z_.-]{1,80}/(?:index\.m3u8|whep)")
+_HLS = re.compile(
+    r"(/live/([0-9A-Za-z.-]{1,32})_([0-9A-Za-z.-]{1,32})|/playback/([0-9A-Za-z_-]{1,64}))/"
+    r"(index\.m3u8|(?:init|segment|part)-[0-9-]{1,20}\.(?:mp4|m4s))"
+)
+_OTHER = re.compile(r"/(?:live|playback)/[0-9A-Za-z_.-]{1,80}/whep")
 _MAX_QUERY = 2048
 _MAX_FIELDS = 32
 
@@ -68,14 +72,30 @@ FORMS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlayTarget:
-    """What a play path names."""
+class StreamTarget:
+    """The stream that a play path names."""
 
-    form: Form
     device_id: str = ""
     channel_id: str = ""
     stream_id: str = ""
     """Of a playback; empty for live."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlayTarget(StreamTarget):
+    """A stream in a form without end."""
+
+    form: Form
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HlsTarget(StreamTarget):
+    """A playlist, or what it names."""
+
+    path: str
+    """Of the stream, without the resource: ``/live/A_B``."""
+    resource: str
+    """``index.m3u8``, ``segment-17.m4s`` …"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +105,10 @@ class PlayOptions:
     token: str | None = None
     audio: str = "auto"
     hevc: str = "enhanced"
+    msn: int | None = None
+    """HLS: answer when this segment is in the playlist (``_HLS_msn``)."""
+    part: int | None = None
+    """HLS: or this part of it (``_HLS_part``)."""
 
 
 def decode_path(raw: bytes) -> str:
@@ -99,8 +123,24 @@ def is_play_path(path: str) -> bool:
 
 def kind_of(path: str) -> str:
     """Which output a path asks for, by the name that the API has for its URL over HTTP; empty: none."""
+    if _HLS.fullmatch(path):
+        return "hls"
     form = FORMS.get(path.rpartition(".")[2])
     return form.kind(websocket=False) if form is not None else ""
+
+
+def parse_hls(path: str) -> HlsTarget | None:
+    """None for a path of another output."""
+    found = _HLS.fullmatch(path)
+    if found is None:
+        return None
+    return HlsTarget(
+        device_id=found[2] or "",
+        channel_id=found[3] or "",
+        stream_id=found[4] or "",
+        path=found[1],
+        resource=found[5],
+    )
 
 
 def parse_target(path: str) -> PlayTarget:
@@ -138,4 +178,19 @@ def parse_options(query: bytes) -> PlayOptions:
         raise GatewayError("gb.route.invalid", f"audio is one of {', '.join(AUDIO_MODES)}.")
     if hevc not in HEVC_MODES:
         raise GatewayError("gb.route.invalid", f"hevc is one of {', '.join(HEVC_MODES)}.")
-    return PlayOptions(token=found.get("token"), audio=audio, hevc=hevc)
+    return PlayOptions(
+        token=found.get("token"),
+        audio=audio,
+        hevc=hevc,
+        msn=_number(found, "_HLS_msn"),
+        part=_number(found, "_HLS_part"),
+    )
+
+
+def _number(found: dict[str, str], name: str) -> int | None:
+    text = found.get(name)
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise GatewayError("gb.route.invalid", f"{name} is a number.")
+    return int(text)

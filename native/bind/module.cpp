@@ -184,8 +184,8 @@ public:
         return engine_.add_socket_sink(stream, fd, std::move(spec));
     }
 
-    SinkId add_frame_sink(StreamKey stream, bool video, bool audio) {
-        return engine_.add_frame_sink(stream, {.video = video, .audio = audio});
+    SinkId add_frame_sink(StreamKey stream, bool video, bool audio, bool made_audio) {
+        return engine_.add_frame_sink(stream, {.video = video, .audio = audio, .made_audio = made_audio});
     }
 
     // The id, or 0 where the stream is not open.
@@ -338,7 +338,7 @@ void bind(nb::module_& module) {
         .def("stream_counters", &PyEngine::stream_counters, "stream"_a)
         .def("add_socket_sink", &PyEngine::add_socket_sink, "stream"_a, "fd"_a, "container"_a, "wrapping"_a, "hevc"_a,
              "audio"_a, "queue_bytes"_a, "stall_s"_a, "merge_s"_a, "received"_a)
-        .def("add_frame_sink", &PyEngine::add_frame_sink, "stream"_a, "video"_a, "audio"_a)
+        .def("add_frame_sink", &PyEngine::add_frame_sink, "stream"_a, "video"_a, "audio"_a, "made_audio"_a)
         .def("add_rtp_sink", &PyEngine::add_rtp_sink, "stream"_a, "transport"_a, "host"_a, "port"_a, "ssrc"_a,
              "payload_type"_a, "codec"_a, "video"_a, "audio"_a, "remote"_a.none(), "expected_hosts"_a, "queue_bytes"_a,
              "stall_s"_a)

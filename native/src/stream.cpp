@@ -431,8 +431,9 @@ void Stream::dispatch(Role role, const Frame& frame, bool kept) {
 }
 
 void Stream::write_to(FrameSink& sink, Role role, const Frame& frame) {
-    if (role == Role::made_audio || !(role == Role::video ? sink.spec.video : sink.spec.audio)) return;
-    const bool can_begin = role == Role::video ? frame.key : track(Role::video) == nullptr || !sink.spec.video;
+    const FrameSinkSpec& spec = sink.spec;
+    if (!(role == Role::video ? spec.video : role == Role::audio ? spec.audio : spec.made_audio)) return;
+    const bool can_begin = role == Role::video ? frame.key : track(Role::video) == nullptr || !spec.video;
     if (sink.skipping && !can_begin) {
         ++frame_sinks_dropped_;
         return;

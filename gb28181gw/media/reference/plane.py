@@ -13,7 +13,7 @@ import asyncio
 import itertools
 import logging
 import socket
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 
 from gb28181gw.errors import GatewayError
@@ -316,14 +316,29 @@ class ReferencePlane:
         return sink_id
 
     def add_frame_sink(
-        self, stream_id: str, on_frames: FrameHandler, *, video: bool = True, audio: bool = True
+        self,
+        stream_id: str,
+        on_frames: FrameHandler,
+        *,
+        video: bool = True,
+        audio: bool = True,
+        made_audio: bool = False,
+        on_closed: Callable[[str], None] | None = None,
     ) -> int:
         """Frames in batches, starting with the kept GOP. Raises GatewayError for a stream that has ended."""
         stream = self._streams.get(stream_id)
         if stream is None:
             raise GatewayError("gb.route.stream_unknown", f"Stream {stream_id} has ended.")
         sink_id = next(self._ids)
-        sink = FrameSink(self._loop, on_frames, lambda _: self.close_sink(sink_id), video=video, audio=audio)
+        sink = FrameSink(
+            self._loop,
+            on_frames,
+            lambda _: self.close_sink(sink_id),
+            video=video,
+            audio=audio,
+            made_audio=made_audio,
+            on_closed=on_closed,
+        )
         self._sinks[sink_id] = (stream, sink)
         stream.add_frame_sink(sink)
         return sink_id

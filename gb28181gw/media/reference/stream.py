@@ -115,18 +115,21 @@ class FrameSink:
         *,
         video: bool,
         audio: bool,
+        made_audio: bool = False,
+        on_closed: Callable[[str], None] | None = None,
     ) -> None:
         self._loop = loop
         self._on_frames = on_frames
         self._on_failed = on_failed
-        self._video = video
-        self._audio = audio
+        wanted = {Role.VIDEO: video, Role.AUDIO: audio, Role.MADE_AUDIO: made_audio}
+        self._roles = frozenset(role for role, is_wanted in wanted.items() if is_wanted)
+        self._on_closed = on_closed
         self._batch: list[Frame] = []
         self._flush: asyncio.Handle | None = None
         self._closed = False
 
     def write(self, role: Role, frame: Frame) -> None:
-        if self._closed or not (self._video if role is Role.VIDEO else self._audio and role is Role.AUDIO):
+        if self._closed or role not in self._roles:
             return
         self._batch.append(frame)
         if self._flush is None:
@@ -150,6 +153,12 @@ class FrameSink:
         if self._flush is not None:
             self._flush.cancel()
             self._flush = None
+
+    def end(self, reason: str) -> None:
+        """The stream ends; the consumer is told."""
+        if not self._closed and self._on_closed is not None:
+            self._loop.call_soon(self._on_closed, reason)
+        self.close()
 
 
 class Stream:
@@ -339,9 +348,9 @@ class Stream:
                     sink.close("tracks_changed")
                 else:
                     sink.check(now)
-        self._start_waiting(now)
         for output in list(self._outputs):
             output.check(now)
+        self._start_waiting(now)
 
     # sinks
 
@@ -416,8 +425,9 @@ class Stream:
             sink.close(reason)
         for output in list(self._outputs):
             output.close(reason)
-        for frame_sink in list(self._frame_sinks):
-            self.remove_frame_sink(frame_sink)
+        frame_sinks, self._frame_sinks = self._frame_sinks, set()
+        for frame_sink in frame_sinks:
+            frame_sink.end(reason)
         self._gop.clear()
         self._publish_at = None
 

@@ -70,6 +70,8 @@ struct SocketSinkSpec {
 struct FrameSinkSpec {
     bool video = true;
     bool audio = true;
+    /// AAC made from the source's audio.
+    bool made_audio = false;
 };
 
 enum class Packing : std::uint8_t { ps, es };

@@ -25,7 +25,15 @@ async def test_live_answers_with_tracks_and_urls_that_open() -> None:
             {"kind": "video", "codec": "h264", "width": 1280, "height": 720, "fps": 25.0},
             {"kind": "audio", "codec": "pcma", "sample_rate": 8000, "channels": 1},
         ]
-        assert set(stream["urls"]) == {"http_flv", "ws_flv", "http_fmp4", "ws_fmp4", "http_ts", "ws_ts"}
+        assert set(stream["urls"]) == {
+            "http_flv",
+            "ws_flv",
+            "http_fmp4",
+            "ws_fmp4",
+            "http_ts",
+            "ws_ts",
+            "hls",
+        }
         url = urlsplit(stream["urls"]["http_flv"])
         assert (url.scheme, url.netloc, url.path) == ("http", "gw.example:18081", f"/live/{NVR}_{CAMERA}.flv")
         token = parse_qs(url.query)["token"][0]
