@@ -256,6 +256,8 @@ class HistoryStream(Stream):
         if call.media_status is not None and quiet_s >= self._times.tail_s:
             self._end = "end_of_file" if call.media_status == SENT_COMPLETELY else "device_failed"
             return Why.ENDED
+        if call.lost and quiet_s < self._times.tail_s:
+            return None  # what came before it may still be on its way through the plane
         if call.lost:
             self._end = "end_of_file" if self._at_end else ""
             return Why.ENDED if self._at_end else Why.LOST

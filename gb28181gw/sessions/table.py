@@ -276,7 +276,25 @@ class Sessions:
             # Nobody else knows of it: who asked has gone.
             stream.stop("cancelled")
             raise
+        except GatewayError as error:
+            if error.sip_status == 486:
+                self._say_what_runs(error, stream)
+            raise
         return stream.view()
+
+    def _say_what_runs(self, error: GatewayError, refused: Stream) -> None:
+        """Many devices stream a channel once, whatever for (INV-11, PB-16): say what of it we hold."""
+        held = sorted(
+            stream.kind
+            for stream in self._streams.values()
+            if stream is not refused
+            and (stream.device_id, stream.channel_id) == (refused.device_id, refused.channel_id)
+            and stream.state is not StreamState.ENDING
+        )
+        if held:
+            error.detail += (
+                f" This gateway has {', '.join(held)} of the channel; the device may allow one session."
+            )
 
     def _current(self, device_id: str, channel_id: str) -> LiveStream | None:
         """The channel's stream, if it is not ending."""

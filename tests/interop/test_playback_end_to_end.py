@@ -152,7 +152,8 @@ def test_the_end_is_told_by_media_status_121(recorder: GatewayProcess, transport
     stopped = recorder.wait_event("stream.stopped", stream_id=answer["id"])
     assert stopped["reason"] == "end_of_file"
     wait_until(
-        lambda: recorder.api.get(f"/api/v1/streams/{answer['id']}").status_code == 404, "the stream to be gone"
+        lambda: recorder.api.get(f"/api/v1/streams/{answer['id']}").status_code == 404,
+        "the stream to be gone",
     )
 
 
