@@ -14,6 +14,7 @@ from gb28181gw.api.routes import (
     channels,
     control,
     devices,
+    downloads,
     events,
     keys,
     records,
@@ -27,7 +28,20 @@ from gb28181gw.api.security import action_of, requires
 from gb28181gw.api.services import ApiServices
 
 API = "/api/v1"
-MODULES = (system, devices, channels, control, streams, records, talks, reports, events, keys, trace)
+MODULES = (
+    system,
+    devices,
+    channels,
+    control,
+    streams,
+    records,
+    downloads,
+    talks,
+    reports,
+    events,
+    keys,
+    trace,
+)
 """The resources, in the order of the reference."""
 
 

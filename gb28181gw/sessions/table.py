@@ -111,10 +111,16 @@ class Sessions:
         speed: float,
         transport: MediaTransport | None = None,
         centre: bool = False,
+        prepare: Callable[[str], None] | None = None,
     ) -> StreamView:
-        """The same with `s=Download` and `a=downloadspeed` (9.9). A file of it is made by those above."""
+        """The same with `s=Download` and `a=downloadspeed` (9.9). A file of it is made by those above.
+
+        `prepare(stream_id)` is called before the INVITE: a sink that is added there misses nothing (PB-15).
+        """
         span = _span(start, end, speed)
-        return await self._start_history(StreamKind.DOWNLOAD, device_id, channel_id, span, transport, centre)
+        return await self._start_history(
+            StreamKind.DOWNLOAD, device_id, channel_id, span, transport, centre, prepare
+        )
 
     async def control(self, stream_id: str, action: Action) -> ControlView:
         """Steer a recording: exactly one INFO (9.8.2). Returns the device's answer.
@@ -253,6 +259,7 @@ class Sessions:
         span: Span,
         wanted: MediaTransport | None,
         centre: bool,
+        prepare: Callable[[str], None] | None = None,
     ) -> StreamView:
         await self._may_start(device_id)
         await self._directory.reach(device_id, channel_id)
@@ -269,6 +276,8 @@ class Sessions:
             centre=centre,
             end_old_calls=self._end_old_calls,
         )
+        if prepare is not None:
+            prepare(stream.id)
         self._run(stream, None)
         try:
             await stream.ready()

@@ -36,7 +36,14 @@ rtsp.listen
 storage.url
 log.format log.level
 """
-ADDED = ["storage.alarm_days", "storage.position_days"]
+ADDED = [
+    "downloads.at_once",
+    "downloads.per_device",
+    "downloads.keep_days",
+    "downloads.max_gb",
+    "storage.alarm_days",
+    "storage.position_days",
+]
 """Keys beyond the contract."""
 CONTRACT = CONTRACT_TEXT.split()
 
