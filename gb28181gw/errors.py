@@ -67,6 +67,12 @@ _ROWS = (
         "Unknown talk",
         "It has ended; start one with POST …/channels/{cid}/talk.",
     ),
+    _row(
+        "gb.route.download_unknown",
+        404,
+        "Unknown download",
+        "It was removed, or never was; list them with GET /api/v1/downloads.",
+    ),
     _row("gb.route.not_found", 404, "Not found", "Check the path against the API reference."),
     _row(
         "gb.route.offline",
@@ -271,6 +277,12 @@ _ROWS = (
         503,
         "Too many viewers",
         "End another player of this stream first.",
+    ),
+    _row(
+        "gb.output.disk",
+        503,
+        "File cannot be written",
+        "Free space below data_dir, or remove downloads; see detail.",
     ),
     # configuration and host (command line and start)
     _row(

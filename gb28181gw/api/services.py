@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
+from pathlib import Path
 from typing import Protocol
 
 from gb28181gw.access.keys import Keys
@@ -20,6 +21,7 @@ from gb28181gw.devices.registry import DeviceChange
 from gb28181gw.devices.reports import Alarm, Place, PtzPlace, ReportFilter
 from gb28181gw.devices.subscriptions import SubscriptionView
 from gb28181gw.devices.tree import TreeNode
+from gb28181gw.downloads.models import DownloadView
 from gb28181gw.gb.manscdp.schema import Values
 from gb28181gw.gb.mansrtsp import Action
 from gb28181gw.media.engine import MediaTransport
@@ -74,6 +76,30 @@ class RecordBook(Protocol):
         kind: str = "all",
         location: Location = Location.FRONT_END,
     ) -> RecordList: ...
+
+
+class DownloadBook(Protocol):
+    """Recordings that are copied into files (`downloads.table.Downloads`)."""
+
+    def add(
+        self,
+        device_id: str,
+        channel_id: str,
+        start: datetime,
+        end: datetime,
+        *,
+        speed: float,
+        transport: MediaTransport | None = None,
+        centre: bool = False,
+    ) -> DownloadView: ...
+
+    def list(self) -> list[DownloadView]: ...
+
+    def get(self, download_id: str) -> DownloadView: ...
+
+    async def remove(self, download_id: str) -> None: ...
+
+    def path_of(self, download_id: str, *, manifest: bool = False) -> Path: ...
 
 
 class Ptz(Protocol):
@@ -192,6 +218,7 @@ class ApiServices:
     catalogue: Catalogue
     streams: Streams
     records: RecordBook
+    downloads: DownloadBook
     talks: TalkBook
     ptz: Ptz
     commands: DeviceCommands

@@ -32,6 +32,7 @@ from gb28181gw.devices.service import Devices
 from gb28181gw.devices.subscriptions import DeviceSubscriptions, Kind, SubscribeConfig
 from gb28181gw.devices.talking import TalkPartners
 from gb28181gw.dialect_files import load_dialects
+from gb28181gw.downloads.table import DownloadLimits, Downloads
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb.ids import ssrc_domain
 from gb28181gw.gb.manscdp.media_status import MediaStatus
@@ -338,6 +339,23 @@ class Gateway:
         # Who unregistered or was removed has ended, or must end, its media (REG-11).
         self.devices.on_forgotten(lambda device_id: self._end_media(device_id, "device_gone"))
         self.devices.registry.on_removed(lambda device: self._end_media(device.id, "device_removed"))
+        limits = self.settings.downloads
+        self.downloads = Downloads(
+            recordings=self.sessions,
+            engine=self.engine,
+            bus=self.bus,
+            clock=self._clock,
+            directory=self.settings.data_dir / "downloads",
+            limits=DownloadLimits(
+                at_once=limits.at_once,
+                per_device=limits.per_device,
+                keep_days=limits.keep_days,
+                max_gb=limits.max_gb,
+            ),
+        )
+        self.sessions.on_ended(self.downloads.stream_ended)
+        await self.downloads.start()
+        self._at_end(self.downloads.close)
         address = settings.http_address
         self.listener = MediaListener(
             self.engine,
@@ -378,6 +396,7 @@ class Gateway:
                     catalogue=self.devices.catalogue,
                     streams=self.sessions,
                     records=self.records,
+                    downloads=self.downloads,
                     talks=self.talks,
                     ptz=self.devices.ptz,
                     commands=self.devices.commands,

@@ -39,6 +39,7 @@ class HistoryLimits:
 
     silence_s: float = 60.0
     """Without a packet, not while paused."""
+    download_silence_s: float = 10.0
     look_s: float = 0.25
     """How often the stream's times are looked at."""
     control_s: float = 8.0
@@ -129,6 +130,9 @@ class HistoryStream(Stream):
         self._packet_at = 0.0
         self._end = ""
         self._file_size: int | None = None
+        # Where the recording stands is read from its pictures, so they are looked at even while nobody, or only a
+        # relay of the raw packets, wants the stream. No frame leaves the plane for this.
+        context.engine.add_frame_sink(self.id, lambda _: None, video=False, audio=False)
 
     # ---- steering
 
@@ -256,6 +260,8 @@ class HistoryStream(Stream):
         if call.media_status is not None and quiet_s >= self._times.tail_s:
             self._end = "end_of_file" if call.media_status == SENT_COMPLETELY else "device_failed"
             return Why.ENDED
+        if call.lost and quiet_s < self._times.tail_s:
+            return None  # what came before it may still be on its way through the plane
         if call.lost:
             self._end = "end_of_file" if self._at_end else ""
             return Why.ENDED if self._at_end else Why.LOST
@@ -267,7 +273,12 @@ class HistoryStream(Stream):
         if self._timeline.position_s > self._span.length_s + self._times.end_margin_s:
             self._end = "end_time"
             return Why.ENDED
-        return Why.LOST if quiet_s >= self._times.silence_s else None
+        return Why.LOST if quiet_s >= self._patience_s else None
+
+    @property
+    def _patience_s(self) -> float:
+        """A download is never paused, and whoever wants the file asks again."""
+        return self._times.download_silence_s if self.kind is StreamKind.DOWNLOAD else self._times.silence_s
 
     @property
     def _at_end(self) -> bool:
@@ -330,7 +341,7 @@ class HistoryStream(Stream):
     def _loss(self, call: Call) -> GatewayError:
         if call.ended_by_device or call.silent:
             return super()._loss(call)
-        return GatewayError("gb.media.silent", f"No packet for {self._times.silence_s:.0f} s.")
+        return GatewayError("gb.media.silent", f"No packet for {self._patience_s:.0f} s.")
 
     def _reason(self, why: Why, call: Call) -> str:
         return self._end if why is Why.ENDED else super()._reason(why, call)
@@ -344,6 +355,7 @@ class HistoryStream(Stream):
             scale=self._scale,
             rate=self._timeline.rate if not self._paused else 0.0,
             file_size=self._file_size,
+            gaps=tuple(self._timeline.gaps),
             control=self._control,
         )
 

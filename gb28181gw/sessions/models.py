@@ -86,6 +86,8 @@ class HistoryView:
     """As measured: seconds of recording in a second; None while too little was seen."""
     file_size: int | None = None
     """Bytes, as the device told them."""
+    gaps: tuple[tuple[float, float], ...] = ()
+    """(position, seconds) of what the device's times leapt over."""
     control: ControlView | None = None
 
 

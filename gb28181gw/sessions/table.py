@@ -111,10 +111,16 @@ class Sessions:
         speed: float,
         transport: MediaTransport | None = None,
         centre: bool = False,
+        prepare: Callable[[str], None] | None = None,
     ) -> StreamView:
-        """The same with `s=Download` and `a=downloadspeed` (9.9). A file of it is made by those above."""
+        """The same with `s=Download` and `a=downloadspeed` (9.9). A file of it is made by those above.
+
+        `prepare(stream_id)` is called before the INVITE: a sink that is added there misses nothing (PB-15).
+        """
         span = _span(start, end, speed)
-        return await self._start_history(StreamKind.DOWNLOAD, device_id, channel_id, span, transport, centre)
+        return await self._start_history(
+            StreamKind.DOWNLOAD, device_id, channel_id, span, transport, centre, prepare
+        )
 
     async def control(self, stream_id: str, action: Action) -> ControlView:
         """Steer a recording: exactly one INFO (9.8.2). Returns the device's answer.
@@ -253,6 +259,7 @@ class Sessions:
         span: Span,
         wanted: MediaTransport | None,
         centre: bool,
+        prepare: Callable[[str], None] | None = None,
     ) -> StreamView:
         await self._may_start(device_id)
         await self._directory.reach(device_id, channel_id)
@@ -269,6 +276,8 @@ class Sessions:
             centre=centre,
             end_old_calls=self._end_old_calls,
         )
+        if prepare is not None:
+            prepare(stream.id)
         self._run(stream, None)
         try:
             await stream.ready()
@@ -276,7 +285,25 @@ class Sessions:
             # Nobody else knows of it: who asked has gone.
             stream.stop("cancelled")
             raise
+        except GatewayError as error:
+            if error.sip_status == 486:
+                self._say_what_runs(error, stream)
+            raise
         return stream.view()
+
+    def _say_what_runs(self, error: GatewayError, refused: Stream) -> None:
+        """Many devices stream a channel once, whatever for (INV-11, PB-16): say what of it we hold."""
+        held = sorted(
+            stream.kind
+            for stream in self._streams.values()
+            if stream is not refused
+            and (stream.device_id, stream.channel_id) == (refused.device_id, refused.channel_id)
+            and stream.state is not StreamState.ENDING
+        )
+        if held:
+            error.detail += (
+                f" This gateway has {', '.join(held)} of the channel; the device may allow one session."
+            )
 
     def _current(self, device_id: str, channel_id: str) -> LiveStream | None:
         """The channel's stream, if it is not ending."""

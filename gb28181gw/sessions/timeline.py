@@ -15,6 +15,7 @@ from gb28181gw.media.engine import StreamCounters
 _CLOCK: Final = 90_000
 JUMP_S: Final = 0.3
 """As in `media.wire.clock`: less is no jump."""
+MAX_GAPS: Final = 1_000
 WINDOW_S: Final = 2.0
 """Over which the rate is measured."""
 
@@ -27,6 +28,8 @@ class Timeline:
         self.position_s = 0.0
         self.jumps = 0
         """Jumps of the device's time so far."""
+        self.gaps: list[tuple[float, float]] = []
+        """(position, seconds) of forward jumps that nobody asked for: not recorded, or lost (PB-13)."""
         self._target: float | None = None
         self._backwards = False
         self._output: int | None = None
@@ -79,6 +82,9 @@ class Timeline:
             if self._target is not None:
                 self.position_s, self._target = self._target, None
             elif 0 <= self.position_s + moved <= self.span_s:
+                if moved > 0 and not self._backwards:
+                    self.gaps.append((self.position_s, moved - shown))
+                    del self.gaps[:-MAX_GAPS]
                 self.position_s += moved
             elif not self._backwards:
                 self.position_s += shown

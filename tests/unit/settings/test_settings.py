@@ -42,6 +42,10 @@ ADDED = [
     "sip.position_interval_s",
     "media.on_loss",
     "media.merge_ms",
+    "downloads.at_once",
+    "downloads.per_device",
+    "downloads.keep_days",
+    "downloads.max_gb",
     "storage.alarm_days",
     "storage.position_days",
 ]
