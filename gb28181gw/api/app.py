@@ -17,6 +17,7 @@ from gb28181gw.api.routes import (
     events,
     keys,
     reports,
+    snapshots,
     streams,
     subscriptions,
     system,
@@ -26,7 +27,19 @@ from gb28181gw.api.security import action_of, requires
 from gb28181gw.api.services import ApiServices
 
 API = "/api/v1"
-MODULES = (system, devices, subscriptions, channels, control, streams, reports, events, keys, trace)
+MODULES = (
+    system,
+    devices,
+    subscriptions,
+    channels,
+    control,
+    streams,
+    reports,
+    snapshots,
+    events,
+    keys,
+    trace,
+)
 """The resources, in the order of the reference."""
 
 

@@ -10,6 +10,7 @@ from gb28181gw.gb.manscdp.document import Document
 from gb28181gw.sim import bodies, controls
 from gb28181gw.sim.bodies import Element, Identity
 from gb28181gw.sim.controls import Asked
+from gb28181gw.sim.snapshots import SnapshotOrder
 from gb28181gw.sim.state import DeviceState
 
 _BEIJING = timezone(timedelta(hours=8))
@@ -26,6 +27,8 @@ class Reaction:
     """New interval of keepalives."""
     later: tuple[controls.Later, ...] = ()
     """Notifications that follow by themselves."""
+    snapshots: SnapshotOrder | None = None
+    """Pictures to be taken and uploaded."""
 
 
 def react(
@@ -92,6 +95,7 @@ def _control(asked: Asked) -> Reaction:
             if told and interval.isdecimal() and interval.isascii()
             else None,
             later=later,
+            snapshots=controls.snapshot_order(asked),
         )
     if document.text("IFrameCmd") or document.text("IFameCmd"):
         return Reaction(key_frame_of=asked.target)

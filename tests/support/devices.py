@@ -18,6 +18,7 @@ from gb28181gw.devices.config import DevicesConfig, Enrolment
 from gb28181gw.devices.models import Binding, Device
 from gb28181gw.devices.reports import Reports
 from gb28181gw.devices.service import Devices
+from gb28181gw.devices.snapshots import Snapshots
 from gb28181gw.devices.subscriptions import DeviceSubscriptions, SubscribeConfig
 from gb28181gw.errors import GatewayError
 from gb28181gw.observability.event_table import EVENTS
@@ -28,6 +29,7 @@ from gb28181gw.sip.parser import parse_datagram
 from gb28181gw.sip.path import Path
 from gb28181gw.storage.database import Database
 from gb28181gw.storage.reports import SqliteReportStore
+from gb28181gw.storage.snapshots import SnapshotFiles
 from gb28181gw.storage.sqlite import SqliteDeviceStore
 from gb28181gw.storage.subscriptions import SqliteSubscriptionStore
 from gb28181gw.transport.transports import Transports
@@ -509,6 +511,16 @@ async def gateway(
         clock=used,
         next_sn=devices.queries.next_sn,
     )
+    upload_port = [0]
+    snapshots = Snapshots(
+        registry=devices.registry,
+        commands=devices.commands,
+        store=SnapshotFiles(database, path / "snapshots"),
+        bus=bus,
+        clock=used,
+        base_url=lambda _device: f"http://127.0.0.1:{upload_port[0]}/upload",
+    )
+    reports.on_snapshots(snapshots.finished)
     await devices.start()
     reports.start()
     await subscriptions.start()
@@ -522,8 +534,11 @@ async def gateway(
             port=bound,
             reports=reports,
             subscriptions=subscriptions,
+            snapshots=snapshots,
+            upload_port=upload_port,
         )
     finally:
+        await snapshots.close()
         await subscriptions.close()
         await reports.close()
         await devices.close()
@@ -541,3 +556,6 @@ class Running:
     port: int
     reports: Reports
     subscriptions: DeviceSubscriptions
+    snapshots: Snapshots
+    upload_port: list[int]
+    """Where the receiver of pictures is; a test that has one says so."""
