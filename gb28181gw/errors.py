@@ -61,6 +61,12 @@ _ROWS = (
         "Unknown stream",
         "The stream has ended or never was; start one with POST …/live.",
     ),
+    _row(
+        "gb.route.talk_unknown",
+        404,
+        "Unknown talk",
+        "It has ended; start one with POST …/channels/{cid}/talk.",
+    ),
     _row("gb.route.not_found", 404, "Not found", "Check the path against the API reference."),
     _row(
         "gb.route.offline",
@@ -141,6 +147,12 @@ _ROWS = (
         "Device answered ERROR",
         "The device understood the command and could not do it; see detail.",
     ),
+    _row(
+        "gb.sip.no_call",
+        504,
+        "Device did not call",
+        "It agreed to a broadcast and sent no INVITE: check that it may reach this gateway's SIP port, that its loudspeaker is enabled, and that no other platform talks to it.",
+    ),
     # sdp
     _row(
         "gb.sdp.bad_sdp",
@@ -197,6 +209,12 @@ _ROWS = (
         503,
         "Media port cannot be bound",
         "Another program uses the port; change [media] ports.",
+    ),
+    _row(
+        "gb.media.plane_unable",
+        501,
+        "Not in this media plane",
+        'Set [media] plane = "python", which can do everything, and start again.',
     ),
     # codec
     _row(

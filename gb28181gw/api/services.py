@@ -27,6 +27,7 @@ from gb28181gw.observability.health import HealthBoard
 from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import SipTrace
 from gb28181gw.sessions.models import StreamView
+from gb28181gw.sessions.talk import Holder, TalkView, TalkWay
 
 
 class DeviceBook(Protocol):
@@ -149,6 +150,22 @@ class Streams(Protocol):
     async def stop(self, stream_id: str, reason: str = "stopped") -> None: ...
 
 
+class TalkBook(Protocol):
+    """The table of talks (`sessions.talks.Talks`)."""
+
+    async def start(
+        self, device_id: str, channel_id: str, holder: Holder, *, way: TalkWay | None = None
+    ) -> TalkView: ...
+
+    def list(self) -> list[TalkView]: ...
+
+    def get(self, talk_id: str) -> TalkView: ...
+
+    def feed(self, talk_id: str, pcm: bytes, rate: int, *, live: bool) -> None: ...
+
+    async def stop(self, talk_id: str, reason: str = "stopped") -> None: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlayUrlConfig:
     """Where the media listener is reached."""
@@ -166,6 +183,7 @@ class ApiServices:
     devices: DeviceBook
     catalogue: Catalogue
     streams: Streams
+    talks: TalkBook
     ptz: Ptz
     commands: DeviceCommands
     reports: ReportBook

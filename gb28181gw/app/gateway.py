@@ -32,6 +32,7 @@ from gb28181gw.devices.reports import Reports
 from gb28181gw.devices.service import Devices
 from gb28181gw.devices.snapshots import Snapshots
 from gb28181gw.devices.subscriptions import DeviceSubscriptions, Kind, SubscribeConfig
+from gb28181gw.devices.talking import TalkPartners
 from gb28181gw.gb.ids import ssrc_domain
 from gb28181gw.media import native
 from gb28181gw.media.native import NativePlane
@@ -50,6 +51,7 @@ from gb28181gw.sessions.live import LiveLimits
 from gb28181gw.sessions.models import StreamState
 from gb28181gw.sessions.pool_watch import PoolWatch
 from gb28181gw.sessions.table import Sessions
+from gb28181gw.sessions.talks import Talks
 from gb28181gw.settings import HostPort, MediaSettings, Settings
 from gb28181gw.sip.endpoint import Endpoint
 from gb28181gw.sip.path import Path
@@ -311,11 +313,16 @@ class Gateway:
             LiveLimits(idle_stop_s=float(settings.idle_stop_s), transport=settings.transport),
         )
         self._at_end(self.sessions.close)
-        # Who unregistered or was removed has ended, or must end, its media (REG-11).
-        self.devices.on_forgotten(lambda device_id: self.sessions.stop_device(device_id, "device_gone"))
-        self.devices.registry.on_removed(
-            lambda device: self.sessions.stop_device(device.id, "device_removed")
+        partners = TalkPartners(
+            registry=self.devices.registry, queries=self.devices.queries, own_id=self.settings.sip.id
         )
+        self.talks = Talks(context, partners, partners.device_of)
+        self._at_end(self.talks.close)
+        self.agent.on_request("INVITE", self.talks.on_invite)
+        self.keys.on_gone(self.talks.stop_key)
+        # Who unregistered or was removed has ended, or must end, its media (REG-11).
+        self.devices.on_forgotten(lambda device_id: self._end_media(device_id, "device_gone"))
+        self.devices.registry.on_removed(lambda device: self._end_media(device.id, "device_removed"))
         address = settings.http_address
         self.listener = MediaListener(
             self.engine,
@@ -355,6 +362,7 @@ class Gateway:
                     devices=self.devices.registry,
                     catalogue=self.devices.catalogue,
                     streams=self.sessions,
+                    talks=self.talks,
                     ptz=self.devices.ptz,
                     commands=self.devices.commands,
                     reports=self.reports,
@@ -397,6 +405,10 @@ class Gateway:
         if not re.search(r":\d+$", told):
             told = f"{told}:{self.listener.port}"
         return f"http://{told}/upload"
+
+    def _end_media(self, device_id: str, reason: str) -> None:
+        self.sessions.stop_device(device_id, reason)
+        self.talks.stop_device(device_id, reason)
 
     def _at_end(self, close: Callable[[], Awaitable[object]]) -> None:
         self._ends.push_async_callback(close)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -113,6 +114,36 @@ def preset(
             print(json.dumps({"id": number, "action": verb.value}))
 
     _with_gateway(run, config, url, key)
+
+
+class TalkWayName(StrEnum):
+    AUTO = "auto"
+    BROADCAST = "broadcast"
+    TALK = "talk"
+
+
+@app.command("talk")
+def talk(
+    device_id: DeviceArgument,
+    channel_id: ChannelArgument,
+    file: Annotated[
+        Path, typer.Argument(help="WAV file: PCM, 16 bits, one or two channels.", exists=True, dir_okay=False)
+    ],
+    way: Annotated[TalkWayName, typer.Option(help="How the loudspeaker is reached.")] = TalkWayName.AUTO,
+    as_json: JsonOption = False,
+    url: UrlOption = "",
+    key: KeyOption = "",
+    config: ConfigOption = None,
+) -> None:
+    """Speak a recording through a device's loudspeaker."""
+    from gb28181gw.cli.talk import speak
+
+    _with_gateway(
+        lambda gateway: speak(gateway, _channel(device_id, channel_id), file, way.value, as_json=as_json),
+        config,
+        url,
+        key,
+    )
 
 
 @app.command("command")

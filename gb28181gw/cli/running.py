@@ -45,6 +45,17 @@ class RunningGateway:
         answer = self._ask(request)
         return json.loads(answer) if answer else None
 
+    def post_bytes(self, path: str, body: bytes, content_type: str) -> Any:
+        """POST a body of another kind and read JSON. Raises as `get`."""
+        request = urllib.request.Request(  # noqa: S310 - the scheme is ours, see `of`
+            self.url + path, data=body, headers={"Content-Type": content_type}
+        )
+        return json.loads(self._ask(request))
+
+    def delete(self, path: str) -> None:
+        """Raises as `get`."""
+        self._ask(urllib.request.Request(self.url + path, method="DELETE"))  # noqa: S310 - the scheme is ours
+
     def _ask(self, request: urllib.request.Request) -> bytes:
         if self._key:
             request.add_header("Authorization", f"Bearer {self._key}")

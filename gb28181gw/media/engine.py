@@ -28,6 +28,22 @@ class MediaTransport(StrEnum):
     TCP_ACTIVE = "tcp-active"
 
 
+class RtpPacking(StrEnum):
+    """What the payload of an RTP sink is."""
+
+    PS = "ps"
+    """Program stream (GB/T 28181-2022 C.1). The source's own packets where those are PS over RTP, else muxed."""
+    ES = "es"
+    """One elementary stream: H.264 RFC 6184, H.265 RFC 7798, AAC RFC 3640, G.711 RFC 3551."""
+
+
+class Feature(StrEnum):
+    """What not every plane can do; the others answer ``gb.media.plane_unable``."""
+
+    RTP_SINKS = "rtp_sinks"
+    SHARED_PORT = "shared_port"
+
+
 class Container(StrEnum):
     """Formats that a socket sink writes. HTTP answers are chunked; the listener has already sent the head."""
 
@@ -61,6 +77,9 @@ class ReceiverSpec:
     """``nat`` or ``strict`` (docs/concepts/media-sources.md)."""
     silence_s: float = 10.0
     """A SILENCE event after so long without an accepted packet, counted from the first one; 0 never."""
+    shared: bool = False
+    """Receive on the shared port (`Engine.open_shared_port`), told apart by SSRC and source. `host` and `port` are
+    then those of the shared port, or ``""`` and 0; no socket of its own is bound. Not for TCP active."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +99,9 @@ class EventKind(StrEnum):
     FIRST_PACKET = "first_packet"
     """peer: source that latched."""
     CONNECTED = "connected"
-    """A media TCP connection was made; peer."""
+    """A media TCP connection was made; peer. Of receivers and of RTP sinks."""
     CONNECT_FAILED = "connect_failed"
+    """Dialling has ended without a connection; peer, detail. An RTP sink tells SINK_CLOSED ``viewer_gone`` after it."""
     DISCONNECTED = "disconnected"
     """The media TCP connection ended."""
     TRACKS = "tracks"
@@ -97,7 +117,9 @@ class EventKind(StrEnum):
     SILENCE = "silence"
     """Told once; again after packets came and stopped again."""
     SINK_CLOSED = "sink_closed"
-    """detail: reason (``viewer_gone``, ``slow``, ``stream_closed``)."""
+    """Once for each socket and RTP sink. detail: ``viewer_gone`` (the peer closed, refused or cannot be reached),
+    ``slow`` (it took nothing for `stall_s`), ``silent`` (RTP over UDP: its RTCP came and then stayed away for
+    `RTCP_SILENCE_S`), ``stream_closed`` or what `close_stream` was told, ``closed`` (`close_sink`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +185,9 @@ class StreamCounters:
     frames_frozen: int = 0
     """Pictures held back because something before them was lost (MED-24)."""
     bytes_out: int = 0
+    demuxed: int = 0
+    """Packets that went through a demuxer. Stands still while only raw RTP sinks (or nobody) consume a PS source
+    whose tracks are known and whose first key frame was seen; a consumer of frames resumes it at the kept GOP."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +208,90 @@ class SocketSinkSpec:
     """Disconnect when nothing could be written for so long."""
 
 
+RTCP_REPORT_S = 5.0
+"""Sender reports of RTP sinks over UDP come so often (RFC 3550 6.2)."""
+RTCP_SILENCE_S = 60.0
+"""An RTP sink's peer that sent RTCP before is given up after so long without any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RtpSinkSpec:
+    """Where and how a stream is sent as RTP: to an upper platform, a device that talks, a recorder.
+
+    PS passes through raw when the stream's source is PS over RTP and both `video` and `audio` are wanted: only
+    SSRC, sequence number and payload type are rewritten; a gap of the source stays a gap of the same width.
+    Otherwise the stream's frames are muxed (`PsMuxer`), one pack a frame, the marker on its last packet.
+    """
+
+    transport: MediaTransport
+    """As seen from here: UDP; TCP_PASSIVE listens on `host`:`port` for one connection; TCP_ACTIVE dials `remote`."""
+    host: str = ""
+    """Local address to bind; ``0.0.0.0`` allowed."""
+    port: int = 0
+    """Local port. UDP: even, RTCP is bound above it. TCP active: 0 for one of the host's choice."""
+    ssrc: int
+    payload_type: int = 96
+    packing: RtpPacking = RtpPacking.PS
+    codec: str = ""
+    """ES only: the `Codec` of the one track that is sent (``h264``, ``pcma`` …)."""
+    video: bool = True
+    audio: bool = True
+    remote: tuple[str, int] | None = None
+    """The peer's RTP address (UDP, TCP active), where it is known already. Addresses, never names."""
+    expected_hosts: frozenset[str] = frozenset()
+    """TCP passive: addresses or CIDR networks that may connect (threat S-11); empty: any."""
+    through: int | None = None
+    """A receiver's id: send on its own UDP socket or latched connection (talk: both ways on one port, GB/T
+    28181-2022 9.12). `transport`, `host`, `port` are then not used; without `remote` UDP goes to the latched source."""
+    queue_bytes: int = 2 * 1024 * 1024
+    """Over TCP: what may wait for the kernel before the sink skips to the next key frame."""
+    stall_s: float = 10.0
+    """Over TCP: disconnect when nothing could be written for so long; also the wait for a peer to connect, counted
+    from `sending`. UDP: port unreachable for so long ends the sink with ``viewer_gone``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RtpSinkUpdate:
+    """None leaves a field alone."""
+
+    remote: tuple[str, int] | None = None
+    """TCP active dials it (3 tries, 1 s apart, GB/T 28181-2022 Annex D) once the sink sends."""
+    sending: bool | None = None
+    """True (after the ACK): begin, at a key frame, the kept one first. False: pause, ports stay; True begins anew."""
+    ssrc: int | None = None
+    payload_type: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RtpSink:
+    """Handle of an RTP sink."""
+
+    id: int
+    host: str
+    port: int
+    """Bound RTP port, to write into the SDP; 9 for TCP active without a port of its own (RFC 4145 4.1)."""
+
+
+@dataclass(slots=True, kw_only=True)
+class RtpSinkCounters:
+    """Of one RTP sink since it was made."""
+
+    packets: int = 0
+    """RTP packets that the kernel took."""
+    bytes: int = 0
+    """Their RTP headers and payloads."""
+    dropped: int = 0
+    """Packets that were skipped because the peer or the kernel was slow."""
+    reported_lost: int = 0
+    """Cumulative loss of the peer's last receiver report (RFC 3550 6.4.1)."""
+    rtt_ms: float = 0.0
+    """Round trip of the last report that allowed it (RFC 3550 6.4.1); 0 unknown."""
+    remote: str = ""
+    """``ip:port`` that is sent to; empty while unknown."""
+    passthrough: bool = False
+    """The source's own packets are forwarded."""
+
+
 FrameHandler = Callable[[list[Frame]], None]
 
 
@@ -191,9 +300,24 @@ class Engine(Protocol):
 
     name: str
     """``python`` or ``native``."""
+    features: frozenset[Feature]
 
     async def open_receiver(self, spec: ReceiverSpec, on_event: EventHandler) -> Receiver:
-        """Bind, all or nothing; for passive TCP listen. Raises OSError when the port is taken."""
+        """Bind, all or nothing; for passive TCP listen. Raises OSError when the port is taken.
+
+        With `spec.shared` nothing is bound; GatewayError ``gb.media.bind_failed`` without a shared port, and
+        ``gb.route.exists`` for an SSRC that another receiver of the shared port was offered and still waits for.
+        """
+        ...
+
+    async def open_shared_port(self, host: str, port: int) -> None:
+        """Bind one port, UDP (with RTCP above it) and TCP, for all receivers with `ReceiverSpec.shared`.
+
+        Once, at the start; it lives as long as the engine. A packet belongs to the receiver that latched its source
+        and SSRC, else to the receiver that agreed its SSRC, else to the only one that expects its address; what
+        fits none is dropped and counted nowhere. Each receiver applies its own source rule to what it is given.
+        Raises OSError when the port is taken, GatewayError ``gb.media.plane_unable``.
+        """
         ...
 
     def update_receiver(self, receiver_id: int, update: ReceiverUpdate) -> None: ...
@@ -226,7 +350,26 @@ class Engine(Protocol):
         """Frames in batches, starting with the kept GOP."""
         ...
 
-    def close_sink(self, sink_id: int) -> None: ...
+    async def add_rtp_sink(self, stream_id: str, spec: RtpSinkSpec, on_event: EventHandler) -> RtpSink:
+        """Bind, all or nothing, and hold the ports; nothing is sent before `RtpSinkUpdate.sending`.
+
+        Raises OSError when the port is taken; GatewayError ``gb.route.stream_unknown`` for a stream or a receiver
+        (`through`) that has ended, ``gb.codec.codec_unsupported`` for a codec that cannot be packed,
+        ``gb.media.plane_unable``. `on_event` gets CONNECTED, CONNECT_FAILED (TCP) and one SINK_CLOSED.
+        """
+        ...
+
+    def update_rtp_sink(self, sink_id: int, update: RtpSinkUpdate) -> None:
+        """Apply in place. Unknown ids are ignored: the sink has closed meanwhile."""
+        ...
+
+    def rtp_sink_counters(self, sink_ids: Iterable[int]) -> dict[int, RtpSinkCounters]:
+        """Of those that are open."""
+        ...
+
+    def close_sink(self, sink_id: int) -> None:
+        """Of any kind; idempotent. Socket and RTP sinks still tell SINK_CLOSED."""
+        ...
 
     def close_receiver(self, receiver_id: int) -> None:
         """Close its sockets. The caller lets the port rest (`media.ports`)."""

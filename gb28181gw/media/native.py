@@ -22,12 +22,17 @@ from gb28181gw.media.engine import (
     EngineEvent,
     EventHandler,
     EventKind,
+    Feature,
     FrameHandler,
     MediaTransport,
     Receiver,
     ReceiverCounters,
     ReceiverSpec,
     ReceiverUpdate,
+    RtpSink,
+    RtpSinkCounters,
+    RtpSinkSpec,
+    RtpSinkUpdate,
     SocketSinkSpec,
     StreamCounters,
 )
@@ -102,6 +107,7 @@ class NativePlane:
     """Implements `media.engine.Engine`. Made and used on one running event loop."""
 
     name = "native"
+    features: frozenset[Feature] = frozenset()
 
     def __init__(self, workers: int = 0) -> None:
         """`workers`: threads; 0 as many as the process may use cores. Raises OSError without descriptors."""
@@ -126,6 +132,8 @@ class NativePlane:
         """Bind, all or nothing; for passive TCP listen. Raises OSError when the port is taken."""
         if self._closed:
             raise GatewayError("gb.route.shutting_down")
+        if spec.shared:
+            raise GatewayError("gb.media.plane_unable", "The native media plane has no shared port.")
         receiver_id = self._engine.open_receiver(
             _TRANSPORTS[spec.transport],
             spec.host,
@@ -139,6 +147,10 @@ class NativePlane:
         bound = f"{spec.host}:{spec.port}" if spec.port else ""
         self._receivers[receiver_id] = (on_event, bound)
         return Receiver(id=receiver_id, host=spec.host, port=spec.port or DISCARD_PORT)
+
+    async def open_shared_port(self, host: str, port: int) -> None:
+        """Raises GatewayError: every receiver of this plane has a port of its own."""
+        raise GatewayError("gb.media.plane_unable", "The native media plane has no shared port.")
 
     def update_receiver(self, receiver_id: int, update: ReceiverUpdate) -> None:
         """Apply in place. Unknown ids are ignored: the receiver was closed meanwhile."""
@@ -231,6 +243,17 @@ class NativePlane:
         sink_id = self._engine.add_frame_sink(key, video, audio)
         self._frame_sinks[sink_id] = _FrameSink(key, on_frames)
         return sink_id
+
+    async def add_rtp_sink(self, stream_id: str, spec: RtpSinkSpec, on_event: EventHandler) -> RtpSink:
+        """Raises GatewayError: this plane does not send RTP."""
+        raise GatewayError("gb.media.plane_unable", "The native media plane does not send RTP.")
+
+    def update_rtp_sink(self, sink_id: int, update: RtpSinkUpdate) -> None:
+        """There is none to update."""
+
+    def rtp_sink_counters(self, sink_ids: Iterable[int]) -> dict[int, RtpSinkCounters]:
+        """There are none."""
+        return {}
 
     def close_sink(self, sink_id: int) -> None:
         """Idempotent. A socket sink still tells SINK_CLOSED."""

@@ -542,6 +542,38 @@ _ROWS = (
         "Audio could not be made into AAC; the stream goes on without it.",
         NOISE,
     ),
+    # talks
+    _row(
+        "talk.requested",
+        "info",
+        "device_id channel_id talk_id holder",
+        "Somebody wants to speak to a channel.",
+    ),
+    _row(
+        "talk.started",
+        "info",
+        "device_id channel_id talk_id way codec transport ssrc holder",
+        "The device listens; sound goes out.",
+    ),
+    _row(
+        "talk.ended",
+        "info",
+        "device_id channel_id talk_id reason duration_ms",
+        "A talk that stood is over.",
+    ),
+    _row(
+        "talk.failed",
+        "warning",
+        "device_id channel_id talk_id reason detail",
+        "A talk could not be started.",
+    ),
+    _row(
+        "talk.uncalled",
+        "warning",
+        "device_id peer call_id",
+        "A device sent an INVITE that nobody had asked it for; it was refused.",
+        NOISE,
+    ),
     # upper platforms
     _row(
         "upper.registered",

@@ -41,6 +41,7 @@ from gb28181gw.observability.health import HealthBoard
 from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import SipTrace
 from gb28181gw.sessions.models import StreamKind, StreamState, StreamView
+from gb28181gw.sessions.talk import Holder, TalkView, TalkWay
 from gb28181gw.sip.path import Path
 from tests.support.stores import MemoryKeyStore
 
@@ -307,6 +308,27 @@ ORDER = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 PICTURE = "a" * 32
 
 
+class FakeTalks:
+    """As `sessions.talks.Talks` when nobody talks."""
+
+    async def start(
+        self, device_id: str, channel_id: str, holder: Holder, *, way: TalkWay | None = None
+    ) -> TalkView:
+        raise GatewayError("gb.sip.no_call")
+
+    def list(self) -> list[TalkView]:
+        return []
+
+    def get(self, talk_id: str) -> TalkView:
+        raise GatewayError("gb.route.talk_unknown")
+
+    def feed(self, talk_id: str, pcm: bytes, rate: int, *, live: bool) -> None:
+        self.get(talk_id)
+
+    async def stop(self, talk_id: str, reason: str = "stopped") -> None:
+        self.get(talk_id)
+
+
 def make_stream(device_id: str = NVR, channel_id: str = CAMERA) -> StreamView:
     return StreamView(
         id="s1",
@@ -384,6 +406,7 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
         devices=devices,
         catalogue=catalogue,
         streams=streams,
+        talks=FakeTalks(),
         ptz=ptz,
         commands=commands,
         reports=reports,

@@ -42,6 +42,7 @@ def concrete(path: str) -> str:
         "device_id": NVR,
         "channel_id": CAMERA,
         "stream_id": "s1",
+        "talk_id": "0" * 32,
         "key_id": "0000000000000000",
         "number": "1",
         "order_id": ORDER,
