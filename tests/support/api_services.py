@@ -270,6 +270,7 @@ class FakeSnapshots:
     def __init__(self) -> None:
         self.ordered: list[tuple[object, ...]] = []
         self.asked: list[PictureFilter] = []
+        self.received = 0
 
     async def order(
         self, device_id: str, channel_id: str, *, count: int = 1, interval_s: int = 1, force: bool = False,
@@ -285,8 +286,9 @@ class FakeSnapshots:
 
     def _view(self, device_id: str, channel_id: str, count: int) -> SnapshotView:
         return SnapshotView(
-            id=ORDER, device_id=device_id, channel_id=channel_id, state=SnapshotState.WAITING, asked=count, received=0,
-            pictures=(), started_at=NOW,
+            id=ORDER, device_id=device_id, channel_id=channel_id, asked=count, received=self.received,
+            state=SnapshotState.COMPLETE if self.received else SnapshotState.WAITING,
+            pictures=(PICTURE,) * self.received, started_at=NOW,
         )  # fmt: skip
 
     async def pictures(self, wanted: PictureFilter) -> tuple[list[Picture], int]:
