@@ -355,6 +355,7 @@ class Gateway:
         sip, http = self.settings.sip.address, self.settings.http.address
         self.sip_port = await self.transports.listen(sip.host, sip.port)
         self.health.up("sip")
+        self.subscriptions.begin()
         await self.sessions.recover()
         self.api = ApiServer(
             create_api(

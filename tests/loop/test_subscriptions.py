@@ -55,6 +55,14 @@ async def test_r117_each_edition_is_subscribed_what_it_knows(tmp_path: Path, edi
         assert {event["kind"] for event in started} == set(known)
 
 
+async def test_r123_a_subscription_is_asked_for_600_s_unless_configured(tmp_path: Path) -> None:
+    async with bench(tmp_path, devices=wants(Kind.CATALOG)) as made:
+        await active(made, Kind.CATALOG)
+        assert [note.facts["expires"] for note in made.sim.noted("subscribed")] == [600]
+        found = (await subscriptions(made))["catalog"]
+        assert found["expires_at"] > found["since"]
+
+
 async def test_r121_the_events_of_a_catalogue_change_the_channel(tmp_path: Path) -> None:
     async with bench(tmp_path, devices=wants(Kind.CATALOG)) as made:
         await active(made, Kind.CATALOG)
@@ -110,14 +118,14 @@ async def test_r119_the_ptz_position_of_a_camera_is_kept(tmp_path: Path) -> None
         assert (await made.client.get(f"{made.channel_path[:-1]}9/ptz")).status_code == 404
 
 
-async def test_r122_a_subscription_is_renewed_within_its_dialog(tmp_path: Path) -> None:
+async def test_r126_a_subscription_is_renewed_within_its_dialog(tmp_path: Path) -> None:
     async with bench(tmp_path, devices=wants(Kind.CATALOG, expires_s=1)) as made:
         await until(lambda: len(made.sim.noted("renewed")) >= 2)
         assert len(made.sim.noted("subscribed")) == 1
         assert made.running.subscriptions.counters.renewed >= 1
 
 
-async def test_r124_what_is_off_at_the_beginning_is_told(tmp_path: Path) -> None:
+async def test_r125_what_is_off_at_the_beginning_is_told(tmp_path: Path) -> None:
     async with bench(tmp_path, devices=wants()) as made:
         assert not await made.device.change_channel(made.channel, "OFF")
         assert (await made.client.get(made.channel_path)).json()["status"] == "ON"
@@ -246,7 +254,7 @@ async def test_r127_the_device_ends_it_and_is_asked_again(tmp_path: Path) -> Non
         assert (await subscriptions(made))["catalog"]["state"] == "unsupported"
 
 
-async def test_r129_a_notification_after_the_end_is_answered_481(tmp_path: Path) -> None:
+async def test_rfc6665_a_notification_after_the_end_is_answered_481(tmp_path: Path) -> None:
     async with bench(tmp_path, devices=wants(Kind.CATALOG)) as made:
         await active(made, Kind.CATALOG)
         (granted,) = made.device.notifier.active("Catalog")

@@ -525,6 +525,7 @@ async def gateway(
     reports.start()
     await subscriptions.start()
     bound = await transports.listen("127.0.0.1", port)
+    subscriptions.begin()
     try:
         yield Running(
             devices=devices,
