@@ -344,7 +344,7 @@ class SipDevice(asyncio.DatagramProtocol):
         assert self._transport is not None
         self._transport.sendto(text.encode(encoding), self._server)
 
-    def request(self, method: str, *extra: str, body: str = "", user: str = "") -> int:
+    def request(self, method: str, *extra: str, body: str = "", user: str = "", call_id: str = "") -> int:
         """Send a request and return its CSeq number."""
         self.cseq += 1
         user = user or self.id
@@ -354,7 +354,7 @@ class SipDevice(asyncio.DatagramProtocol):
             f"Via: SIP/2.0/UDP {self.host}:{self.port};rport;branch=z9hG4bK{secrets.token_hex(8)}",
             f"From: <sip:{user}@{self.domain}>;tag={secrets.token_hex(4)}",
             f"To: <sip:{user if method == 'REGISTER' else PLATFORM}@{self.domain}>",
-            f"Call-ID: {self.call_id if method == 'REGISTER' else secrets.token_hex(8)}",
+            f"Call-ID: {call_id or (self.call_id if method == 'REGISTER' else secrets.token_hex(8))}",
             f"CSeq: {self.cseq} {method}",
             f"Contact: <sip:{user}@{self.host}:{self.port}>",
             "Max-Forwards: 70",
