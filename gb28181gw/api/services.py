@@ -19,6 +19,7 @@ from gb28181gw.devices.ptz import PresetAction, PresetList
 from gb28181gw.devices.records import Location, RecordList
 from gb28181gw.devices.registry import DeviceChange
 from gb28181gw.devices.reports import Alarm, Place, PtzPlace, ReportFilter
+from gb28181gw.devices.snapshots import Picture, PictureFilter, SnapshotView
 from gb28181gw.devices.subscriptions import SubscriptionView
 from gb28181gw.devices.tree import TreeNode
 from gb28181gw.downloads.models import DownloadView
@@ -157,6 +158,27 @@ class SubscriptionBook(Protocol):
         ...
 
 
+class SnapshotBook(Protocol):
+    """Pictures that devices take and upload (`devices.snapshots.Snapshots`)."""
+
+    async def order(
+        self,
+        device_id: str,
+        channel_id: str,
+        *,
+        count: int = 1,
+        interval_s: int = 1,
+        force: bool = False,
+        key_id: str = "",
+    ) -> SnapshotView: ...
+
+    def session(self, session_id: str) -> SnapshotView: ...
+
+    async def pictures(self, wanted: PictureFilter) -> tuple[list[Picture], int]: ...
+
+    async def picture(self, picture_id: str) -> tuple[Picture, bytes]: ...
+
+
 class Streams(Protocol):
     """The table of streams (`sessions.table.Sessions`)."""
 
@@ -224,6 +246,7 @@ class ApiServices:
     commands: DeviceCommands
     reports: ReportBook
     subscriptions: SubscriptionBook
+    snapshots: SnapshotBook
     keys: Keys
     tokens: PlayTokens
     bus: EventBus

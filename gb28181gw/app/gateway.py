@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import platform
+import re
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -26,9 +27,11 @@ from gb28181gw.api.services import ApiServices, PlayUrlConfig
 from gb28181gw.app.metrics import register_metrics
 from gb28181gw.clock import Clock, SystemClock, clock_synchronised
 from gb28181gw.devices.config import DateMode, DevicesConfig, Enrolment
+from gb28181gw.devices.models import Device
 from gb28181gw.devices.records import Records
 from gb28181gw.devices.reports import Reports
 from gb28181gw.devices.service import Devices
+from gb28181gw.devices.snapshots import Snapshots
 from gb28181gw.devices.subscriptions import DeviceSubscriptions, Kind, SubscribeConfig
 from gb28181gw.devices.talking import TalkPartners
 from gb28181gw.dialect_files import load_dialects
@@ -61,6 +64,7 @@ from gb28181gw.storage.calls import SqliteCallStore
 from gb28181gw.storage.database import Database
 from gb28181gw.storage.keys import SqliteKeyStore
 from gb28181gw.storage.reports import SqliteReportStore
+from gb28181gw.storage.snapshots import SnapshotFiles
 from gb28181gw.storage.sqlite import SqliteDeviceStore
 from gb28181gw.storage.subscriptions import SqliteSubscriptionStore
 from gb28181gw.transport.transports import Transports
@@ -370,6 +374,20 @@ class Gateway:
             ),
         )
         self.guard.on_revoked(self.listener.close_grants)
+        self.snapshots = Snapshots(
+            registry=self.devices.registry,
+            commands=self.devices.commands,
+            store=SnapshotFiles(self.database, self.settings.data_dir / "snapshots"),
+            bus=self.bus,
+            clock=self._clock,
+            base_url=self._upload_url,
+            days=self.settings.storage.snapshot_days,
+            max_bytes=self.settings.storage.snapshot_mb * 1_000_000,
+        )
+        self.reports.on_snapshots(self.snapshots.finished)
+        self.listener.uploads = self.snapshots
+        self.snapshots.start()
+        self._at_end(self.snapshots.close)
         await self.listener.start()
         self._at_end(self.listener.close)
         self.health.up("media")
@@ -388,6 +406,7 @@ class Gateway:
         sip, http = self.settings.sip.address, self.settings.http.address
         self.sip_port = await self.transports.listen(sip.host, sip.port)
         self.health.up("sip")
+        self.subscriptions.begin()
         await self.sessions.recover()
         self.api = ApiServer(
             create_api(
@@ -402,6 +421,7 @@ class Gateway:
                     commands=self.devices.commands,
                     reports=self.reports,
                     subscriptions=self.subscriptions,
+                    snapshots=self.snapshots,
                     keys=self.keys,
                     tokens=self.tokens,
                     bus=self.bus,
@@ -427,6 +447,18 @@ class Gateway:
         self._at_end(lambda: _cancelled(housekeeping))
 
     # ---- small duties of nobody else
+
+    def _upload_url(self, device: Device) -> str:
+        """Where a device reaches the media listener: as announced, or the address that it talks SIP to."""
+        told = self.settings.media.http_advertise
+        if not told:
+            host = (
+                device.path.local_host if device.path is not None else self.settings.media.http_address.host
+            )
+            told = f"[{host}]" if ":" in host else host
+        if not re.search(r":\d+$", told):
+            told = f"{told}:{self.listener.port}"
+        return f"http://{told}/upload"
 
     def _end_media(self, device_id: str, reason: str) -> None:
         self.sessions.stop_device(device_id, reason)

@@ -33,6 +33,7 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
     _export(metrics, "calls", gateway.ender.counters)
     _export(metrics, "database", gateway.database.counters)
     _export(metrics, "reports", gateway.reports.counters)
+    _export(metrics, "snapshots", gateway.snapshots.counters)
     _export(metrics, "subscriptions", gateway.subscriptions.counters)
     metrics.gauges(
         "subscriptions",

@@ -389,6 +389,20 @@ _ROWS = (
         "A device told which pictures it uploaded; no files: all failed.",
     ),
     _row(
+        "snapshot.received",
+        "info",
+        "device_id channel_id session picture size content_type",
+        "A picture that the device was asked for was uploaded and is kept.",
+        200,
+    ),
+    _row(
+        "snapshot.refused",
+        "warning",
+        "client device_id reason",
+        "An upload was refused: `no_session`, `too_many`, `rate_limited`, or `no_picture` (neither JPEG nor PNG).",
+        NOISE,
+    ),
+    _row(
         "device.video_offered",
         "info",
         "device_id channel_id time",

@@ -24,7 +24,7 @@ from gb28181gw.gb.manscdp.xml import parse as parse_manscdp
 from gb28181gw.sim import bodies
 from gb28181gw.sim.call import ALLOW, Call, CallServices, InviteError
 from gb28181gw.sim.content import Content, ContentError, Loop
-from gb28181gw.sim.controls import is_new
+from gb28181gw.sim.controls import is_new, snapshots_finished
 from gb28181gw.sim.faults import FaultRates
 from gb28181gw.sim.media_sender import Pump
 from gb28181gw.sim.options import DeviceOptions, count_up
@@ -34,6 +34,7 @@ from gb28181gw.sim.recordings import Recorded, RecordFile, files
 from gb28181gw.sim.registration import USER_AGENT, Account, RefusedError, Registration
 from gb28181gw.sim.sdp import OfferError, read_offer
 from gb28181gw.sim.signalling import NoAnswerError, NotConnectedError, Signalling
+from gb28181gw.sim.snapshots import SnapshotOrder, UploadError, file_id, jpeg, upload
 from gb28181gw.sim.state import DeviceState
 from gb28181gw.sim.subscriptions import Granted, Notifier
 from gb28181gw.sim.talking import Talking, TalkServices, is_talk
@@ -592,11 +593,34 @@ class SimDevice:
                 await asyncio.sleep(LATER_S)
                 self._state.sn += 1
                 await self._message(notification(self._state.sn))
+            if reaction.snapshots is not None:
+                await self._take_pictures(reaction.snapshots)
         except NoAnswerError as error:
             self._note("answer_lost", command=document.cmd_type, error=str(error))
         finally:
             if document.cmd_type == "RecordInfo":
                 self._state.searching = False
+
+    async def _take_pictures(self, order: SnapshotOrder) -> None:
+        """Take them in their interval, upload each, and tell which ones arrived."""
+        title = next((one.name for one in self.channels if one.id == order.channel_id), self.identity.name)
+        files: list[str] = []
+        for number in range(order.count):
+            if number:
+                await asyncio.sleep(order.interval_s)
+            name = file_id(order.channel_id, datetime.now(timezone(timedelta(hours=8))), number)
+            picture = await asyncio.to_thread(
+                jpeg, self.options.width, self.options.height, title, number * 25, local_time()
+            )
+            try:
+                await upload(order.url, name, picture)
+            except UploadError as error:
+                self._note("snapshot_lost", channel_id=order.channel_id, error=str(error))
+                continue
+            files.append(name)
+            self._note("snapshot", channel_id=order.channel_id, file=name)
+        self._state.sn += 1
+        await self._message(snapshots_finished(order, files)(self._state.sn))
 
     # --- calls ----------------------------------------------------------------------------------------------------
 

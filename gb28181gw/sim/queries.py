@@ -13,6 +13,7 @@ from gb28181gw.sim.bodies import Element, Identity
 from gb28181gw.sim.controls import Asked
 from gb28181gw.sim.quirks import Quirk
 from gb28181gw.sim.recordings import RecordFile
+from gb28181gw.sim.snapshots import SnapshotOrder
 from gb28181gw.sim.state import DeviceState
 
 _BEIJING = timezone(timedelta(hours=8))
@@ -31,6 +32,8 @@ class Reaction:
     """New interval of keepalives."""
     later: tuple[controls.Later, ...] = ()
     """Notifications that follow by themselves."""
+    snapshots: SnapshotOrder | None = None
+    """Pictures to be taken and uploaded."""
     listen_as: str = ""
     """Id of the loudspeaker that now calls the platform (9.12.1); empty: none."""
 
@@ -127,6 +130,7 @@ def _control(asked: Asked) -> Reaction:
             if told and interval.isdecimal() and interval.isascii()
             else None,
             later=later,
+            snapshots=controls.snapshot_order(asked),
         )
     if document.text("IFrameCmd") or document.text("IFameCmd"):
         return Reaction(key_frame_of=asked.target)

@@ -29,6 +29,7 @@ from gb28181gw.devices.ptz import PresetAction, PresetList
 from gb28181gw.devices.records import Location, RecordList
 from gb28181gw.devices.registry import DeviceChange
 from gb28181gw.devices.reports import Alarm, Place, PtzPlace, ReportFilter
+from gb28181gw.devices.snapshots import Picture, PictureFilter, SnapshotState, SnapshotView
 from gb28181gw.devices.subscriptions import Kind, SubscriptionState, SubscriptionView
 from gb28181gw.devices.tree import TreeNode, build_tree
 from gb28181gw.errors import GatewayError
@@ -310,6 +311,52 @@ class FakeSubscriptions:
         self.renewed.append(device_id)
 
 
+class FakeSnapshots:
+    """As `devices.snapshots.Snapshots` with one order and one picture; remembers what was ordered."""
+
+    def __init__(self) -> None:
+        self.ordered: list[tuple[object, ...]] = []
+        self.asked: list[PictureFilter] = []
+        self.received = 0
+
+    async def order(
+        self, device_id: str, channel_id: str, *, count: int = 1, interval_s: int = 1, force: bool = False,
+        key_id: str = "",
+    ) -> SnapshotView:  # fmt: skip
+        self.ordered.append((device_id, channel_id, count, interval_s, force))
+        return self._view(device_id, channel_id, count)
+
+    def session(self, session_id: str) -> SnapshotView:
+        if session_id != ORDER:
+            raise GatewayError("gb.route.not_found")
+        return self._view(NVR, CAMERA, 1)
+
+    def _view(self, device_id: str, channel_id: str, count: int) -> SnapshotView:
+        return SnapshotView(
+            id=ORDER, device_id=device_id, channel_id=channel_id, asked=count, received=self.received,
+            state=SnapshotState.COMPLETE if self.received else SnapshotState.WAITING,
+            pictures=(PICTURE,) * self.received, started_at=NOW,
+        )  # fmt: skip
+
+    async def pictures(self, wanted: PictureFilter) -> tuple[list[Picture], int]:
+        self.asked.append(wanted)
+        return [self._picture], 5
+
+    async def picture(self, picture_id: str) -> tuple[Picture, bytes]:
+        if picture_id != PICTURE:
+            raise GatewayError("gb.route.not_found")
+        return self._picture, b"\xff\xd8\xff\xd9"
+
+    _picture = Picture(
+        id="a" * 32, session_id="0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9", device_id=NVR, channel_id=CAMERA,
+        received_at=NOW, content_type="image/jpeg", size=4, name="gate.jpg",
+    )  # fmt: skip
+
+
+ORDER = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
+PICTURE = "a" * 32
+
+
 class FakeTalks:
     """As `sessions.talks.Talks` when nobody talks."""
 
@@ -364,6 +411,7 @@ class Rig:
     commands: FakeCommands
     reports: FakeReports
     subscriptions: FakeSubscriptions
+    snapshots: FakeSnapshots
     clock: TestClock
     key_store: MemoryKeyStore
     texts: dict[Role, str]
@@ -403,7 +451,7 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
     devices, catalogue, streams = FakeDevices([nvr, pending]), FakeCatalogue(), FakeStreams()
     records = FakeRecords()
     ptz, commands, reports = FakePtz(), FakeCommands(), FakeReports()
-    subscriptions = FakeSubscriptions()
+    subscriptions, snapshots = FakeSubscriptions(), FakeSnapshots()
     health = HealthBoard(())
     services = ApiServices(
         devices=devices,
@@ -415,6 +463,7 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
         commands=commands,
         reports=reports,
         subscriptions=subscriptions,
+        snapshots=snapshots,
         keys=keys,
         tokens=PlayTokens(b"k" * 32, ttl_s=300, wall=clock.wall),
         bus=EventBus(),
@@ -437,6 +486,7 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
         commands=commands,
         reports=reports,
         subscriptions=subscriptions,
+        snapshots=snapshots,
         clock=clock,
         key_store=store,
         texts={role: text for role, (_, text) in made.items()},

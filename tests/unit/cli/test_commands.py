@@ -511,6 +511,44 @@ async def test_device_command_takes_fields_by_their_names(config: Path) -> None:
     assert "RecordCmd" in refused.stderr
 
 
+async def test_device_subscriptions_are_shown_and_renewed(config: Path) -> None:
+    async with running(config) as rig:
+        shown = await asyncio.to_thread(run, "device", "subscriptions", NVR, "--config", config)
+        renewed = await asyncio.to_thread(
+            run, "device", "subscriptions", NVR, "--renew", "--json", "--config", config
+        )
+        assert rig.subscriptions.renewed == [NVR]
+    assert "catalog" in shown.stdout and "active" in shown.stdout
+    assert json.loads(renewed.stdout)["items"][0]["event"] == "Catalog;id=1"
+
+
+async def test_device_snapshots_are_ordered_and_written(config: Path, tmp_path: Path) -> None:
+    async with running(config) as rig:
+        rig.snapshots.received = 2
+        done = await asyncio.to_thread(
+            run,
+            "device",
+            "snapshots",
+            NVR,
+            CAMERA,
+            "--count",
+            "2",
+            "--out",
+            tmp_path / "out",
+            "--config",
+            config,
+        )
+        rig.snapshots.received = 0
+        late = await asyncio.to_thread(
+            run, "device", "snapshots", NVR, CAMERA, "--wait", "0", "--json", "--config", config
+        )
+        assert rig.snapshots.ordered == [(NVR, CAMERA, 2, 1, False), (NVR, CAMERA, 1, 1, False)]
+    (file,) = (tmp_path / "out").iterdir()
+    assert done.exit_code == 0 and done.stdout.split() == [str(file)]
+    assert file.suffix == ".jpg" and file.read_bytes().startswith(b"\xff\xd8\xff")
+    assert late.exit_code == 1 and json.loads(late.stdout)["files"] == []
+
+
 def test_device_without_a_gateway_says_so(config: Path) -> None:
     result = run("device", "preset", NVR, CAMERA, "--config", config)
     assert result.exit_code == 1

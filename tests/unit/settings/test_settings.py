@@ -48,6 +48,8 @@ ADDED = [
     "downloads.max_gb",
     "storage.alarm_days",
     "storage.position_days",
+    "storage.snapshot_days",
+    "storage.snapshot_mb",
 ]
 """Keys beyond the contract."""
 CONTRACT = CONTRACT_TEXT.split()
