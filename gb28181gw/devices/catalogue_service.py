@@ -315,8 +315,8 @@ class CatalogueService:
         response = read_catalog_response(document)
         self._note(device, response.quirks, document)
         self.items += len(response.items)
-        ours = self._ours
-        channels = [channel_of(device, item, ours) for item in response.items]
+        ours, datum = self._ours, dialect_of(device).datum
+        channels = [channel_of(device, item, ours, datum) for item in response.items]
         if not collector.parts and not device.edition:
             self._detect(device, document)
         now = self._clock.monotonic()
@@ -502,7 +502,7 @@ class CatalogueService:
                 if item.status is not ChannelStatus.UNKNOWN
                 else old
             )
-        return channel_of(device, item, self._ours)
+        return channel_of(device, item, self._ours, dialect_of(device).datum)
 
     def _merge(self, device: Device, channels: Iterable[Channel]) -> None:
         """Let changed channels be seen at once, and store them with the next batch."""
