@@ -177,7 +177,7 @@ async def test_s05_more_than_a_megabyte_only_from_a_peer_that_proved_itself(benc
     bench.transports.mark_trusted(path)
     long = b"<Notify>" + b" " * 1_100_000 + b"</Notify>"
     for one in (writer, trusted):
-        one.write(wire("MESSAGE", cseq=2, body=long, transport="TCP"))
+        one.write(wire("MESSAGE", port=5060, cseq=2, body=long, transport="TCP"))
     assert await ended(reader)
     await until(lambda: len(bench.receiver.messages) == 2, "the long message")
     assert bench.receiver.messages[1][0].body == long
