@@ -193,7 +193,7 @@ def command(
         str, typer.Option(help="The channel; without it the device itself.", show_default=False)
     ] = "",
     force: Annotated[
-        bool, typer.Option("--force", help="Send it although the device's edition does not know it.")
+        bool, typer.Option("--force", help="Send it although the device seems not to know it.")
     ] = False,
     as_json: JsonOption = False,
     url: UrlOption = "",

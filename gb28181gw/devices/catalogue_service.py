@@ -121,6 +121,8 @@ class CatalogueService:
         self._told: dict[str, dict[str, Channel]] = {}
         """Device -> channels changed by notifications while its query runs: applied on top of its result (CAT-18)."""
         self._unsaved: dict[tuple[str, str], Channel] = {}
+        self._date_changed: dict[str, float] = {}
+        """When the form of `Date` was changed for a device, in wall time."""
         self._ticks = 0
         registry.on_removed(self._removed)
 
@@ -582,6 +584,7 @@ class CatalogueService:
                 )
 
     def _removed(self, device: Device) -> None:
+        self._date_changed.pop(device.id, None)
         late = self._late.pop(device.id, None)
         if late is not None:
             self._queries.close(late.query)
@@ -650,6 +653,9 @@ class CatalogueService:
         dialect = dialect_of(device)
         if not zone or abs(abs(offset_s) - abs(zone)) > CLOCK_WRONG_S or "date" in device.dialect:
             return
+        if (device.registered_at or 0.0) < self._date_changed.get(device.id, 0.0):
+            return  # it has not had a Date in the new form yet
+        self._date_changed[device.id] = self._clock.wall()
         if dialect.date is DateForm.ISO and "date" not in device.learnt:
             self._registry.learn(device, "date", DateForm.GMT.value, "its clock is wrong by the zone")
         elif dialect.date is DateForm.GMT and device.learnt.get("date") == DateForm.GMT.value:
