@@ -21,7 +21,10 @@ class CommandBase(Body):
     channel_id: str | None = Field(
         default=None, max_length=64, description="Left out: the command goes to the device itself."
     )
-    force: bool = Field(default=False, description="Send it although the device's edition does not know it.")
+    force: bool = Field(
+        default=False,
+        description="Send it although the device's edition does not know it, or the device showed so.",
+    )
 
 
 def _note(node: Node) -> str | None:

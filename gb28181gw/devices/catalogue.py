@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from gb28181gw.devices.assembly import Assembly
-from gb28181gw.devices.dialects import dialect_of
 from gb28181gw.devices.models import Channel, Device
-from gb28181gw.gb.datum import to_wgs84
+from gb28181gw.gb.datum import Datum, to_wgs84
 from gb28181gw.gb.manscdp.catalogue import CatalogItem
 
 
@@ -62,8 +61,11 @@ class Collector(Assembly[Channel]):
         return Progress.COMPLETE if self.expected is None and self.items else Progress.PARTIAL
 
 
-def channel_of(device: Device, item: CatalogItem, ours: frozenset[str]) -> Channel:
-    """A catalogue item as we keep it. `ours`: ids of this platform, which are nobody's parent (CAT-07)."""
+def channel_of(
+    device: Device, item: CatalogItem, ours: frozenset[str], datum: Datum = Datum.WGS84
+) -> Channel:
+    """A catalogue item as we keep it. `ours`: ids of this platform, which are nobody's parent (CAT-07); `datum`: what
+    the device's positions mean (CTL-04)."""
     own_id = item.device_id
     parent_ids = item.parent_ids
     if parent_ids:
@@ -74,8 +76,8 @@ def channel_of(device: Device, item: CatalogItem, ours: frozenset[str]) -> Chann
         else:
             parent_ids = tuple(parent for parent in parent_ids if parent != own_id and parent not in ours)
     longitude, latitude = item.longitude, item.latitude
-    if longitude is not None and latitude is not None:
-        longitude, latitude = to_wgs84(longitude, latitude, dialect_of(device).datum)
+    if datum is not Datum.WGS84 and longitude is not None and latitude is not None:
+        longitude, latitude = to_wgs84(longitude, latitude, datum)
     return Channel(
         device.id,
         own_id,

@@ -125,6 +125,8 @@ class CatalogueService:
         self._unsaved: dict[tuple[str, str], Channel] = {}
         self._news: dict[str, Device] = {}
         """Devices that told of channels which we do not know."""
+        self._date_changed: dict[str, float] = {}
+        """When the form of `Date` was changed for a device, in wall time."""
         self._ticks = 0
         registry.on_removed(self._removed)
 
@@ -319,8 +321,8 @@ class CatalogueService:
         response = read_catalog_response(document)
         self._note(device, response.quirks, document)
         self.items += len(response.items)
-        ours = self._ours
-        channels = [channel_of(device, item, ours) for item in response.items]
+        ours, datum = self._ours, dialect_of(device).datum
+        channels = [channel_of(device, item, ours, datum) for item in response.items]
         if not collector.parts and not device.edition:
             self._detect(device, document)
         now = self._clock.monotonic()
@@ -535,7 +537,7 @@ class CatalogueService:
                 if item.status is not ChannelStatus.UNKNOWN
                 else old
             )
-        return channel_of(device, item, self._ours)
+        return channel_of(device, item, self._ours, dialect_of(device).datum)
 
     def _merge(self, device: Device, channels: Iterable[Channel]) -> None:
         """Let changed channels be seen at once, and store them with the next batch."""
@@ -620,6 +622,7 @@ class CatalogueService:
 
     def _removed(self, device: Device) -> None:
         self._news.pop(device.id, None)
+        self._date_changed.pop(device.id, None)
         late = self._late.pop(device.id, None)
         if late is not None:
             self._queries.close(late.query)
@@ -688,6 +691,9 @@ class CatalogueService:
         dialect = dialect_of(device)
         if not zone or abs(abs(offset_s) - abs(zone)) > CLOCK_WRONG_S or "date" in device.dialect:
             return
+        if (device.registered_at or 0.0) < self._date_changed.get(device.id, 0.0):
+            return  # it has not had a Date in the new form yet
+        self._date_changed[device.id] = self._clock.wall()
         if dialect.date is DateForm.ISO and "date" not in device.learnt:
             self._registry.learn(device, "date", DateForm.GMT.value, "its clock is wrong by the zone")
         elif dialect.date is DateForm.GMT and device.learnt.get("date") == DateForm.GMT.value:

@@ -32,7 +32,6 @@ from gb28181gw.gb.manscdp.document import Document
 from gb28181gw.gb.manscdp.keepalive import Keepalive, read_keepalive, sniff_keepalive
 from gb28181gw.gb.manscdp.media_status import MediaStatus, read_media_status
 from gb28181gw.gb.manscdp.xml import parse
-from gb28181gw.gb.quirks import Quirk
 from gb28181gw.observability.events import EventBus
 from gb28181gw.sip.grammar import MAX_TRUSTED_MESSAGE
 from gb28181gw.sip.message import Request
@@ -384,13 +383,10 @@ class Messages:
         )
 
     def _note_form(self, incoming: IncomingRequest, device: Device) -> None:
-        """Deviations of the SIP message. The first sight is enough: counting each would be a row a keepalive."""
+        """Deviations of the SIP message, which come with each one of this device."""
         for name in incoming.request.quirks:
-            if name not in device.quirks:
-                self._registry.add_quirk(device, name)
+            self._registry.count_quirk(device, name)
 
     def _note(self, device: Device, document: Document) -> None:
         for quirk in document.quirks:
-            if quirk is not Quirk.XML_NO_DECLARATION or quirk.value not in device.quirks:
-                # The missing declaration is so common that its first sight is enough.
-                self._registry.add_quirk(device, quirk.value, row=quirk.row)
+            self._registry.count_quirk(device, quirk.value)

@@ -476,6 +476,13 @@ class Registry:
         if changed:
             self.match_profile(device)
 
+    def count_quirk(self, device: Device, name: str) -> None:
+        """`add_quirk` for what comes with every message: only its first time makes a row be written."""
+        if name in device.quirks:
+            device.quirks[name] += 1
+        else:
+            self.add_quirk(device, name)
+
     def match_profile(self, device: Device) -> None:
         """Call after the maker or the program of a device became known or another one."""
         if not self._profiles:

@@ -107,10 +107,14 @@ class Devices:
             bus=bus,
             clock=clock,
         )
-        self.ptz = PtzControl(
-            registry=self.registry, queries=self.queries, bus=bus, stop_after_s=config.ptz_stop_s
-        )
         self.experience = Experience(registry=self.registry, bus=bus, clock=clock)
+        self.ptz = PtzControl(
+            registry=self.registry,
+            queries=self.queries,
+            experience=self.experience,
+            bus=bus,
+            stop_after_s=config.ptz_stop_s,
+        )
         self.commands = Commands(
             registry=self.registry,
             queries=self.queries,

@@ -115,6 +115,8 @@ def obey(asked: Asked) -> tuple[tuple[Element, ...], tuple[Later, ...]]:
             parse_float(asked.text("PTZPreciseCtrl", axis)) for axis in ("Pan", "Tilt", "Zoom")
         )
         channel.place(asked.now, pan, tilt, zoom)
+    elif "DragZoomIn" in fields or "DragZoomOut" in fields:
+        _drag_zoom(asked, "DragZoomIn" if "DragZoomIn" in fields else "DragZoomOut")
     elif "FormatSDCard" in fields:
         asked.state.card_free_mb = CARD_MB
     elif "TargetTrack" in fields:
@@ -122,6 +124,17 @@ def obey(asked: Asked) -> tuple[tuple[Element, ...], tuple[Later, ...]]:
     answers = (_done(asked, "DeviceControl"),) if any(name in fields for name in _WITH_RESULT) else ()
     later = (_upgraded(asked),) if "DeviceUpgrade" in fields else ()
     return answers, later
+
+
+def _drag_zoom(asked: Asked, way: str) -> None:
+    """A.2.3.1.8, A.2.3.1.9: the box fills the window, or the window shrinks into the box."""
+    window, box = (parse_float(asked.text(way, name)) for name in ("Length", "LengthX"))
+    if not window or not box or window < 0 or box < 0:
+        return
+    _, _, zoom = asked.channel.position(asked.now)
+    asked.channel.place(
+        asked.now, None, None, zoom * window / box if way == "DragZoomIn" else zoom * box / window
+    )
 
 
 def _done(asked: Asked, command: str) -> Element:

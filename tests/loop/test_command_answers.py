@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gb28181gw.devices.commands import Commands
+from gb28181gw.devices.queries import Waits
 from gb28181gw.gb.dialect import Edition
 from gb28181gw.gb.manscdp.commands import COMMANDS, Answer
 from gb28181gw.gb.manscdp.configs import config_known
@@ -266,3 +267,18 @@ async def test_ctl11_error_of_a_query_is_remembered_for_that_channel(tmp_path: P
         assert (await made.on_channel("PTZPosition", 502))["code"] == "gb.sip.command_failed"
         assert (await made.on_channel("PTZPosition", 409))["code"] == "gb.route.unsupported"
         assert (await made.command("PTZPosition", 502))["code"] == "gb.sip.command_failed"
+
+
+async def test_ctl11_a_list_of_presets_that_never_came_is_not_waited_for_again(
+    tmp_path: Path, hasty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gb28181gw.devices.ptz.WAITS", Waits(first_s=0.3))
+    monkeypatch.setattr("gb28181gw.sim.controls._TELLERS", {})
+    async with bench(tmp_path) as made:
+        first = await made.client.get(f"{made.channel_path}/presets")
+        assert (first.status_code, first.json()["code"]) == (504, "gb.sip.no_answer")
+        again = await made.client.get(f"{made.channel_path}/presets")
+        assert (again.status_code, again.json()["code"]) == (409, "gb.route.unsupported")
+        monkeypatch.undo()
+        assert (await made.on_channel("PresetQuery", force=True))["SumNum"] == 1
+        assert (await made.client.get(f"{made.channel_path}/presets")).status_code == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,10 @@ async def test_tm01_a_clock_that_is_wrong_by_the_zone_changes_the_date(
         made.running.devices.catalogue._learn_date(device, offset_s)
         assert dialect_of(device).date is form
         if form is DateForm.GMT:
+            made.running.devices.catalogue._learn_date(device, -offset_s)
+            assert dialect_of(device).date is DateForm.GMT  # it was not told the time in that form yet
+            assert device.binding is not None
+            device.binding = replace(device.binding, registered_at=device.binding.registered_at + 60)
             made.running.devices.catalogue._learn_date(device, -offset_s)
             assert dialect_of(device).date is DateForm.OFF
 

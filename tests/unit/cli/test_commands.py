@@ -22,6 +22,7 @@ from gb28181gw.access.keys import Keys, first_key, hash_key
 from gb28181gw.access.secrets import load_or_create_secrets, make_data_dir
 from gb28181gw.api.server import ApiServer, ApiServerConfig
 from gb28181gw.cli.main import make_app
+from gb28181gw.devices.models import Refusal
 from gb28181gw.errors import GatewayError
 from gb28181gw.observability.logs import configure_logging
 from gb28181gw.observability.trace import Direction
@@ -459,6 +460,17 @@ async def test_device_ptz_moves_and_stops(config: Path) -> None:
     assert json.loads(moved.stdout)["pan"] == 0.5
     assert (moved.exit_code, lens.exit_code, mixed.exit_code) == (0, 0, 2)
     assert lens.stdout == ""
+
+
+async def test_device_dialect_tells_switches_tolerances_and_what_it_does_not_know(config: Path) -> None:
+    async with running(config) as rig:
+        rig.devices.devices[NVR].refused["PTZPosition@1"] = Refusal(times=1, at=1.0, by="ua|", why="silent")
+        shown = await asyncio.to_thread(run, "device", "dialect", NVR, "--config", config)
+        as_json = await asyncio.to_thread(run, "device", "dialect", NVR, "--json", "--config", config)
+    assert shown.exit_code == 0, shown.stderr
+    for text in ("edition", "2.0", "told", "xml.bare_ampersand", "XML-05", "PTZPosition@1", "silent"):
+        assert text in shown.stdout
+    assert json.loads(as_json.stdout)["unsupported"] == {"PTZPosition@1": "silent"}
 
 
 async def test_device_presets(config: Path) -> None:
