@@ -164,6 +164,7 @@ class Downloads:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            self._tasks.pop(download_id, None)  # its own callback may come a turn later
         job = self._jobs.pop(download_id, None)
         self._finished.pop(download_id, None)
         await asyncio.to_thread(shutil.rmtree, self._directory / download_id, ignore_errors=True)
