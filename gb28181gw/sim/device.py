@@ -483,6 +483,10 @@ class SimDevice:
         try:
             for body in reaction.answers:
                 # Annex M: parts are sent one after the other, each when the one before was answered.
+                data = bodies.render(body, self.options.charset, self.quirks)
+                if bodies.is_lost_on_the_way(self.identity, data, self.options.transport):
+                    self._note("lost_on_the_way", bytes=len(data))
+                    continue
                 await self._message(body)
                 self.counters.catalog_items += len(bodies.items_of(body))
             for notification in reaction.later:

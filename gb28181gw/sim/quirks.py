@@ -52,6 +52,7 @@ class Quirk(StrEnum):
     XML_13_CONTROL = "XML-13-CONTROL"
     XML_14 = "XML-14"
     XML_14_LONG = "XML-14-LONG"
+    XML_15 = "XML-15"
     XML_16 = "XML-16"
     XML_16_ALL = "XML-16-ALL"
     XML_17 = "XML-17"
@@ -191,6 +192,7 @@ TABLE: dict[Quirk, str] = {
     Quirk.XML_13_CONTROL: "Fail with a reason as Result of every control",
     Quirk.XML_14: "Content-Length of MESSAGE is 8 too small",
     Quirk.XML_14_LONG: "Content-Length of MESSAGE is 8 too large",
+    Quirk.XML_15: "UDP: bodies of more than 1,050 bytes are lost on the way",
     Quirk.XML_16: "two bytes in the middle of a body changed on the way",
     Quirk.XML_16_ALL: "no markup is left of any answer",
     Quirk.XML_17: "Content-Type text/plain",
