@@ -40,6 +40,8 @@ from gb28181gw.sip.message import Headers, Request, Response
 MANSCDP = "Application/MANSCDP+xml"
 MISSES = 3
 """Unanswered keepalives after which the platform counts as away (9.6)."""
+REBOOT_S = 1.0
+"""A simulated device is back soon."""
 LATER_S = 0.1
 """What a real device needs minutes for, such as an upgrade, takes so long."""
 
@@ -474,6 +476,12 @@ class SimDevice:
         )
         if reaction.keepalive_s is not None:
             self.keepalive_s = reaction.keepalive_s
+        if reaction.reboot:
+            with suppress(NoAnswerError, RefusedError):
+                await self._registration.register(0)
+                self._note("rebooting")
+                await asyncio.sleep(REBOOT_S)
+                await self._registration.register()
         if reaction.key_frame_of:
             for call in self.calls.values():
                 if reaction.key_frame_of in (call.channel_id, self.id):

@@ -27,6 +27,8 @@ class Reaction:
     """New interval of keepalives."""
     later: tuple[controls.Later, ...] = ()
     """Notifications that follow by themselves."""
+    reboot: bool = False
+    """The device leaves and comes back."""
     listen_as: str = ""
     """Id of the loudspeaker that now calls the platform (9.12.1); empty: none."""
 
@@ -102,8 +104,10 @@ def _control(asked: Asked) -> Reaction:
         answers, later = controls.configure(asked)
         interval = asked.state.basic.get("HeartBeatInterval", "")
         told = asked.text("BasicParam", "HeartBeatInterval") == interval
+        reboot = Quirk.CTL_08_REBOOT in asked.me.quirks
         return Reaction(
-            answers=answers,
+            reboot=reboot,
+            answers=() if reboot else answers,
             keepalive_s=max(1.0, float(interval))
             if told and interval.isdecimal() and interval.isascii()
             else None,

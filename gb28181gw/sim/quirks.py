@@ -81,6 +81,7 @@ class Quirk(StrEnum):
     CTL_07 = "CTL-07"
     CTL_08 = "CTL-08"
     CTL_08_IGNORED = "CTL-08-IGNORED"
+    CTL_08_REBOOT = "CTL-08-REBOOT"
     CTL_09 = "CTL-09"
     CTL_10 = "CTL-10"
     CTL_11 = "CTL-11"
@@ -221,6 +222,7 @@ TABLE: dict[Quirk, str] = {
     Quirk.CTL_07: "403 to every control",
     Quirk.CTL_08: "no answer to a configuration that names a channel",
     Quirk.CTL_08_IGNORED: "answers OK to a configuration and changes nothing",
+    Quirk.CTL_08_REBOOT: "unregisters and registers again in place of an answer to a configuration",
     Quirk.CTL_09: "ConfigDownload answered with another element than the type that was asked for",
     Quirk.CTL_10: "PresetQuery answered with SumNum 0 and 255 default entries",
     Quirk.CTL_11: "no answer to the commands that are new in 2022",

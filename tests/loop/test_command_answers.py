@@ -306,3 +306,12 @@ async def test_ctl11_a_device_of_an_older_edition_does_not_react(
         else:
             failed = await made.on_channel(name, 504, force=True, **FIELDS.get(name, {}))
             assert failed["code"] == "gb.sip.no_answer"
+
+
+async def test_ctl08_reboot_in_place_of_an_answer_is_waited_out(tmp_path: Path, hasty: None) -> None:
+    async with bench(tmp_path, quirks=("CTL-08-REBOOT",)) as made:
+        done = await made.command("DeviceConfig", FrameMirror=2)
+        assert (done["answered"], done["applied"]) == (False, True)
+        assert done["note"] == "The device did not answer and registered anew."
+        assert quirks_of(made)["config.restart_instead_of_answer"] == 1
+        assert [event["reason"] for event in made.running.bus.of("device.unregistered")] == ["expires_0"]
