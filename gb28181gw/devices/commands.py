@@ -8,6 +8,7 @@ read back, because a few devices answer OK and change nothing.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -41,6 +42,9 @@ FIRST_S: Final = 60.0
 """Bound of what a row allows for the first part."""
 BETWEEN_S: Final = 5.0
 """From part to part."""
+RESTART_S: Final = 60.0
+"""How long a device that went away over a configuration is waited for."""
+LOOK_S: Final = 0.5
 LATE_S: Final = 1.0
 """After an answer that is complete by its own count, when that count may be the number of one message (CAT-02)."""
 _UNREAD: Final = frozenset({"SnapShotConfig"})
@@ -172,10 +176,11 @@ class Commands:
             await self._read_configs(device, command, values, channel_id, style, outcome)
         elif command.answer is Answer.PARTS:
             await self._collect(device, command, channel_id, write, outcome)
+        elif command.name == "DeviceConfig":
+            await self._configure(device, command, channel_id, write, outcome)
+            await self._read_back(device, values, channel_id, style, outcome)
         else:
             await self._ask(device, command, channel_id, write, outcome)
-            if command.name == "DeviceConfig":
-                await self._read_back(device, values, channel_id, style, outcome)
         return outcome
 
     def _too_new(self, device: Device, error: EditionError) -> GatewayError:
@@ -214,6 +219,36 @@ class Commands:
             return True
 
         await self._gather(device, command, channel_id, write, take)
+
+    async def _configure(
+        self,
+        device: Device,
+        command: Command,
+        channel_id: str | None,
+        write: Callable[[int], bytes],
+        outcome: Outcome,
+    ) -> None:
+        """CTL-08: a few devices apply a configuration by a restart and never answer; reading it back tells."""
+        registered = device.registered_at
+        try:
+            await self._ask(device, command, channel_id, write, outcome)
+        except GatewayError as error:
+            if error.code != "gb.sip.no_answer" or not await self._came_back(device, registered):
+                raise
+            outcome.answered = False
+            outcome.note = "The device did not answer and registered anew."
+            self._registry.add_quirk(device, "config.restart_instead_of_answer")
+
+    async def _came_back(self, device: Device, registered: float | None) -> bool:
+        """Whether the device went away and is here again, by a registration after `registered`."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + RESTART_S
+        while device.registered_at == registered or not device.online or device.unregistered_at:
+            gone = not device.online or bool(device.unregistered_at)
+            if not gone or clock() >= deadline:
+                return False
+            await asyncio.sleep(LOOK_S)
+        return True
 
     async def _collect(
         self,

@@ -16,6 +16,8 @@ from gb28181gw.sim.quirks import Quirk
 from gb28181gw.sim.recordings import RecordFile
 
 _BEIJING = timezone(timedelta(hours=8))
+WHOLE_BYTES = 1_050
+"""A body that with its headers still is one packet on Ethernet."""
 _HALF = "@half-character@"
 _GARBAGE = "@garbage@"
 _GB_NAMES = frozenset({"GB2312", "GBK", "GB18030"})
@@ -209,8 +211,11 @@ def device_info(me: Identity, sn: str, device_id: str) -> Element:
         leaf("Manufacturer", "Manufacturer" if placeholder else "gb28181gw"),
         leaf("Model", "Model" if placeholder else "Simulator"),
         leaf("Firmware", "V1.0"),
-        leaf("Channel", len(me.channels)),
     ]
+    if me.edition == "1.0":
+        fields += [leaf("DeviceType", "NVR"), leaf("MaxCamera", len(me.channels)), leaf("MaxAlarm", 0)]
+    else:
+        fields.append(leaf("Channel", len(me.channels)))
     return Element("Response", children=tuple(fields))
 
 
@@ -228,7 +233,8 @@ def device_status(
         leaf("DeviceTime", device_time),
     ]
     if guarded:
-        item = Element("Item", children=(leaf("DeviceID", device_id), leaf("DutyStatus", "ONDUTY")))
+        duty = "Status" if me.edition == "1.0" else "DutyStatus"  # so named in the schema of 2011
+        item = Element("Item", children=(leaf("DeviceID", device_id), leaf(duty, "ONDUTY")))
         fields.append(Element("Alarmstatus", children=(item,), attributes=(("Num", "1"),)))
     return Element("Response", children=tuple(fields))
 
@@ -433,8 +439,9 @@ def _camera(me: Identity, index: int, channel: SimChannel) -> Element:
         # Spread over a small grid, so that a map shows distinct points.
         leaf("Longitude", f"{117.27 + index % 10 / 1000:.6f}"),
         leaf("Latitude", f"{31.86 + index // 10 / 1000:.6f}"),
-        Element("Info", children=(leaf("PTZType", 1 if index % 2 == 0 else 3),)),
     ]
+    if me.edition != "1.0":
+        fields.append(Element("Info", children=(leaf("PTZType", 1 if index % 2 == 0 else 3),)))
     return Element("Item", children=tuple(fields))
 
 
@@ -529,6 +536,11 @@ def spontaneous_catalog(me: Identity, sn: int) -> Element | None:
     if not items:
         return None
     return catalog_message(me, str(sn), me.device_id, items[:1], 1, 1)
+
+
+def is_lost_on_the_way(me: Identity, data: bytes, transport: str) -> bool:
+    """XML-15: a long body over UDP goes in fragments, and something on the way drops those."""
+    return Quirk.XML_15 in me.quirks and transport == "udp" and len(data) > WHOLE_BYTES
 
 
 def items_of(body: Element) -> tuple[Element, ...]:

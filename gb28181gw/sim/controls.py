@@ -25,6 +25,12 @@ _NEW_QUERIES = (
     "PTZPosition",
     "SDCardStatus",
 )
+_SINCE = {
+    **dict.fromkeys((*_NEW_CONTROLS, *_NEW_QUERIES), "3.0"),
+    **dict.fromkeys(("IFameCmd", "IFrameCmd", "HomePosition", "MobilePosition"), "2.0"),
+    **dict.fromkeys(("DeviceConfig", "ConfigDownload", "PresetQuery", "DragZoomIn", "DragZoomOut"), "1.1"),
+}
+"""First edition of what 2011 did not have, by CmdType or the control's element."""
 CARD_MB = 65_536
 
 Later = Callable[[int], Element]
@@ -64,9 +70,11 @@ class Asked:
 
 def knows(asked: Asked) -> bool:
     """Whether a device of this edition has ever heard of the command (CTL-11)."""
-    if asked.me.edition == "3.0" and not asked.me.quirks & _BEFORE_2022:
+    if asked.document.root not in ("Control", "Query"):
         return True
-    return not is_new(asked.document)
+    edition = "2.0" if asked.me.quirks & _BEFORE_2022 and asked.me.edition == "3.0" else asked.me.edition
+    names = (asked.document.cmd_type, *asked.document.fields)
+    return all(_SINCE.get(name, "1.0") <= edition for name in names)
 
 
 _BEFORE_2022 = frozenset((Quirk.CTL_11, Quirk.CTL_11_501))

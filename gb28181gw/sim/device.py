@@ -45,6 +45,8 @@ MANSCDP = "Application/MANSCDP+xml"
 MANSRTSP = "Application/MANSRTSP"
 MISSES = 3
 """Unanswered keepalives after which the platform counts as away (9.6)."""
+REBOOT_S = 1.0
+"""A simulated device is back soon."""
 LATER_S = 0.1
 """What a real device needs minutes for, such as an upgrade, takes so long."""
 
@@ -574,6 +576,12 @@ class SimDevice:
         )
         if reaction.keepalive_s is not None:
             self.keepalive_s = reaction.keepalive_s
+        if reaction.reboot:
+            with suppress(NoAnswerError, RefusedError):
+                await self._registration.register(0)
+                self._note("rebooting")
+                await asyncio.sleep(REBOOT_S)
+                await self._registration.register()
         if reaction.key_frame_of:
             for call in self.calls.values():
                 if reaction.key_frame_of in (call.channel_id, self.id):
@@ -585,6 +593,10 @@ class SimDevice:
                 if document.cmd_type == "RecordInfo":
                     await self._before_record_part(last=number == len(reaction.answers))
                 # Annex M: parts are sent one after the other, each when the one before was answered.
+                data = bodies.render(body, self.options.charset, self.quirks)
+                if bodies.is_lost_on_the_way(self.identity, data, self.options.transport):
+                    self._note("lost_on_the_way", bytes=len(data))
+                    continue
                 await self._message(body)
                 self.counters.catalog_items += len(bodies.items_of(body))
             if document.fields.keys() & {"PTZCmd", "PTZPreciseCtrl"}:

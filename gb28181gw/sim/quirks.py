@@ -52,6 +52,7 @@ class Quirk(StrEnum):
     XML_13_CONTROL = "XML-13-CONTROL"
     XML_14 = "XML-14"
     XML_14_LONG = "XML-14-LONG"
+    XML_15 = "XML-15"
     XML_16 = "XML-16"
     XML_16_ALL = "XML-16-ALL"
     XML_17 = "XML-17"
@@ -89,6 +90,7 @@ class Quirk(StrEnum):
     CTL_07 = "CTL-07"
     CTL_08 = "CTL-08"
     CTL_08_IGNORED = "CTL-08-IGNORED"
+    CTL_08_REBOOT = "CTL-08-REBOOT"
     CTL_09 = "CTL-09"
     CTL_10 = "CTL-10"
     CTL_11 = "CTL-11"
@@ -220,6 +222,7 @@ TABLE: dict[Quirk, str] = {
     Quirk.XML_13_CONTROL: "Fail with a reason as Result of every control",
     Quirk.XML_14: "Content-Length of MESSAGE is 8 too small",
     Quirk.XML_14_LONG: "Content-Length of MESSAGE is 8 too large",
+    Quirk.XML_15: "UDP: bodies of more than 1,050 bytes are lost on the way",
     Quirk.XML_16: "two bytes in the middle of a body changed on the way",
     Quirk.XML_16_ALL: "no markup is left of any answer",
     Quirk.XML_17: "Content-Type text/plain",
@@ -257,6 +260,7 @@ TABLE: dict[Quirk, str] = {
     Quirk.CTL_07: "403 to every control",
     Quirk.CTL_08: "no answer to a configuration that names a channel",
     Quirk.CTL_08_IGNORED: "answers OK to a configuration and changes nothing",
+    Quirk.CTL_08_REBOOT: "unregisters and registers again in place of an answer to a configuration",
     Quirk.CTL_09: "ConfigDownload answered with another element than the type that was asked for",
     Quirk.CTL_10: "PresetQuery answered with SumNum 0 and 255 default entries",
     Quirk.CTL_11: "no answer to the commands that are new in 2022",

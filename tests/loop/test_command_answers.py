@@ -282,3 +282,36 @@ async def test_ctl11_a_list_of_presets_that_never_came_is_not_waited_for_again(
         monkeypatch.undo()
         assert (await made.on_channel("PresetQuery", force=True))["SumNum"] == 1
         assert (await made.client.get(f"{made.channel_path}/presets")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("edition", "name"),
+    [
+        (Edition.V1_0, "PresetQuery"),
+        (Edition.V1_0, "DragZoomIn"),
+        (Edition.V1_1, "HomePosition"),
+        (Edition.V2_0, "SDCardStatus"),
+    ],
+)
+async def test_ctl11_a_device_of_an_older_edition_does_not_react(
+    tmp_path: Path, hasty: None, edition: Edition, name: str
+) -> None:
+    async with bench(tmp_path, edition=edition.value) as made:
+        made.running.devices.registry.require(made.id).dialect = {"edition": edition.value}
+        before = len(made.sim.noted("query"))
+        if COMMANDS[name].answer is Answer.NONE:
+            await made.on_channel(name, force=True, **FIELDS[name])
+            await until(lambda: len(made.sim.noted("query")) > before)
+            assert made.device.state.of(made.channel).zoom == 1.0
+        else:
+            failed = await made.on_channel(name, 504, force=True, **FIELDS.get(name, {}))
+            assert failed["code"] == "gb.sip.no_answer"
+
+
+async def test_ctl08_reboot_in_place_of_an_answer_is_waited_out(tmp_path: Path, hasty: None) -> None:
+    async with bench(tmp_path, quirks=("CTL-08-REBOOT",)) as made:
+        done = await made.command("DeviceConfig", FrameMirror=2)
+        assert (done["answered"], done["applied"]) == (False, True)
+        assert done["note"] == "The device did not answer and registered anew."
+        assert quirks_of(made)["config.restart_instead_of_answer"] == 1
+        assert [event["reason"] for event in made.running.bus.of("device.unregistered")] == ["expires_0"]

@@ -10,8 +10,9 @@ import pytest
 from gb28181gw.devices.dialects import dialect_of
 from gb28181gw.devices.presence import INTERVAL_MIN_S
 from gb28181gw.gb.dialect import DateForm
-from tests.support.commanding import bench
-from tests.support.devices import until
+from tests.support.commanding import PASSWORD, bench
+from tests.support.devices import gateway, until
+from tests.support.sim import simulated
 
 
 async def test_xml07_garbage_in_an_address_costs_that_field_only(tmp_path: Path) -> None:
@@ -26,6 +27,19 @@ async def test_xml08_cut_a_body_without_its_end_is_read(tmp_path: Path) -> None:
         (channel,) = made.running.devices.registry.channels(made.id)
         assert channel.name == "Test NVR 1-1"
         assert (await made.on_channel("RecordCmd", RecordCmd="Record"))["Result"] == "OK"
+
+
+async def test_xml15_long_bodies_that_are_lost_are_told_as_that(tmp_path: Path) -> None:
+    async with (
+        gateway(tmp_path, catalogue_between_parts_s=0.2) as running,
+        simulated(
+            f"127.0.0.1:{running.port}", password=PASSWORD, channels=4, catalog_page=3, quirks=("XML-15",)
+        ) as sim,
+    ):
+        await until(lambda: running.bus.of("catalog.partial"))
+        (event, *_) = running.bus.of("catalog.partial")
+        assert (event["received"], event["expected"]) == (1, 4)
+        assert sim.noted("lost_on_the_way")
 
 
 async def test_xml16_two_changed_bytes_lose_no_item(tmp_path: Path) -> None:
