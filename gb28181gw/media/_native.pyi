@@ -138,6 +138,7 @@ class Engine:
         audio: bool,
         remote: tuple[str, int] | None,
         expected_hosts: Sequence[str],
+        through: int,
         queue_bytes: int,
         stall_s: float,
     ) -> int: ...

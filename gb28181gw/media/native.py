@@ -120,7 +120,8 @@ class NativePlane:
         """
         self._loop = asyncio.get_running_loop()
         self._engine = _native.Engine(workers, freeze_on_loss)
-        self._receivers: dict[int, tuple[EventHandler, str]] = {}
+        self._receivers: dict[int, tuple[EventHandler, str, int]] = {}
+        """Its handler, what it is bound to, and the port for an SDP."""
         self._streams: dict[int, _Stream] = {}
         self._keys: dict[str, int] = {}
         self._socket_sinks: dict[int, tuple[str, EventHandler]] = {}
@@ -152,7 +153,7 @@ class NativePlane:
             spec.silence_s,
         )
         bound = f"{spec.host}:{spec.port}" if spec.port else ""
-        self._receivers[receiver_id] = (on_event, bound)
+        self._receivers[receiver_id] = (on_event, bound, spec.port or DISCARD_PORT)
         return Receiver(id=receiver_id, host=spec.host, port=spec.port or DISCARD_PORT)
 
     async def open_shared_port(self, host: str, port: int) -> None:
@@ -265,8 +266,11 @@ class NativePlane:
         key = self._stream_key(stream_id)
         if spec.packing is RtpPacking.ES and spec.codec not in PACKABLE:
             raise GatewayError("gb.codec.codec_unsupported", f"{spec.codec} has no RTP payload format.")
+        port = spec.port or DISCARD_PORT
         if spec.through is not None:
-            raise GatewayError("gb.media.plane_unable", "The native media plane has no talk yet.")
+            if spec.through not in self._receivers:
+                raise GatewayError("gb.route.stream_unknown", "The receiver to send through has closed.")
+            port = self._receivers[spec.through][2]
         sink_id = self._engine.add_rtp_sink(
             key,
             _TRANSPORTS[spec.transport],
@@ -279,12 +283,13 @@ class NativePlane:
             spec.audio,
             spec.remote,
             sorted(spec.expected_hosts),
+            spec.through or 0,
             spec.queue_bytes,
             spec.stall_s,
         )
         self._socket_sinks[sink_id] = (stream_id, on_event)
         self._open_sinks[sink_id] = key
-        return RtpSink(id=sink_id, host=spec.host, port=spec.port or DISCARD_PORT)
+        return RtpSink(id=sink_id, host=spec.host, port=port)
 
     def update_rtp_sink(self, sink_id: int, update: RtpSinkUpdate) -> None:
         """Apply in place. Unknown ids are ignored: the sink has closed meanwhile."""

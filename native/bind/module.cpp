@@ -192,7 +192,8 @@ public:
     SinkId add_rtp_sink(StreamKey stream, int transport, std::string host, std::uint16_t port, std::uint32_t ssrc,
                         std::uint8_t payload_type, const std::string& codec, bool video, bool audio,
                         std::optional<std::pair<std::string, std::uint16_t>> remote,
-                        std::vector<std::string> expected_hosts, std::size_t queue_bytes, double stall_s) {
+                        std::vector<std::string> expected_hosts, ReceiverId through, std::size_t queue_bytes,
+                        double stall_s) {
         RtpSinkSpec spec;
         spec.transport = choice(transport, Transport::tcp_active, "transport");
         spec.host = std::move(host);
@@ -209,9 +210,13 @@ public:
         spec.audio = audio;
         spec.remote = std::move(remote);
         spec.expected_hosts = std::move(expected_hosts);
+        spec.through = through;
         spec.queue_bytes = queue_bytes;
         spec.stall_s = stall_s;
-        const Outcome<SinkId> added = engine_.add_rtp_sink(stream, std::move(spec));
+        const Outcome<SinkId> added = [&] {
+            const nb::gil_scoped_release others_may_run;
+            return engine_.add_rtp_sink(stream, std::move(spec));
+        }();
         if (added.error != 0) {
             errno = added.error;
             PyErr_SetFromErrno(PyExc_OSError);
@@ -340,8 +345,8 @@ void bind(nb::module_& module) {
              "audio"_a, "queue_bytes"_a, "stall_s"_a, "merge_s"_a, "received"_a)
         .def("add_frame_sink", &PyEngine::add_frame_sink, "stream"_a, "video"_a, "audio"_a, "made_audio"_a)
         .def("add_rtp_sink", &PyEngine::add_rtp_sink, "stream"_a, "transport"_a, "host"_a, "port"_a, "ssrc"_a,
-             "payload_type"_a, "codec"_a, "video"_a, "audio"_a, "remote"_a.none(), "expected_hosts"_a, "queue_bytes"_a,
-             "stall_s"_a)
+             "payload_type"_a, "codec"_a, "video"_a, "audio"_a, "remote"_a.none(), "expected_hosts"_a, "through"_a,
+             "queue_bytes"_a, "stall_s"_a)
         .def("update_rtp_sink", &PyEngine::update_rtp_sink, "sink"_a, "remote"_a.none(), "sending"_a.none(),
              "ssrc"_a.none(), "payload_type"_a.none())
         .def("rtp_sink_counters", &PyEngine::rtp_sink_counters, "sink"_a)

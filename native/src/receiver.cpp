@@ -7,6 +7,7 @@
 
 #include "gb28181/receiver_tcp.hpp"
 #include "gb28181/receiver_udp.hpp"
+#include "gb28181/rtp_sink.hpp"
 #include "gb28181/rtcp.hpp"
 #include "gb28181/rtp.hpp"
 #include "gb28181/worker.hpp"
@@ -102,6 +103,71 @@ void Receiver::close() {
     pending_.clear();
 }
 
+// ---- talk
+
+std::string Receiver::add_talker(SinkId id, Worker& worker) {
+    if (talkers_.empty()) talk_peer_ = talk_peer();
+    talkers_.push_back({.id = id, .worker = &worker});
+    return talk_peer_;
+}
+
+void Receiver::remove_talker(SinkId id) {
+    std::erase_if(talkers_, [id](const Talker& talker) { return talker.id == id; });
+}
+
+void Receiver::talk(const std::vector<OutPacket>& packets, const std::optional<SocketAddress>& remote) {
+    const auto source = believed();
+    std::vector<std::uint8_t> data;
+    for (const OutPacket& packet : packets) {
+        data.assign(packet.head.begin(), packet.head.begin() + packet.head_size);
+        data.insert(data.end(), packet.body.data(), packet.body.data() + packet.body.size());
+        if (tcp_->talk(ByteView(data))) continue;
+        const ByteView datagram = ByteView(data).from(OutPacket::frame_size);
+        if (udp_ && remote) {
+            udp_->send(datagram, *remote);
+        } else if (udp_ && source) {
+            udp_->send(datagram, *source);
+        }
+    }
+}
+
+void Receiver::talk_control(ByteView data, const std::optional<SocketAddress>& remote) {
+    if (!udp_ || tcp_->has_talk()) return;
+    if (remote) {
+        Source target = source_of(remote->get());
+        if (target.port < 65535) ++target.port;
+        udp_->send_control(data, target);
+    } else if (auto target = believed()) {
+        if (target->port < 65535) ++target->port;
+        udp_->send_control(data, *target);
+    }
+}
+
+std::string Receiver::talk_peer() const {
+    std::string peer = tcp_->talk_peer();
+    if (!peer.empty() || !udp_) return peer;
+    const auto source = believed();
+    return source ? source->text() : std::string();
+}
+
+std::optional<Source> Receiver::believed() const {
+    const auto& source = gate_.source();
+    if (!source || source->connection != 0 || gate_.by_grace() || !gate_.expects(*source)) return std::nullopt;
+    return source;
+}
+
+void Receiver::look_for_talk_peer() {
+    if (talkers_.empty()) return;
+    std::string peer = talk_peer();
+    if (peer == talk_peer_) return;
+    talk_peer_ = peer;
+    for (const Talker& talker : talkers_) {
+        talker.worker->post([id = talker.id, peer](Worker& owner) {
+            if (RtpSink* const sink = owner.rtp_sink(id)) sink->outlet().peer_is(peer);
+        });
+    }
+}
+
 // ---- packets
 
 Verdict Receiver::packet(ByteView data, const Source& source) {
@@ -141,6 +207,11 @@ Verdict Receiver::packet(ByteView data, const Source& source) {
 
 void Receiver::rtcp_packet(ByteView data, const Source& source) {
     ++rtcp_;
+    for (const Talker& talker : talkers_) {
+        talker.worker->post([id = talker.id, report = data.copy()](Worker& owner) {
+            if (RtpSink* const sink = owner.rtp_sink(id)) sink->heard(ByteView(report));
+        });
+    }
     const auto& latched = gate_.source();
     if (!latched || latched->host != source.host) return;
     const auto reports = parse_sender_reports(data.span());
@@ -198,6 +269,7 @@ void Receiver::settle() {
         worker_->set_alarm(id_, at);
     }
     worker_->mark(*this);
+    look_for_talk_peer();
 }
 
 void Receiver::alarm(double now) {
@@ -388,7 +460,11 @@ void Receiver::pass(const RtpPacket& packet, double now) {
     if (!intake_.carries_program(packet.payload_type)) {
         // Which reader takes a payload is known when the first packet was read.
         read(packet, now);
-        if (intake_.carries_program(packet.payload_type)) (void)keep_packet(packet, now);
+        if (intake_.carries_program(packet.payload_type)) {
+            (void)keep_packet(packet, now);
+        } else if (!intake_.has_program()) {
+            feed_.no_program();
+        }
         return;
     }
     const RawGroup::Place place = keep_packet(packet, now);

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "gb28181/receiver.hpp"
 #include "gb28181/receiver_udp.hpp"
 #include "gb28181/rtp.hpp"
 
@@ -133,6 +134,34 @@ void UdpOutlet::Socket::ready(std::uint32_t events) {
         const SocketAddress peer(batch.peer(index), batch.peer_size(index));
         batch.each(index, [&](ByteView datagram) { owner_.came(peer, datagram, !is_rtp_); });
     }
+}
+
+// ---- through a receiver
+
+void ThroughOutlet::leave() {
+    home_->post([receiver = receiver_, id = id_](Worker& home) {
+        if (Receiver* const found = home.receiver(receiver)) found->remove_talker(id);
+    });
+}
+
+void ThroughOutlet::aim(const SocketAddress& remote) { remote_ = remote; }
+
+RtpOutlet::Taken ThroughOutlet::send(std::span<const OutPacket> packets) {
+    home_->post([receiver = receiver_, remote = remote_, batch = std::vector(packets.begin(), packets.end())](Worker& home) {
+        if (Receiver* const found = home.receiver(receiver)) found->talk(batch, remote);
+    });
+    return {.packets = packets.size(), .any = true};
+}
+
+void ThroughOutlet::report(ByteView data) {
+    home_->post([receiver = receiver_, remote = remote_, report = data.copy()](Worker& home) {
+        if (Receiver* const found = home.receiver(receiver)) found->talk_control(ByteView(report), remote);
+    });
+}
+
+void ThroughOutlet::peer_is(std::string peer) {
+    peer_ = std::move(peer);
+    owner_.outlet_ready();
 }
 
 // ---- TCP

@@ -74,12 +74,19 @@ RtpSink::RtpSink(SinkId id, RtpSinkSpec spec, SinkSockets sockets, std::shared_p
     }
 }
 
+RtpSink::RtpSink(SinkId id, RtpSinkSpec spec, Worker& home, std::string peer, std::shared_ptr<RtpSinkBoard> board)
+    : id_(id), spec_(std::move(spec)), board_(std::move(board)), next_sequence_(random_sequence()) {
+    OutletOwner& self = *this;
+    outlet_ = std::make_unique<ThroughOutlet>(self, id, spec_.through, home, std::move(peer));
+}
+
 RtpSink::~RtpSink() = default;
 
 void RtpSink::open(Worker& worker, std::shared_ptr<Stream> stream) {
     worker_ = &worker;
     stream_ = std::move(stream);
     outlet_->enter(worker);
+    note_remote();
     RtpSinkUpdate aimed;
     aimed.remote = std::exchange(spec_.remote, {});
     update(aimed);
@@ -262,6 +269,13 @@ void RtpSink::outlet_failed(const std::string& peer, const std::string& reason) 
 void RtpSink::outlet_writable() {
     full_ = false;
     flush();
+}
+
+void RtpSink::outlet_ready() {
+    if (closed_) return;
+    note_remote();
+    stream_->start(*this);
+    publish();
 }
 
 void RtpSink::outlet_gone() { close("viewer_gone"); }

@@ -17,6 +17,9 @@ constexpr double made_audio_wait_s = 1.5;
 // Frames on their way to a consumer in Python that does not take them.
 constexpr std::size_t max_frame_sink_bytes = std::size_t{32} * 1024 * 1024;
 
+// Key frames that were demultiplexed while none was found in the packets, until the packets are no longer passed on.
+constexpr int max_raw_misses = 2;
+
 }  // namespace
 
 StreamKey Feed::key() const noexcept { return stream_ ? stream_->key() : 0; }
@@ -39,6 +42,10 @@ PictureHint Feed::hint() const { return stream_ ? stream_->hint() : PictureHint(
 
 void Feed::packet(const Buffer& datagram, RawGroup::Place place) const {
     if (stream_ && generation_ == stream_->generation()) stream_->packet(datagram, place);
+}
+
+void Feed::no_program() const {
+    if (stream_ && generation_ == stream_->generation()) stream_->leave_raw();
 }
 
 void Feed::kept_already() const {
@@ -81,6 +88,7 @@ Feed Stream::begin_generation(FeedOwner& owner) {
     owner_ = &owner;
     for (RtpSink* sink : rtp_sinks_) sink->new_source();
     is_raw_ = rests_ = waking_ = false;
+    raw_misses_ = 0;
     await_key_ = true;
     frozen_ = false;
     clock_.restart();
@@ -126,6 +134,7 @@ PictureHint Stream::hint() const {
 }
 
 void Stream::packet(const Buffer& datagram, RawGroup::Place place) {
+    if (raw_misses_ >= max_raw_misses) return;
     is_raw_ = true;
     const bool beginning = place == RawGroup::Place::beginning;
     for (RtpSink* sink : rtp_sinks_) {
@@ -147,6 +156,16 @@ void Stream::packet(const Buffer& datagram, RawGroup::Place place) {
 void Stream::kept_already() {
     is_raw_ = true;
     for (RtpSink* sink : rtp_sinks_) start(*sink);
+}
+
+void Stream::leave_raw() {
+    if (!std::exchange(is_raw_, false)) return;
+    wake();
+    for (RtpSink* sink : rtp_sinks_) {
+        if (!sink->takes_raw()) continue;
+        sink->new_source();
+        start(*sink);
+    }
 }
 
 void Stream::new_sequence() noexcept {
@@ -225,7 +244,7 @@ void Stream::start(RtpSink& sink) {
 }
 
 bool Stream::may_write(const RtpSink& sink) const noexcept {
-    return !(is_raw_ && sink.takes_raw()) && (published_ || sink.is_elementary());
+    return !(is_raw_ && sink.takes_raw()) && (published_ || sink.needs_one_track());
 }
 
 bool Stream::begins(Role role, const Frame& frame, const RtpSink& sink) const noexcept {
@@ -323,6 +342,10 @@ void Stream::take_frame(Role role, const Frame& frame) {
     worker_->mark(*this);
     last_dts_90k_ = frame.dts_90k;
     const bool changed = note_track(role, frame.track);
+    if (is_raw_ && role == Role::video && frame.key && owner_ != nullptr) {
+        raw_misses_ = owner_->kept().empty() ? raw_misses_ + 1 : 0;
+        if (raw_misses_ >= max_raw_misses) leave_raw();
+    }
     bool first_key = false;
     if (role == Role::video && await_key_) {
         await_key_ = false;

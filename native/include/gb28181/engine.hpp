@@ -57,7 +57,8 @@ public:
     /// Takes the connected socket over; where it returns 0 the socket still belongs to the caller.
     [[nodiscard]] SinkId add_socket_sink(StreamKey stream, int fd, SocketSinkSpec spec);
     [[nodiscard]] SinkId add_frame_sink(StreamKey stream, const FrameSinkSpec& spec);
-    /// Binds, all or nothing; `error` is an errno. It sends nothing before it is told to.
+    /// Binds, all or nothing; `error` is an errno, ENOENT for a receiver to send through that is not open. It sends nothing
+    /// before it is told to.
     [[nodiscard]] Outcome<SinkId> add_rtp_sink(StreamKey stream, RtpSinkSpec spec);
     void update_rtp_sink(SinkId id, RtpSinkUpdate update);
     [[nodiscard]] std::optional<RtpSinkFacts> rtp_sink_facts(SinkId id) const;
@@ -102,6 +103,7 @@ private:
         StreamKey stream;
         SinkKind kind;
         std::shared_ptr<RtpSinkBoard> board;
+        ReceiverId through = 0;
     };
 
     [[nodiscard]] std::size_t least_loaded() const noexcept;

@@ -36,6 +36,8 @@ public:
     virtual void outlet_writable() = 0;
     /// The peer is gone. The outlet may be used no more.
     virtual void outlet_gone() = 0;
+    /// There is somewhere to send to now.
+    virtual void outlet_ready() = 0;
     /// An RTCP packet of the peer.
     virtual void outlet_rtcp(ByteView data) = 0;
 };
@@ -79,6 +81,10 @@ public:
     [[nodiscard]] virtual bool is_connection() const noexcept = 0;
     /// The kernel has a part of the first packet: it must be offered again before any other.
     [[nodiscard]] virtual bool is_inside() const noexcept { return false; }
+    /// The receiver that it sends through, on the worker that owns it now.
+    virtual void rehome(Worker& /*home*/) {}
+    /// Where that receiver believes its device to be; empty: nowhere.
+    virtual void peer_is(std::string /*peer*/) {}
 };
 
 /// RTP from one socket and RTCP from the next.
@@ -127,6 +133,38 @@ private:
     bool waiting_ = false;
     std::optional<double> refused_since_;
     double refused_at_ = 0;
+};
+
+/// Sends on what a receiver owns (talk: both ways on one port, GB/T 28181-2022 9.12). The receiver may live on another
+/// worker, so packets go there by its mailbox: once a turn, and talk is some fifty packets a second.
+class ThroughOutlet final : public RtpOutlet {
+public:
+    /// `peer`: as `peer_is`.
+    ThroughOutlet(OutletOwner& owner, SinkId id, ReceiverId receiver, Worker& home, std::string peer)
+        : owner_(owner), id_(id), receiver_(receiver), home_(&home), peer_(std::move(peer)) {}
+
+    void enter(Worker& worker) override { worker_ = &worker; }
+    void leave() override;
+    void aim(const SocketAddress& remote) override;
+    void begin() override {}
+    [[nodiscard]] bool ready() const noexcept override { return remote_ || !peer_.empty(); }
+    [[nodiscard]] Taken send(std::span<const OutPacket> packets) override;
+    void wait_writable(bool /*wanted*/) override {}
+    void report(ByteView data) override;
+    void tick(double /*now*/) override {}
+    [[nodiscard]] std::string remote() const override { return peer_.empty() && remote_ ? remote_->text() : peer_; }
+    [[nodiscard]] bool is_connection() const noexcept override { return false; }
+    void rehome(Worker& home) override { home_ = &home; }
+    void peer_is(std::string peer) override;
+
+private:
+    OutletOwner& owner_;
+    const SinkId id_;
+    const ReceiverId receiver_;
+    Worker* home_;
+    Worker* worker_ = nullptr;
+    std::optional<SocketAddress> remote_;
+    std::string peer_;
 };
 
 /// One connection, listened for or dialled (RFC 4571; GB/T 28181-2022 Annex D).

@@ -57,6 +57,8 @@ struct SinkSockets {
 class RtpSink final : public Mortal, private OutletOwner {
 public:
     RtpSink(SinkId id, RtpSinkSpec spec, SinkSockets sockets, std::shared_ptr<RtpSinkBoard> board);
+    /// One that sends through a receiver on the worker `home`.
+    RtpSink(SinkId id, RtpSinkSpec spec, Worker& home, std::string peer, std::shared_ptr<RtpSinkBoard> board);
     ~RtpSink() override;
 
     /// The worker that owns it begins to watch the sockets.
@@ -71,7 +73,10 @@ public:
     [[nodiscard]] bool takes_raw() const noexcept {
         return spec_.packing == Packing::ps && spec_.video && spec_.audio;
     }
-    [[nodiscard]] bool is_elementary() const noexcept { return spec_.packing == Packing::es; }
+    /// It can begin with a frame, whatever other tracks may come.
+    [[nodiscard]] bool needs_one_track() const noexcept {
+        return spec_.packing == Packing::es || !spec_.video || !spec_.audio;
+    }
     /// It could send now, and has not begun.
     [[nodiscard]] bool can_start() const noexcept { return sending_ && !started_ && !closed_ && outlet_->ready(); }
     /// It waits for a key frame.
@@ -93,6 +98,9 @@ public:
 
     /// Offer the kernel what waits; the worker calls it at the end of a turn.
     void flush();
+    [[nodiscard]] RtpOutlet& outlet() noexcept { return *outlet_; }
+    /// RTCP that came to the receiver it sends through.
+    void heard(ByteView data) { outlet_rtcp(data); }
     /// The moment it asked to be reminded of.
     void alarm();
     /// Called several times a second.
@@ -111,6 +119,7 @@ private:
     void outlet_failed(const std::string& peer, const std::string& reason) override;
     void outlet_writable() override;
     void outlet_gone() override;
+    void outlet_ready() override;
     void outlet_rtcp(ByteView data) override;
 
     [[nodiscard]] bool is_full(std::size_t size) const noexcept;

@@ -89,6 +89,7 @@ struct RtpSinkSpec {
     bool audio = true;
     std::optional<std::pair<std::string, std::uint16_t>> remote;
     std::vector<std::string> expected_hosts;
+    ReceiverId through = 0;  // 0: sockets of its own
     std::size_t queue_bytes = std::size_t{2} * 1024 * 1024;
     double stall_s = 10.0;
 };

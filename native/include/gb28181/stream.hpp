@@ -91,6 +91,8 @@ public:
     void packet(const Buffer& datagram, RawGroup::Place place) const;
     /// Packets of the source are kept already.
     void kept_already() const;
+    /// The source is none of program streams, though it may have looked like one.
+    void no_program() const;
     /// The source begins a new sequence of packets.
     void new_sequence() const noexcept;
     /// The owner feeds no more.
@@ -151,6 +153,9 @@ public:
     [[nodiscard]] PictureHint hint() const;
     void packet(const Buffer& datagram, RawGroup::Place place);
     void kept_already();
+    /// The source turned out to be no program stream, or one that must be taken apart to find its key frames: RTP sinks
+    /// get it muxed.
+    void leave_raw();
     void new_sequence() noexcept;
     /// No receiver feeds it now.
     void orphaned(std::uint64_t generation) noexcept;
@@ -230,6 +235,7 @@ private:
     std::vector<RtpSink*> rtp_sinks_;
     FeedOwner* owner_ = nullptr;
     bool is_raw_ = false;     // the present source is a program stream
+    int raw_misses_ = 0;      // key frames of it that were not found in its packets
     bool rests_ = false;
     bool waking_ = false;     // the key frame that comes is no news
     std::uint64_t demuxed_ = 0;
