@@ -91,10 +91,8 @@ def test_key_as_the_password_starts_an_idle_channel_and_ends_it(gateway: Gateway
     with av.open(
         f"rtsp://player:{gateway.key}@{place}", options={"rtsp_transport": "tcp"}, timeout=30
     ) as source:
-        pictures = 0
-        for _ in source.decode(video=0):
-            pictures += 1
-            if pictures == 30:
+        for number, _ in enumerate(source.decode(video=0)):
+            if number == 30:
                 break
         assert gateway.get("/streams")["items"][0]["consumers"] == 1
     wait_until(lambda: gateway.get("/streams")["total"] == 0, "the stream ended with its last player", 60)
