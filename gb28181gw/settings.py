@@ -489,7 +489,7 @@ class RtspSettings(Section):
 
     listen: Listen = _text(
         "0.0.0.0:8554",
-        "The address and port of RTSP (not served yet by this version).",
+        "The address and port of RTSP.",
     )
 
     @property

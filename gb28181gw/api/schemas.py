@@ -510,6 +510,7 @@ class PlayUrls(Answer):
     http_ts: str
     ws_ts: str
     hls: str
+    rtsp: str
 
 
 class LiveAnswer(Answer):

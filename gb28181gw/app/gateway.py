@@ -50,6 +50,7 @@ from gb28181gw.observability.logs import configure_logging
 from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import Direction, SipTrace
 from gb28181gw.outputs.listener import ListenerConfig, MediaListener
+from gb28181gw.outputs.rtsp import RtspConfig, RtspListener
 from gb28181gw.sessions.call import CallContext, CallLimits
 from gb28181gw.sessions.ending import CallEnder
 from gb28181gw.sessions.models import StreamState
@@ -390,6 +391,19 @@ class Gateway:
         self._at_end(self.snapshots.close)
         await self.listener.start()
         self._at_end(self.listener.close)
+        address = self.settings.rtsp.address
+        self.rtsp = RtspListener(
+            self.engine,
+            self.sessions,
+            self.guard,
+            self.bus,
+            self.listener.viewers,
+            self.ports,
+            RtspConfig(host=address.host, port=address.port),
+        )
+        await self.rtsp.start()
+        self._at_end(self.rtsp.close)
+        self.health.up("rtsp")
         self.health.up("media")
 
     async def _open_shared_port(self, host: str, port: int) -> None:
@@ -429,7 +443,9 @@ class Gateway:
                     metrics=self.metrics,
                     trace=self.trace,
                     play=PlayUrlConfig(
-                        advertise=self.settings.media.http_advertise, port=lambda: self.listener.port
+                        advertise=self.settings.media.http_advertise,
+                        port=lambda: self.listener.port,
+                        rtsp_port=lambda: self.rtsp.port,
                     ),
                     zone=self.settings.sip.zone,
                     version=__version__,

@@ -86,7 +86,8 @@ class RtspStream:
         }
         self._has_video = any(medium.track.kind is TrackKind.VIDEO for medium in media)
         self._kept: list[tuple[Medium, list[bytes], bool]] = []
-        self._kept_bytes = 0
+        self.kept_bytes = 0
+        """Of the packets since the last key frame."""
         self._sink = engine.add_frame_sink(
             stream_id,
             self._on_frames,
@@ -159,12 +160,12 @@ class RtspStream:
         sender.last_at = frame.arrival or self._monotonic()
         key = frame.key if video else not self._has_video
         if video and frame.key:
-            self._kept, self._kept_bytes = [], 0
+            self._kept, self.kept_bytes = [], 0
         if self._kept or (video and frame.key):
             self._kept.append((sender.medium, packets, key))
-            self._kept_bytes += size
-            if self._kept_bytes > _MAX_KEPT_BYTES:
-                self._kept, self._kept_bytes = [], 0
+            self.kept_bytes += size
+            if self.kept_bytes > _MAX_KEPT_BYTES:
+                self._kept, self.kept_bytes = [], 0
         for player in tuple(self._players):
             player.send(sender.medium, packets, key=key)
 

@@ -33,6 +33,7 @@ async def test_live_answers_with_tracks_and_urls_that_open() -> None:
             "http_ts",
             "ws_ts",
             "hls",
+            "rtsp",
         }
         url = urlsplit(stream["urls"]["http_flv"])
         assert (url.scheme, url.netloc, url.path) == ("http", "gw.example:18081", f"/live/{NVR}_{CAMERA}.flv")
@@ -118,4 +119,6 @@ async def test_s09_viewers_see_streams_of_approved_devices_only() -> None:
     ],
 )
 def test_the_host_of_play_urls(advertise: str, host: str, expected: str) -> None:
-    assert media_authority(PlayUrlConfig(advertise=advertise, port=lambda: 18081), host) == expected
+    config = PlayUrlConfig(advertise=advertise, port=lambda: 18081, rtsp_port=lambda: 8554)
+    assert media_authority(config, host) == expected
+    assert media_authority(config, host, rtsp=True) == f"{expected.rpartition(':')[0]}:8554"
