@@ -361,6 +361,24 @@ class SipSettings(Section):
         "+08:00", "The offset from UTC of times told to and by devices without their own; never the host's."
     )
 
+    subscribe: tuple[Literal["catalog", "alarm", "position", "ptz"], ...] = Field(
+        default=("catalog", "alarm", "position"),
+        description=(
+            "What is subscribed at devices: changes of the catalogue, alarms, positions, and where cameras look "
+            "(ptz, edition 2022). A device may have its own choice; [] is nothing."
+        ),
+    )
+    subscribe_s: int = _number(
+        600,
+        "A subscription is asked for so long, and renewed at half of it.",
+        low=60,
+        high=86400,
+        unit="seconds",
+    )
+    position_interval_s: int = _number(
+        5, "The interval of positions that a subscription asks for.", low=1, high=3600, unit="seconds"
+    )
+
     @property
     def address(self) -> HostPort:
         return parse_listen(self.listen)
@@ -471,7 +489,7 @@ class RtspSettings(Section):
 
     listen: Listen = _text(
         "0.0.0.0:8554",
-        "The address and port of RTSP (not served yet by this version).",
+        "The address and port of RTSP.",
     )
 
     @property
@@ -490,6 +508,32 @@ class StorageSettings(Section):
     )
     position_days: int = _number(
         7, "Positions are kept for so long, at most a million of them.", low=1, high=3650, unit="days"
+    )
+    snapshot_days: int = _number(
+        30, "Pictures that devices uploaded are kept for so long.", low=1, high=3650, unit="days"
+    )
+    snapshot_mb: int = _number(
+        1024,
+        "Pictures that devices uploaded take at most so much; the oldest go first.",
+        low=10,
+        high=10_000_000,
+        unit="MB",
+    )
+
+
+class DownloadSettings(Section):
+    """Recordings that are copied from devices into data_dir/downloads."""
+
+    at_once: int = _number(4, "Downloads that run at the same time.", low=1, high=64)
+    per_device: int = _number(
+        1,
+        "Downloads that run at the same time from one device; many recorders have one session.",
+        low=1,
+        high=16,
+    )
+    keep_days: int = _number(7, "Finished files are kept for so long.", low=1, high=3650, unit="days")
+    max_gb: int = _number(
+        50, "When all finished files together are larger, the oldest go.", low=1, high=1_000_000, unit="GB"
     )
 
 
@@ -519,6 +563,7 @@ class Settings(Section):
     http: HttpSettings = HttpSettings()
     rtsp: RtspSettings = RtspSettings()
     storage: StorageSettings = StorageSettings()
+    downloads: DownloadSettings = DownloadSettings()
     log: LogSettings = LogSettings()
 
     @property

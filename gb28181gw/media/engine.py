@@ -54,6 +54,15 @@ class Container(StrEnum):
     TS = "ts"
     WS_TS = "ws-ts"
 
+    @property
+    def is_websocket(self) -> bool:
+        return self in (Container.WS_FLV, Container.WS_FMP4, Container.WS_TS)
+
+    @property
+    def over_http(self) -> Container:
+        """The same without WebSocket frames around it."""
+        return Container(self.value.removeprefix("ws-"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiverSpec:
@@ -119,7 +128,8 @@ class EventKind(StrEnum):
     SINK_CLOSED = "sink_closed"
     """Once for each socket and RTP sink. detail: ``viewer_gone`` (the peer closed, refused or cannot be reached),
     ``slow`` (it took nothing for `stall_s`), ``silent`` (RTP over UDP: its receiver reports came and then stayed
-    away for `RTCP_SILENCE_S`), ``stream_closed`` or what `close_stream` was told, ``closed`` (`close_sink`)."""
+    away for `RTCP_SILENCE_S`), ``stream_closed`` or what `close_stream` was told,
+    ``closed`` (`close_sink`), ``tracks_changed`` (fragmented MP4: what comes now was not announced)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +195,12 @@ class StreamCounters:
     frames_frozen: int = 0
     """Pictures held back because something before them was lost (MED-24)."""
     bytes_out: int = 0
+    pictures: int = 0
+    """Pictures that passed."""
+    picture_90k: int = 0
+    """Decoding time of the newest picture on the stream's clock, which never goes back."""
+    device_90k: int = 0
+    """The same on the device's clock, without its wraps: where the two part, the device's time jumped (MED-21)."""
     demuxed: int = 0
     """Packets that went through a demuxer. Stands still, from a key frame on, while raw RTP sinks are the only
     consumers of a PS source whose tracks are known; a consumer of frames resumes it, at the kept key frame."""
@@ -350,9 +366,19 @@ class Engine(Protocol):
         ...
 
     def add_frame_sink(
-        self, stream_id: str, on_frames: FrameHandler, *, video: bool = True, audio: bool = True
+        self,
+        stream_id: str,
+        on_frames: FrameHandler,
+        *,
+        video: bool = True,
+        audio: bool = True,
+        made_audio: bool = False,
+        on_closed: Callable[[str], None] | None = None,
     ) -> int:
-        """Frames in batches, starting with the kept GOP."""
+        """Frames in batches, starting with the kept GOP. `made_audio`: AAC made from the source's audio as well.
+
+        `on_closed` gets the reason when the stream ends, once; not after `close_sink`.
+        """
         ...
 
     async def add_rtp_sink(self, stream_id: str, spec: RtpSinkSpec, on_event: EventHandler) -> RtpSink:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,6 +59,7 @@ _MAX_TRACKS = 4096
 # Places in the enums of native/include/gb28181/spec.hpp.
 _TRANSPORTS = {MediaTransport.UDP: 0, MediaTransport.TCP_PASSIVE: 1, MediaTransport.TCP_ACTIVE: 2}
 _CHUNKED, _PLAIN, _WEBSOCKET = 0, 1, 2
+_CONTAINERS = {Container.FLV: 0, Container.FMP4: 1, Container.TS: 2}
 _HEVC = {"enhanced": 0, "legacy": 1}
 _AUDIO = {"copy": 0, "aac": 1, "none": 2}
 _KINDS = (
@@ -103,6 +104,7 @@ class _Stream:
 class _FrameSink:
     stream: int
     on_frames: FrameHandler
+    on_closed: Callable[[str], None] | None
 
 
 class NativePlane:
@@ -226,7 +228,9 @@ class NativePlane:
         for sink_id in [number for number, owner in self._open_sinks.items() if owner == key]:
             del self._open_sinks[sink_id]
         for sink_id in [number for number, sink in self._frame_sinks.items() if sink.stream == key]:
-            del self._frame_sinks[sink_id]
+            on_closed = self._frame_sinks.pop(sink_id).on_closed
+            if on_closed is not None:
+                self._loop.call_soon(on_closed, reason)
 
     def tracks(self, stream_id: str) -> tuple[Track, ...]:
         """Empty for a stream that has ended."""
@@ -239,18 +243,15 @@ class NativePlane:
 
     def add_socket_sink(self, stream_id: str, fd: int, spec: SocketSinkSpec, on_event: EventHandler) -> int:
         """Take over the connected socket. Raises GatewayError; `fd` then still belongs to the caller."""
-        if spec.container not in (Container.FLV, Container.WS_FLV):
-            raise GatewayError(
-                "gb.output.unsupported_container", f"The container {spec.container.value} is not served."
-            )
         key = self._stream_key(stream_id)
         http = _CHUNKED if spec.chunked else _PLAIN
-        wrapping = _WEBSOCKET if spec.container is Container.WS_FLV else http
+        container = spec.container.over_http
         sink_id = self._engine.add_socket_sink(
             key,
             fd,
-            wrapping,
-            _HEVC[spec.hevc],
+            _CONTAINERS[container],
+            _WEBSOCKET if spec.container.is_websocket else http,
+            _HEVC[spec.hevc] if container is Container.FLV else 0,
             _AUDIO[spec.audio],
             spec.queue_bytes,
             spec.stall_s,
@@ -262,12 +263,19 @@ class NativePlane:
         return sink_id
 
     def add_frame_sink(
-        self, stream_id: str, on_frames: FrameHandler, *, video: bool = True, audio: bool = True
+        self,
+        stream_id: str,
+        on_frames: FrameHandler,
+        *,
+        video: bool = True,
+        audio: bool = True,
+        made_audio: bool = False,
+        on_closed: Callable[[str], None] | None = None,
     ) -> int:
         """Frames in batches, starting with the kept GOP. Raises GatewayError for a stream that has ended."""
         key = self._stream_key(stream_id)
-        sink_id = self._engine.add_frame_sink(key, video, audio)
-        self._frame_sinks[sink_id] = _FrameSink(key, on_frames)
+        sink_id = self._engine.add_frame_sink(key, video, audio, made_audio)
+        self._frame_sinks[sink_id] = _FrameSink(key, on_frames, on_closed)
         return sink_id
 
     async def add_rtp_sink(self, stream_id: str, spec: RtpSinkSpec, on_event: EventHandler) -> RtpSink:
@@ -302,9 +310,7 @@ class NativePlane:
 
     def update_rtp_sink(self, sink_id: int, update: RtpSinkUpdate) -> None:
         """Apply in place. Unknown ids are ignored: the sink has closed meanwhile."""
-        self._engine.update_rtp_sink(
-            sink_id, update.remote, update.sending, update.ssrc, update.payload_type
-        )
+        self._engine.update_rtp_sink(sink_id, update.remote, update.sending, update.ssrc, update.payload_type)
 
     def rtp_sink_counters(self, sink_ids: Iterable[int]) -> dict[int, RtpSinkCounters]:
         """Of those that are open."""
@@ -372,7 +378,10 @@ class NativePlane:
                     frames_dropped=values[2],
                     frames_frozen=values[3],
                     bytes_out=values[4],
-                    demuxed=values[5],
+                    pictures=values[5],
+                    picture_90k=values[6],
+                    device_90k=values[7],
+                    demuxed=values[8],
                 )
         return found
 

@@ -178,12 +178,15 @@ public:
         const auto counters = engine_.stream_counters(stream);
         if (!counters) return nb::none();
         return nb::make_tuple(counters->sinks, counters->frames_in, counters->frames_dropped,
-                              counters->frames_frozen, counters->bytes_out, counters->demuxed);
+                              counters->frames_frozen, counters->bytes_out, counters->pictures,
+                              counters->picture_90k, counters->device_90k,
+                              counters->demuxed);
     }
 
-    SinkId add_socket_sink(StreamKey stream, int fd, int wrapping, int hevc, int audio, std::size_t queue_bytes,
-                           double stall_s, double merge_s, const nb::bytes& received) {
+    SinkId add_socket_sink(StreamKey stream, int fd, int container, int wrapping, int hevc, int audio,
+                           std::size_t queue_bytes, double stall_s, double merge_s, const nb::bytes& received) {
         SocketSinkSpec spec;
+        spec.variant.container = choice(container, Container::ts, "container");
         spec.variant.wrapping = choice(wrapping, Wrapping::websocket, "wrapping");
         spec.variant.hevc = choice(hevc, FlvHevc::legacy, "hevc");
         spec.variant.audio = choice(audio, AudioChoice::none, "audio");
@@ -194,8 +197,8 @@ public:
         return engine_.add_socket_sink(stream, fd, std::move(spec));
     }
 
-    SinkId add_frame_sink(StreamKey stream, bool video, bool audio) {
-        return engine_.add_frame_sink(stream, {.video = video, .audio = audio});
+    SinkId add_frame_sink(StreamKey stream, bool video, bool audio, bool made_audio) {
+        return engine_.add_frame_sink(stream, {.video = video, .audio = audio, .made_audio = made_audio});
     }
 
     // The id, or 0 where the stream is not open.
@@ -352,9 +355,9 @@ void bind(nb::module_& module) {
         .def("close_stream", &PyEngine::close_stream, "stream"_a, "reason"_a)
         .def("tracks", &PyEngine::tracks, "stream"_a)
         .def("stream_counters", &PyEngine::stream_counters, "stream"_a)
-        .def("add_socket_sink", &PyEngine::add_socket_sink, "stream"_a, "fd"_a, "wrapping"_a, "hevc"_a, "audio"_a,
-             "queue_bytes"_a, "stall_s"_a, "merge_s"_a, "received"_a)
-        .def("add_frame_sink", &PyEngine::add_frame_sink, "stream"_a, "video"_a, "audio"_a)
+        .def("add_socket_sink", &PyEngine::add_socket_sink, "stream"_a, "fd"_a, "container"_a, "wrapping"_a, "hevc"_a,
+             "audio"_a, "queue_bytes"_a, "stall_s"_a, "merge_s"_a, "received"_a)
+        .def("add_frame_sink", &PyEngine::add_frame_sink, "stream"_a, "video"_a, "audio"_a, "made_audio"_a)
         .def("add_rtp_sink", &PyEngine::add_rtp_sink, "stream"_a, "transport"_a, "host"_a, "port"_a, "ssrc"_a,
              "payload_type"_a, "codec"_a, "video"_a, "audio"_a, "remote"_a.none(), "expected_hosts"_a, "through"_a,
              "queue_bytes"_a, "stall_s"_a)

@@ -138,8 +138,11 @@ Outcome<UdpPair> bind_udp_pair(const std::string& host, std::uint16_t port, bool
     if (rtcp.error != 0) {
         return {.error = rtcp.error};
     }
-    // Neither of these may fail the binding: a smaller buffer and single datagrams work as well.
-    (void)::setsockopt(rtp.value.get(), SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
+    // Neither of these may fail the binding: a smaller buffer and single datagrams work as well. With CAP_NET_ADMIN the
+    // buffer may pass rmem_max.
+    if (::setsockopt(rtp.value.get(), SOL_SOCKET, SO_RCVBUFFORCE, &receive_buffer, sizeof receive_buffer) != 0) {
+        (void)::setsockopt(rtp.value.get(), SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
+    }
     if (gro) {
         const int on = 1;
         (void)::setsockopt(rtp.value.get(), IPPROTO_UDP, UDP_GRO, &on, sizeof on);

@@ -12,6 +12,8 @@ namespace {
 
 // How long publication waits for declared audio (MED-16), or an audio-only stream for video.
 constexpr double audio_wait_s = 0.8;
+// How long a consumer waits for the sound that is made for it, where it cannot be announced later.
+constexpr double made_audio_wait_s = 1.5;
 // Frames on their way to a consumer in Python that does not take them.
 constexpr std::size_t max_frame_sink_bytes = std::size_t{32} * 1024 * 1024;
 
@@ -143,9 +145,12 @@ void Stream::packet(const Buffer& datagram, RawGroup::Place place) {
             sink->packet(datagram);
         }
     }
-    if (beginning && !rests_ && published_ && (has_picture() || !video_expected_) && !needs_frames()) {
+    // Not both kept longer than it takes to know the tracks: two forms of a group are twice its memory.
+    if (!rests_ && published_ && place != RawGroup::Place::given_up && !owner_->kept().empty() &&
+        (has_picture() || !video_expected_) && !needs_frames()) {
         rests_ = true;
-        gop_.clear();  // the packets are kept instead
+        gop_.clear();      // the packets are kept instead
+        clock_.restart();  // it holds on to the last picture; what wakes the stream begins anew
     } else if (place == RawGroup::Place::given_up) {
         rests_ = false;  // nothing is kept that could be read later
     }
@@ -208,9 +213,15 @@ void Stream::tick(double now) {
     const QuirkSet fresh = clock_.quirks().without(quirks_told_);  // MED-20, MED-21
     quirks_told_.add(fresh);
     fresh.each([this](Quirk name) { tell(EventKind::quirk, std::string(quirk_name(name))); });
+    std::vector<SocketSink*> stale;
+    for (const auto& variant : variants_) {
+        if (variant->stale()) stale.insert(stale.end(), variant->sinks.begin(), variant->sinks.end());
+    }
+    for (SocketSink* sink : stale) sink->close("tracks_changed");
     for (SocketSink* sink : socket_sinks()) sink->check(now);
     const std::vector<RtpSink*> checked = rtp_sinks_;  // one may close
     for (RtpSink* sink : checked) sink->check(now);
+    start_waiting(now);
     if (!checked.empty()) worker_->mark(*this);  // packets that were demultiplexed are not frames yet
 }
 
@@ -248,11 +259,9 @@ bool Stream::begins(Role role, const Frame& frame, const RtpSink& sink) const no
 void Stream::add_socket_sink(SocketSink& sink) {
     worker_->mark(*this);
     wake();
-    if (published_) {
-        start(sink);
-    } else {
-        waiting_.push_back(&sink);
-    }
+    const double now = worker_->now();
+    waiting_.push_back({.sink = &sink, .until = now + made_audio_wait_s});
+    start_waiting(now);
 }
 
 void Stream::add_frame_sink(SinkId id, const FrameSinkSpec& spec, std::shared_ptr<FrameLink> link) {
@@ -282,7 +291,7 @@ void Stream::forget_sink(RtpSink& sink) {
 }
 
 void Stream::leave(SocketSink& sink) {
-    if (std::erase(waiting_, &sink) != 0) return;
+    if (std::erase_if(waiting_, [&sink](const Waiting& waiting) { return waiting.sink == &sink; }) != 0) return;
     for (auto at = variants_.begin(); at != variants_.end(); ++at) {
         if (std::erase((*at)->sinks, &sink) != 0) {
             if ((*at)->sinks.empty()) variants_.erase(at);
@@ -309,12 +318,16 @@ void Stream::publish() {
     counters.frames_frozen = frames_frozen_;
     counters.frames_dropped = ended_dropped_ + frame_sinks_dropped_;
     counters.bytes_out = ended_bytes_;
+    counters.pictures = pictures_;
+    const StreamClock::PictureTimes times = clock_.picture_times();
+    counters.picture_90k = times.output_90k;
+    counters.device_90k = times.device_90k;
     const auto add = [&counters](const SocketSink& sink) {
         ++counters.sinks;
         counters.frames_dropped += sink.frames_dropped();
         counters.bytes_out += sink.bytes_out();
     };
-    for (const SocketSink* sink : waiting_) add(*sink);
+    for (const Waiting& waiting : waiting_) add(*waiting.sink);
     for (const RtpSink* sink : rtp_sinks_) {
         ++counters.sinks;
         counters.bytes_out += sink->bytes_out();
@@ -328,6 +341,7 @@ void Stream::publish() {
 
 void Stream::take_frame(Role role, const Frame& frame) {
     ++frames_in_;
+    if (role == Role::video) ++pictures_;
     worker_->mark(*this);
     last_dts_90k_ = frame.dts_90k;
     const bool changed = note_track(role, frame.track);
@@ -364,7 +378,11 @@ bool Stream::note_track(Role role, const TrackPtr& track) {
     if (known == track) return false;
     const bool changed = role != Role::made_audio && (!known || *known != *track);
     known = track;
-    if (role != Role::made_audio) board_->set_tracks(source_tracks());
+    if (role == Role::made_audio) {
+        start_waiting(worker_->now());
+    } else {
+        board_->set_tracks(source_tracks());
+    }
     return changed;
 }
 
@@ -381,20 +399,35 @@ void Stream::publish_stream() {
     published_ = true;
     tell(EventKind::tracks);
     if (has_picture()) tell(EventKind::key_frame);
-    for (SocketSink* sink : std::exchange(waiting_, {})) start(*sink);
+    const double now = worker_->now();
+    for (Waiting& waiting : waiting_) waiting.until = now + made_audio_wait_s;
+    start_waiting(now);
     for (RtpSink* sink : rtp_sinks_) start(*sink);
+}
+
+void Stream::start_waiting(double now) {
+    if (!published_) return;
+    for (std::size_t index = 0; index < waiting_.size();) {
+        const Waiting waiting = waiting_[index];
+        if (now < waiting.until && waits_for_audio(waiting.sink->variant(), tracks_)) {
+            ++index;
+            continue;
+        }
+        waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(index));
+        start(*waiting.sink);
+    }
 }
 
 void Stream::start(SocketSink& sink) {
     const auto found = std::find_if(variants_.begin(), variants_.end(),
-                                    [&sink](const auto& variant) { return variant->key() == sink.variant(); });
+                                    [&](const auto& variant) { return variant->fits(sink.variant(), tracks_); });
     Variant* variant = nullptr;
     if (found != variants_.end()) {
         variant = found->get();
     } else {
         const auto& entries = gop_.entries();
         const std::int64_t base_90k = entries.empty() ? last_dts_90k_ : entries.front().frame.dts_90k;
-        variants_.push_back(std::make_unique<Variant>(sink.variant(), base_90k));
+        variants_.push_back(std::make_unique<Variant>(sink.variant(), tracks_, base_90k));
         variant = variants_.back().get();
         for (const auto& [role, frame] : entries) (void)variant->add(role, frame, true);
     }
@@ -424,8 +457,9 @@ void Stream::dispatch(Role role, const Frame& frame, bool kept) {
 }
 
 void Stream::write_to(FrameSink& sink, Role role, const Frame& frame) {
-    if (role == Role::made_audio || !(role == Role::video ? sink.spec.video : sink.spec.audio)) return;
-    const bool can_begin = role == Role::video ? frame.key : track(Role::video) == nullptr || !sink.spec.video;
+    const FrameSinkSpec& spec = sink.spec;
+    if (!(role == Role::video ? spec.video : role == Role::audio ? spec.audio : spec.made_audio)) return;
+    const bool can_begin = role == Role::video ? frame.key : track(Role::video) == nullptr || !spec.video;
     if (sink.skipping && !can_begin) {
         ++frame_sinks_dropped_;
         return;
@@ -451,7 +485,8 @@ void Stream::tell(EventKind kind, std::string detail) {
 }
 
 std::vector<SocketSink*> Stream::socket_sinks() const {
-    std::vector<SocketSink*> sinks = waiting_;
+    std::vector<SocketSink*> sinks;
+    for (const Waiting& waiting : waiting_) sinks.push_back(waiting.sink);
     for (const auto& variant : variants_) sinks.insert(sinks.end(), variant->sinks.begin(), variant->sinks.end());
     return sinks;
 }

@@ -389,5 +389,5 @@ def test_flv_writer_takes_any_payload(payload: bytes, dts: int, delay: int, hevc
     for clip in (H264, H265):
         track = clip[0].track
         assert muxer.header([track]).startswith(b"FLV\x01")
-        data = muxer.tag(Frame(track=track, pts_90k=dts + delay, dts_90k=dts, key=True, payload=payload))
+        data = muxer.mux(Frame(track=track, pts_90k=dts + delay, dts_90k=dts, key=True, payload=payload))
         assert length_prefixed(payload) in data

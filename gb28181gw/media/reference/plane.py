@@ -13,12 +13,11 @@ import asyncio
 import itertools
 import logging
 import socket
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 
 from gb28181gw.errors import GatewayError
 from gb28181gw.media.engine import (
-    Container,
     EngineEvent,
     EventHandler,
     EventKind,
@@ -56,7 +55,6 @@ logger = logging.getLogger(__name__)
 TICK_S = 0.05
 DISCARD_PORT = 9
 """The port of an offer in which the gateway connects (RFC 4145 4.1)."""
-_SERVED = frozenset({Container.FLV, Container.WS_FLV})
 
 
 class _OpenReceiver:
@@ -288,10 +286,6 @@ class ReferencePlane:
 
     def add_socket_sink(self, stream_id: str, fd: int, spec: SocketSinkSpec, on_event: EventHandler) -> int:
         """Take over the connected socket. Raises GatewayError; `fd` then still belongs to the caller."""
-        if spec.container not in _SERVED:
-            raise GatewayError(
-                "gb.output.unsupported_container", f"The container {spec.container.value} is not served."
-            )
         stream = self._streams.get(stream_id)
         if stream is None:
             raise GatewayError("gb.route.stream_unknown", f"Stream {stream_id} has ended.")
@@ -309,7 +303,7 @@ class ReferencePlane:
         sink = SocketSink(
             socket.socket(fileno=fd),
             loop=self._loop,
-            is_websocket=spec.container is Container.WS_FLV,
+            is_websocket=spec.container.is_websocket,
             terminator=key.terminator,
             queue_bytes=spec.queue_bytes,
             stall_s=spec.stall_s,
@@ -322,14 +316,29 @@ class ReferencePlane:
         return sink_id
 
     def add_frame_sink(
-        self, stream_id: str, on_frames: FrameHandler, *, video: bool = True, audio: bool = True
+        self,
+        stream_id: str,
+        on_frames: FrameHandler,
+        *,
+        video: bool = True,
+        audio: bool = True,
+        made_audio: bool = False,
+        on_closed: Callable[[str], None] | None = None,
     ) -> int:
         """Frames in batches, starting with the kept GOP. Raises GatewayError for a stream that has ended."""
         stream = self._streams.get(stream_id)
         if stream is None:
             raise GatewayError("gb.route.stream_unknown", f"Stream {stream_id} has ended.")
         sink_id = next(self._ids)
-        sink = FrameSink(self._loop, on_frames, lambda _: self.close_sink(sink_id), video=video, audio=audio)
+        sink = FrameSink(
+            self._loop,
+            on_frames,
+            lambda _: self.close_sink(sink_id),
+            video=video,
+            audio=audio,
+            made_audio=made_audio,
+            on_closed=on_closed,
+        )
         self._sinks[sink_id] = (stream, sink)
         stream.add_frame_sink(sink)
         return sink_id

@@ -45,13 +45,15 @@ struct ReceiverUpdate {
     bool acknowledged = false;
 };
 
+enum class Container : std::uint8_t { flv, fmp4, ts };
 enum class Wrapping : std::uint8_t { chunked, plain, websocket };
 enum class AudioChoice : std::uint8_t { copy, aac, none };
 
-/// Consumers with equal keys get the same bytes.
+/// Consumers with equal keys get the same bytes, as long as they may share a muxer (`Variant::fits`).
 struct VariantKey {
+    Container container = Container::flv;
     Wrapping wrapping = Wrapping::chunked;
-    FlvHevc hevc = FlvHevc::enhanced;
+    FlvHevc hevc = FlvHevc::enhanced;  // of FLV; elsewhere it stays as it is here
     AudioChoice audio = AudioChoice::copy;
 
     friend auto operator<=>(const VariantKey&, const VariantKey&) = default;
@@ -69,6 +71,8 @@ struct SocketSinkSpec {
 struct FrameSinkSpec {
     bool video = true;
     bool audio = true;
+    /// AAC made from the source's audio.
+    bool made_audio = false;
 };
 
 enum class Packing : std::uint8_t { ps, es };
@@ -156,6 +160,9 @@ struct StreamCounters {
     std::uint64_t frames_frozen = 0;
     std::uint64_t bytes_out = 0;
     std::uint64_t demuxed = 0;
+    std::uint64_t pictures = 0;
+    std::int64_t picture_90k = 0;  // decoding time of the newest picture: output, and on the device's clock
+    std::int64_t device_90k = 0;
 };
 
 }  // namespace gb28181

@@ -11,7 +11,7 @@
 // after the same wait. Consumers that were there before get everything from the key frame on.
 //
 // Beside units a feed brings the *packets* of a program stream, which go to RTP sinks as they are. While nobody needs frames
-// a published stream *rests*: from the next key frame on its receiver does not demultiplex. A consumer of frames wakes it;
+// a published stream *rests*: its receiver does not demultiplex, and only packets are kept. A consumer of frames wakes it;
 // the receiver reads what it has kept, so that the consumer begins as if the stream had never rested.
 #pragma once
 
@@ -193,12 +193,20 @@ private:
         bool skipping;
     };
 
+    /// A consumer that does not get anything yet: the stream is not published, or sound is being made for it.
+    struct Waiting {
+        SocketSink* sink;
+        double until;  // its wait for made audio ends then, whatever has come
+    };
+
     void take_frame(Role role, const Frame& frame);
     [[nodiscard]] const TrackPtr& track(Role role) const noexcept { return tracks_[static_cast<std::size_t>(role)]; }
     [[nodiscard]] bool has_picture() const noexcept { return track(Role::video) != nullptr && !await_key_; }
     [[nodiscard]] bool note_track(Role role, const TrackPtr& track);
     [[nodiscard]] std::vector<TrackPtr> source_tracks() const;
     void publish_stream();
+    /// Start the sinks that need not wait any longer.
+    void start_waiting(double now);
     void start(SocketSink& sink);
     void leave(SocketSink& sink);
     [[nodiscard]] bool needs_frames() const noexcept;
@@ -222,7 +230,7 @@ private:
     RoleTracks tracks_;
     KeptGop gop_;
     std::vector<std::unique_ptr<Variant>> variants_;
-    std::vector<SocketSink*> waiting_;  // sinks that came before the stream was published
+    std::vector<Waiting> waiting_;
     std::vector<FrameSink> frame_sinks_;
     std::vector<RtpSink*> rtp_sinks_;
     FeedOwner* owner_ = nullptr;
@@ -240,6 +248,7 @@ private:
     bool frozen_ = false;
     std::uint64_t frames_in_ = 0;
     std::uint64_t frames_frozen_ = 0;
+    std::uint64_t pictures_ = 0;
     std::uint64_t frame_sinks_dropped_ = 0;
     std::uint64_t ended_dropped_ = 0;  // of the sinks that have ended
     std::uint64_t ended_bytes_ = 0;

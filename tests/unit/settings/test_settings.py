@@ -36,7 +36,21 @@ rtsp.listen
 storage.url
 log.format log.level
 """
-ADDED = ["media.on_loss", "media.merge_ms", "storage.alarm_days", "storage.position_days"]
+ADDED = [
+    "sip.subscribe",
+    "sip.subscribe_s",
+    "sip.position_interval_s",
+    "media.on_loss",
+    "media.merge_ms",
+    "downloads.at_once",
+    "downloads.per_device",
+    "downloads.keep_days",
+    "downloads.max_gb",
+    "storage.alarm_days",
+    "storage.position_days",
+    "storage.snapshot_days",
+    "storage.snapshot_mb",
+]
 """Keys beyond the contract."""
 CONTRACT = CONTRACT_TEXT.split()
 
@@ -75,6 +89,7 @@ def test_the_default_file_gives_the_defaults(tmp_path: Path) -> None:
     assert load_settings(file, environ={}) == load_settings(environ={})
     assert set(tomllib.loads(default_toml())) == {
         "data_dir",
+        "downloads",
         "sip",
         "media",
         "http",
