@@ -274,7 +274,7 @@ class Gateway:
         self._at_end(self.devices.close)
         self.reports.start()
         self._at_end(self.reports.close)
-        await self.subscriptions.start()
+        self.subscriptions.start()
         self._at_end(self.subscriptions.close)
         self.health.up("registry")
 
