@@ -212,6 +212,25 @@ _ROWS = (
         "The edition of the standard that the device follows is known now.",
     ),
     _row(
+        "device.learnt",
+        "info",
+        "device_id switch value detail",
+        "A switch of the device's dialect was found out from what it sends.",
+    ),
+    _row(
+        "device.profile",
+        "info",
+        "device_id file",
+        "A dialect file fits the device from now on; without `file` none does any more.",
+    ),
+    _row(
+        "device.unsupported",
+        "info",
+        "device_id cmd reason",
+        "A device showed that it does not know a command or configuration (silent, error, sip); it is not asked "
+        "again at once.",
+    ),
+    _row(
         "device.quirk",
         "info",
         "device_id quirk row detail count",
@@ -426,6 +445,12 @@ _ROWS = (
         "A motion could not be stopped by the gateway; the camera may still turn.",
     ),
     _row(
+        "records.partial",
+        "warning",
+        "device_id channel_id received expected",
+        "A search for recordings ended before the device had sent all that it counted.",
+    ),
+    _row(
         "stream.requested",
         "debug",
         "device_id channel_id stream_id kind transport reason",
@@ -461,6 +486,61 @@ _ROWS = (
         "info",
         "device_id channel_id stream_id call_id ssrc transport kind reason duration_ms packets lost bytes",
         "The stream ended; `reason` tells why: idle, stopped, device_bye, shutdown and others.",
+    ),
+    _row(
+        "download.queued",
+        "info",
+        "download_id device_id channel_id position",
+        "A download was asked for; it starts when the device and the gateway have room.",
+    ),
+    _row("download.started", "info", "download_id device_id channel_id stream_id", "The device is asked."),
+    _row(
+        "download.progress",
+        "debug",
+        "download_id device_id channel_id stream_id progress position_s rate bytes frames",
+        "About once a second while it runs; `progress` is 0 to 1.",
+    ),
+    _row(
+        "download.retrying",
+        "warning",
+        "download_id device_id channel_id stream_id reason detail position_s delay_s",
+        "The transfer broke off; it is resumed after `delay_s`.",
+    ),
+    _row(
+        "download.finished",
+        "info",
+        "download_id device_id channel_id stream_id progress position_s rate bytes frames gaps sha256 duration_ms",
+        "The file is whole, and its manifest is beside it.",
+    ),
+    _row(
+        "download.failed",
+        "warning",
+        "download_id device_id channel_id stream_id reason code detail sip_status",
+        "It has ended with an error; what came before is kept.",
+    ),
+    _row(
+        "download.manifest_failed",
+        "error",
+        "download_id device_id channel_id stream_id detail",
+        "The manifest could not be written: a restart will not know of the file.",
+    ),
+    _row(
+        "download.removed",
+        "info",
+        "download_id reason",
+        "A download and its files are gone: deleted, stopped, expired or too_large.",
+    ),
+    _row(
+        "playback.control",
+        "info",
+        "device_id channel_id stream_id call_id ssrc transport kind action sip_status rtsp_status detail",
+        "A recording was steered: what the device answered to the INFO.",
+    ),
+    _row(
+        "playback.no_effect",
+        "warning",
+        "device_id channel_id stream_id call_id ssrc transport kind action scale rate detail",
+        "The device said OK to a control and its stream shows nothing of it (PB-08).",
     ),
     _row(
         "stream.adopted",
