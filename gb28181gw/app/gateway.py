@@ -288,7 +288,7 @@ class Gateway:
         self.reports.start()
         self._at_end(self.reports.close)
         self._at_end(self.records.close)
-        await self.subscriptions.start()
+        self.subscriptions.start()
         self._at_end(self.subscriptions.close)
         self.health.up("registry")
 
