@@ -83,7 +83,12 @@ async def test_the_offer_of_a_download_and_the_size_in_its_answer() -> None:
     sized = answer_sdp("1200000001").replace(b"a=sendonly", b"a=sendonly\r\na=filesize:4711")
     bench.agent.replies = [Reply(sdp=sized)]
     prepared: list[str] = []
-    view = await bench.sessions.start_download(DEVICE, CHANNEL, START, END, speed=4, prepare=prepared.append)
+
+    async def prepare(stream_id: str) -> None:
+        assert bench.agent.invites == []
+        prepared.append(stream_id)
+
+    view = await bench.sessions.start_download(DEVICE, CHANNEL, START, END, speed=4, prepare=prepare)
     assert {"s=Download", "a=downloadspeed:4"} <= set(bench.agent.invites[0][1].decode().split("\r\n"))
     assert prepared == [view.id]
     await asyncio.sleep(0.03)
