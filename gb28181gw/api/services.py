@@ -92,6 +92,7 @@ class DownloadBook(Protocol):
         speed: float,
         transport: MediaTransport | None = None,
         centre: bool = False,
+        original: bool = True,
     ) -> DownloadView: ...
 
     def list(self) -> list[DownloadView]: ...
@@ -100,7 +101,7 @@ class DownloadBook(Protocol):
 
     async def remove(self, download_id: str) -> None: ...
 
-    def path_of(self, download_id: str, *, manifest: bool = False) -> Path: ...
+    def path_of(self, download_id: str, *, manifest: bool = False, name: str = "") -> Path: ...
 
 
 class Ptz(Protocol):

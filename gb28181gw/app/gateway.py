@@ -493,8 +493,9 @@ class Gateway:
             self.bus.report_suppressed()
             pools.look()
             for stream in self.sessions.list():
-                # Its packets are a sign of life like any other (KA-04).
-                if stream.state is StreamState.RUNNING:
+                # Its packets are a sign of life like any other (KA-04); a paused recording sends none.
+                paused = stream.history is not None and stream.history.paused
+                if stream.state is StreamState.RUNNING and not paused:
                     self.devices.heard_media(stream.device_id)
             await self.keys.load()
 

@@ -240,6 +240,7 @@ class FakeDownloads:
         speed: float,
         transport: MediaTransport | None = None,
         centre: bool = False,
+        original: bool = True,
     ) -> DownloadView:
         request = DownloadRequest(
             device_id=device_id,
@@ -249,6 +250,7 @@ class FakeDownloads:
             speed=speed,
             transport=transport,
             centre=centre,
+            original=original,
         )
         view = DownloadView(
             id="d1", request=request, state=DownloadState.QUEUED, created_at=NOW, queue_position=1
@@ -289,7 +291,7 @@ class FakeDownloads:
         if self.views.pop(download_id, None) is None:
             raise GatewayError("gb.route.download_unknown")
 
-    def path_of(self, download_id: str, *, manifest: bool = False) -> FilePath:
+    def path_of(self, download_id: str, *, manifest: bool = False, name: str = "") -> FilePath:
         if download_id not in self.views:
             raise GatewayError("gb.route.download_unknown")
         if not self.views[download_id].state.over:
