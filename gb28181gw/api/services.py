@@ -24,6 +24,8 @@ from gb28181gw.observability.events import EventBus
 from gb28181gw.observability.health import HealthBoard
 from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import SipTrace
+from gb28181gw.outputs.source import Viewer
+from gb28181gw.outputs.stills import Still
 from gb28181gw.sessions.models import StreamView
 from gb28181gw.sessions.talk import Holder, TalkView, TalkWay
 
@@ -113,6 +115,12 @@ class Streams(Protocol):
     async def stop(self, stream_id: str, reason: str = "stopped") -> None: ...
 
 
+class StillBook(Protocol):
+    """One picture of a channel (`outputs.stills.Stills`)."""
+
+    async def take(self, device_id: str, channel_id: str, viewer: Viewer) -> Still: ...
+
+
 class TalkBook(Protocol):
     """The table of talks (`sessions.talks.Talks`)."""
 
@@ -148,6 +156,7 @@ class ApiServices:
     devices: DeviceBook
     catalogue: Catalogue
     streams: Streams
+    stills: StillBook
     talks: TalkBook
     ptz: Ptz
     commands: DeviceCommands

@@ -42,6 +42,7 @@ from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import Direction, SipTrace
 from gb28181gw.outputs.listener import ListenerConfig, MediaListener
 from gb28181gw.outputs.rtsp import RtspConfig, RtspListener
+from gb28181gw.outputs.stills import Stills
 from gb28181gw.sessions.call import CallContext, CallLimits
 from gb28181gw.sessions.ending import CallEnder
 from gb28181gw.sessions.live import LiveLimits
@@ -324,6 +325,8 @@ class Gateway:
         await self.rtsp.start()
         self._at_end(self.rtsp.close)
         self.health.up("rtsp")
+        self.stills = Stills(self.engine, self.sessions, self._clock)
+        self._at_end(self.stills.close)
         self.health.up("media")
 
     async def _start_listeners(self) -> None:
@@ -338,6 +341,7 @@ class Gateway:
                     devices=self.devices.registry,
                     catalogue=self.devices.catalogue,
                     streams=self.sessions,
+                    stills=self.stills,
                     talks=self.talks,
                     ptz=self.devices.ptz,
                     commands=self.devices.commands,

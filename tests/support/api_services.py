@@ -38,6 +38,8 @@ from gb28181gw.observability.events import EventBus
 from gb28181gw.observability.health import HealthBoard
 from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import SipTrace
+from gb28181gw.outputs.source import Viewer
+from gb28181gw.outputs.stills import Still
 from gb28181gw.sessions.models import StreamKind, StreamState, StreamView
 from gb28181gw.sessions.talk import Holder, TalkView, TalkWay
 from gb28181gw.sip.path import Path
@@ -235,6 +237,18 @@ class FakeReports:
         return [place], 1
 
 
+class FakeStills:
+    """One picture, taken at `NOW`."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, str]] = []
+        self.stale = ""
+
+    async def take(self, device_id: str, channel_id: str, viewer: Viewer) -> Still:
+        self.asked.append((device_id, channel_id, viewer.kind))
+        return Still(jpeg=b"\xff\xd8picture\xff\xd9", taken_at=NOW, stale=self.stale)
+
+
 class FakeTalks:
     """As `sessions.talks.Talks` when nobody talks."""
 
@@ -330,6 +344,7 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
         devices=devices,
         catalogue=catalogue,
         streams=streams,
+        stills=FakeStills(),
         talks=FakeTalks(),
         ptz=ptz,
         commands=commands,
