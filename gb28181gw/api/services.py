@@ -30,6 +30,8 @@ from gb28181gw.observability.events import EventBus
 from gb28181gw.observability.health import HealthBoard
 from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import SipTrace
+from gb28181gw.outputs.source import Viewer
+from gb28181gw.outputs.stills import Still
 from gb28181gw.sessions.models import ControlView, StreamView
 from gb28181gw.sessions.talk import Holder, TalkView, TalkWay
 
@@ -207,6 +209,12 @@ class Streams(Protocol):
     async def stop(self, stream_id: str, reason: str = "stopped") -> None: ...
 
 
+class StillBook(Protocol):
+    """One picture of a channel (`outputs.stills.Stills`)."""
+
+    async def take(self, device_id: str, channel_id: str, viewer: Viewer) -> Still: ...
+
+
 class TalkBook(Protocol):
     """The table of talks (`sessions.talks.Talks`)."""
 
@@ -244,6 +252,7 @@ class ApiServices:
     streams: Streams
     records: RecordBook
     downloads: DownloadBook
+    stills: StillBook
     talks: TalkBook
     ptz: Ptz
     commands: DeviceCommands

@@ -51,6 +51,7 @@ from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import Direction, SipTrace
 from gb28181gw.outputs.listener import ListenerConfig, MediaListener
 from gb28181gw.outputs.rtsp import RtspConfig, RtspListener
+from gb28181gw.outputs.stills import Stills
 from gb28181gw.sessions.call import CallContext, CallLimits
 from gb28181gw.sessions.ending import CallEnder
 from gb28181gw.sessions.models import StreamState
@@ -404,6 +405,8 @@ class Gateway:
         await self.rtsp.start()
         self._at_end(self.rtsp.close)
         self.health.up("rtsp")
+        self.stills = Stills(self.engine, self.sessions, self._clock)
+        self._at_end(self.stills.close)
         self.health.up("media")
 
     async def _open_shared_port(self, host: str, port: int) -> None:
@@ -430,6 +433,7 @@ class Gateway:
                     streams=self.sessions,
                     records=self.records,
                     downloads=self.downloads,
+                    stills=self.stills,
                     talks=self.talks,
                     ptz=self.devices.ptz,
                     commands=self.devices.commands,

@@ -53,6 +53,8 @@ from gb28181gw.observability.events import EventBus
 from gb28181gw.observability.health import HealthBoard
 from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import SipTrace
+from gb28181gw.outputs.source import Viewer
+from gb28181gw.outputs.stills import Still
 from gb28181gw.sessions.models import ControlView, HistoryView, StreamKind, StreamState, StreamView
 from gb28181gw.sessions.talk import Holder, TalkView, TalkWay
 from gb28181gw.sip.path import Path
@@ -445,6 +447,18 @@ ORDER = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 PICTURE = "a" * 32
 
 
+class FakeStills:
+    """One picture, taken at `NOW`."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, str]] = []
+        self.stale = ""
+
+    async def take(self, device_id: str, channel_id: str, viewer: Viewer) -> Still:
+        self.asked.append((device_id, channel_id, viewer.kind))
+        return Still(jpeg=b"\xff\xd8picture\xff\xd9", taken_at=NOW, stale=self.stale)
+
+
 class FakeTalks:
     """As `sessions.talks.Talks` when nobody talks."""
 
@@ -549,6 +563,7 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
         streams=streams,
         records=records,
         downloads=downloads,
+        stills=FakeStills(),
         talks=FakeTalks(),
         ptz=ptz,
         commands=commands,
