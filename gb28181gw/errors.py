@@ -61,6 +61,12 @@ _ROWS = (
         "Unknown stream",
         "The stream has ended or never was; start one with POST …/live.",
     ),
+    _row(
+        "gb.route.upper_unknown",
+        404,
+        "Unknown upper platform",
+        "List them with GET /api/v1/uppers; add one with POST /api/v1/uppers.",
+    ),
     _row("gb.route.not_found", 404, "Not found", "Check the path against the API reference."),
     _row(
         "gb.route.offline",
@@ -127,6 +133,12 @@ _ROWS = (
         504,
         "No signalling path",
         "The device's connection is gone; it must connect or register again.",
+    ),
+    _row(
+        "gb.sip.registration_refused",
+        502,
+        "Upper platform refused us",
+        "Check local_id, domain, username, password and edition of the upper platform here, and that it has us in its list of lower platforms.",
     ),
     _row(
         "gb.sip.device_bye",

@@ -10,12 +10,23 @@ from fastapi.routing import APIRoute
 from gb28181gw.access.roles import Action
 from gb28181gw.api.errors import PROBLEM_SCHEMA, PROBLEM_TYPE, install_error_handlers
 from gb28181gw.api.middleware import PUBLIC_PATHS, ApiCounters, Gate
-from gb28181gw.api.routes import channels, control, devices, events, keys, reports, streams, system, trace
+from gb28181gw.api.routes import (
+    channels,
+    control,
+    devices,
+    events,
+    keys,
+    reports,
+    streams,
+    system,
+    trace,
+    uppers,
+)
 from gb28181gw.api.security import action_of, requires
 from gb28181gw.api.services import ApiServices
 
 API = "/api/v1"
-MODULES = (system, devices, channels, control, streams, reports, events, keys, trace)
+MODULES = (system, devices, channels, control, streams, reports, uppers, events, keys, trace)
 """The resources, in the order of the reference."""
 
 

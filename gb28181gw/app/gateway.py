@@ -24,6 +24,8 @@ from gb28181gw.api.app import create_api
 from gb28181gw.api.server import ApiServer, ApiServerConfig
 from gb28181gw.api.services import ApiServices, PlayUrlConfig
 from gb28181gw.app.metrics import register_metrics
+from gb28181gw.cascade.answers import Answers
+from gb28181gw.cascade.service import Uppers
 from gb28181gw.clock import Clock, SystemClock, clock_synchronised
 from gb28181gw.devices.config import DateMode, DevicesConfig, Enrolment
 from gb28181gw.devices.reports import Reports
@@ -54,6 +56,7 @@ from gb28181gw.storage.database import Database
 from gb28181gw.storage.keys import SqliteKeyStore
 from gb28181gw.storage.reports import SqliteReportStore
 from gb28181gw.storage.sqlite import SqliteDeviceStore
+from gb28181gw.storage.uppers import SqliteUpperStore
 from gb28181gw.transport.transports import Transports
 from gb28181gw.ua.agent import UserAgent
 from gb28181gw.ua.models import AgentConfig
@@ -143,6 +146,7 @@ class Gateway:
             self._start_signalling()
             await self._start_devices()
             await self._start_media()
+            await self._start_cascade()
             await self._start_listeners()
         except BaseException:
             await self._ends.aclose()
@@ -305,12 +309,37 @@ class Gateway:
         self._at_end(self.listener.close)
         self.health.up("media")
 
+    async def _start_cascade(self) -> None:
+        """The upper platforms as stored; they are registered at when SIP listens."""
+        sip = self.settings.sip
+        self.uppers = Uppers(
+            store=SqliteUpperStore(self.database),
+            agent=self.agent,
+            bus=self.bus,
+            clock=self._clock,
+            book=self.devices.registry,
+            answers=Answers(
+                book=self.devices.registry,
+                commands=self.devices.commands,
+                bus=self.bus,
+                clock=self._clock,
+                zone=sip.zone,
+                version=__version__,
+            ),
+            default_local_id=sip.id,
+            is_device_path=self.devices.registry.is_bound,
+        )
+        await self.uppers.load()
+        self._at_end(self.uppers.close)
+        self.agent.on_path_closed = self._path_closed
+
     async def _start_listeners(self) -> None:
         """SIP first: devices may talk from here on. The API last: who reaches it finds everything."""
         sip, http = self.settings.sip.address, self.settings.http.address
         self.sip_port = await self.transports.listen(sip.host, sip.port)
         self.health.up("sip")
         await self.sessions.recover()
+        self.uppers.start()
         self.api = ApiServer(
             create_api(
                 ApiServices(
@@ -320,6 +349,7 @@ class Gateway:
                     ptz=self.devices.ptz,
                     commands=self.devices.commands,
                     reports=self.reports,
+                    uppers=self.uppers,
                     keys=self.keys,
                     tokens=self.tokens,
                     bus=self.bus,
@@ -364,6 +394,10 @@ class Gateway:
                     self.devices.heard_media(stream.device_id)
             await self.keys.load()
 
+    def _path_closed(self, path: Path) -> None:
+        self.devices.presence.connection_lost(path)
+        self.uppers.connection_closed(path)
+
     def _storage_changed(self, well: bool, detail: str) -> None:
         self.health.problem("storage", "" if well else f"The database does not answer: {detail}.")
         self.bus.emit("storage.recovered" if well else "storage.degraded", detail=detail or None)
@@ -379,8 +413,9 @@ class Gateway:
 
     def _trace_message(self, direction: str, path: Path, data: bytes) -> None:
         device = self.devices.registry.alone_on(path)
-        if device is not None:
-            self.trace.record(device.id, Direction(direction), path, data)
+        peer_id = device.id if device is not None else self.uppers.owner_of(path)
+        if peer_id is not None:
+            self.trace.record(peer_id, Direction(direction), path, data)
         else:
             self.trace.record_stranger(Direction(direction), path, data)
 

@@ -30,6 +30,8 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
     _export(metrics, "devices", devices.counters)
     _export(metrics, "sessions", sessions.counters)
     _export(metrics, "calls", gateway.ender.counters)
+    _export(metrics, "upper_links", gateway.uppers.counters)
+    _export(metrics, "upper_answers", gateway.uppers.answers.counters)
     _export(metrics, "database", gateway.database.counters)
 
     metrics.gauges(
@@ -84,6 +86,13 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
         lambda: devices.catalogue.waiting,
     )
     metrics.gauge("catalogues_running", "Catalogue queries under way.", lambda: devices.catalogue.running)
+
+    metrics.gauge("uppers", "Upper platforms.", lambda: len(gateway.uppers))
+    metrics.gauge(
+        "uppers_registered",
+        "Upper platforms that we are registered at.",
+        lambda: gateway.uppers.registered_count,
+    )
 
     metrics.gauges(
         "streams", "Streams by state.", ("state",), lambda: _count(str(one.state) for one in sessions.list())
