@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -108,7 +109,12 @@ class UpperLink:
 
     def start(self) -> None:
         """Begin to register."""
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"upper {self.upper.id}")
+        self._task = asyncio.get_running_loop().create_task(
+            self._run(),
+            name=f"upper {self.upper.id}",
+            # Not that of the API request that happened to add the upper: its trace_id ends with it.
+            context=contextvars.Context(),
+        )
 
     async def close(self) -> None:
         """Unregister, if registered, and end."""
