@@ -31,10 +31,19 @@ Outcome<BoundSockets> bind_sockets(const ReceiverSpec& spec, bool gro) {
     return {.value = std::move(bound)};
 }
 
+Outcome<SinkSockets> bind_sink(const RtpSinkSpec& spec) {
+    SinkSockets bound;
+    Outcome<UdpPair> udp = bind_udp_pair(spec.host, spec.port, false);
+    if (udp.error != 0) return {.error = udp.error};
+    bound.udp = std::move(udp.value);
+    return {.value = std::move(bound)};
+}
+
 }  // namespace
 
 Engine::Engine(unsigned workers) {
     shared_.has_gro = probe_udp_gro();
+    shared_.has_gso = probe_udp_gso();
     const unsigned count = workers != 0 ? workers : usable_cores();
     for (unsigned index = 0; index < count; ++index) {
         workers_.push_back(std::make_unique<Worker>(index, shared_));
@@ -174,7 +183,7 @@ SinkId Engine::add_socket_sink(StreamKey stream, int fd, SocketSinkSpec spec) {
                 added.take_input({reinterpret_cast<const std::uint8_t*>(received.data()), received.size()});
             }
         });
-    sinks_.emplace(id, SinkPlace{.worker = found->second.worker, .stream = stream, .is_socket = true});
+    sinks_.emplace(id, SinkPlace{.worker = found->second.worker, .stream = stream, .kind = SinkKind::socket, .board = {}});
     return id;
 }
 
@@ -185,8 +194,44 @@ SinkId Engine::add_frame_sink(StreamKey stream, const FrameSinkSpec& spec) {
     worker(found->second.worker).post([stream, id, spec](Worker& owner) {
         owner.stream(stream)->add_frame_sink(id, spec, std::make_shared<FrameLink>());
     });
-    sinks_.emplace(id, SinkPlace{.worker = found->second.worker, .stream = stream, .is_socket = false});
+    sinks_.emplace(id, SinkPlace{.worker = found->second.worker, .stream = stream, .kind = SinkKind::frames, .board = {}});
     return id;
+}
+
+Outcome<SinkId> Engine::add_rtp_sink(StreamKey stream, RtpSinkSpec spec) {
+    const auto found = streams_.find(stream);
+    if (found == streams_.end()) return {};
+    Outcome<SinkSockets> bound = bind_sink(spec);
+    if (bound.error != 0) return {.error = bound.error};
+    const SinkId id = ++last_id_;
+    auto board = std::make_shared<RtpSinkBoard>();
+    auto sink = std::make_unique<RtpSink>(id, std::move(spec), std::move(bound.value), board);
+    worker(found->second.worker).post([stream, sink = std::move(sink)](Worker& owner) mutable {
+        RtpSink& added = *sink;
+        const auto fed = owner.stream(stream);
+        owner.adopt(std::move(sink));
+        fed->add_rtp_sink(added);
+        added.open(owner, fed);
+    });
+    sinks_.emplace(id, SinkPlace{.worker = found->second.worker,
+                                 .stream = stream,
+                                 .kind = SinkKind::rtp,
+                                 .board = std::move(board)});
+    return {.value = id};
+}
+
+void Engine::update_rtp_sink(SinkId id, RtpSinkUpdate update) {
+    const auto found = sinks_.find(id);
+    if (found == sinks_.end()) return;
+    worker(found->second.worker).post([id, update = std::move(update)](Worker& owner) {
+        if (RtpSink* const sink = owner.rtp_sink(id)) sink->update(update);
+    });
+}
+
+std::optional<RtpSinkFacts> Engine::rtp_sink_facts(SinkId id) const {
+    const auto found = sinks_.find(id);
+    if (found == sinks_.end() || !found->second.board) return std::nullopt;
+    return found->second.board->facts.load();
 }
 
 void Engine::close_sink(SinkId id) {
@@ -195,10 +240,12 @@ void Engine::close_sink(SinkId id) {
     const SinkPlace place = found->second;
     sinks_.erase(found);
     worker(place.worker).post([id, place](Worker& owner) {
-        if (!place.is_socket) {
+        if (place.kind == SinkKind::frames) {
             if (const auto fed = owner.stream(place.stream)) fed->remove_frame_sink(id);
         } else if (SocketSink* const sink = owner.sink(id)) {
             sink->close("closed");
+        } else if (RtpSink* const sender = owner.rtp_sink(id)) {
+            sender->close("closed");
         }
     });
 }

@@ -66,14 +66,15 @@ void Receiver::enter(Worker& worker) {
 void Receiver::leave() {
     if (udp_) udp_->leave(*worker_);
     tcp_->leave(*worker_);
-    feed_ = {};
+    feed_.end();
     worker_ = nullptr;
 }
 
 // ---- control
 
 void Receiver::attach(const std::shared_ptr<Stream>& stream) {
-    feed_ = stream->begin_generation();
+    feed_.end();
+    feed_ = stream->begin_generation(*this);
     std::vector<EsUnit> pending = std::exchange(pending_, {});
     pending_bytes_ = 0;
     if (!pending.empty()) feed_.give(pending, intake_.video_expected(), intake_.audio_expected());
@@ -96,7 +97,7 @@ void Receiver::close() {
     if (worker_ != nullptr) leave();
     udp_.reset();
     tcp_.reset();
-    feed_ = {};
+    feed_.end();
     pending_.clear();
 }
 
@@ -361,8 +362,7 @@ void Receiver::accept(ByteView data, double now) {
     }
     statistics_.update(packet->sequence_number, packet->timestamp, now);
     if (reorder_.pass(*packet)) {
-        intake_.push(*packet, now, units_);
-        if (!units_.empty()) give();
+        pass(*packet, now);
         return;
     }
     ordered_.clear();
@@ -374,12 +374,37 @@ void Receiver::take(std::vector<Ordered>& ordered, double now) {
     for (const Ordered& item : ordered) {
         if (item.is_gap) {
             intake_.gap();
+            if (item.restart) feed_.new_sequence();
             continue;
         }
-        intake_.push(item.packet, now, units_);
-        if (!units_.empty()) give();
+        pass(item.packet, now);
     }
     ordered.clear();
+}
+
+void Receiver::pass(const RtpPacket& packet, double now) {
+    // Frames first: which reader takes a payload is known when the first packet was read.
+    if (feed_.wants_frames() || !intake_.carries_program(packet.payload_type)) read(packet, now);
+    if (feed_.wants_packets() && intake_.carries_program(packet.payload_type)) feed_.packet(packet, now);
+}
+
+void Receiver::read(const RtpPacket& packet, double now) {
+    feed_.count_demuxed();
+    intake_.push(packet, now, units_);
+    if (!units_.empty()) give();
+}
+
+void Receiver::resume(const std::vector<RawGroup::Entry>& group) {
+    intake_.gap();
+    std::optional<std::uint16_t> last;
+    for (const RawGroup::Entry& entry : group) {
+        const auto packet = RtpPacket::parse(entry.datagram);
+        if (!packet) continue;
+        if (last && packet->sequence_number != static_cast<std::uint16_t>(*last + 1)) intake_.gap();
+        last = packet->sequence_number;
+        read(*packet, entry.arrival);
+    }
+    settle();
 }
 
 void Receiver::give() {
@@ -424,7 +449,7 @@ void Receiver::restart(const Source& source) {
     began_ = false;
     pending_.clear();
     pending_bytes_ = 0;
-    feed_ = feed_.renewed();
+    feed_ = feed_.renewed(*this);
 }
 
 }  // namespace gb28181

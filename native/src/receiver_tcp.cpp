@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <system_error>
 #include <utility>
 
 #include "gb28181/receiver_udp.hpp"
@@ -14,15 +13,11 @@
 namespace gb28181 {
 namespace {
 
-constexpr int dial_tries = 3;
-constexpr double dial_timeout_s = 3.0;
 constexpr double prove_s = 10.0;
 constexpr double listen_pause_s = 0.5;
 constexpr std::size_t max_pending = 4;
 constexpr std::size_t read_size = std::size_t{256} * 1024;
 constexpr std::string_view second_connection = "rtp.second_connection";
-
-std::string error_text(int error) { return std::generic_category().message(error); }
 
 }  // namespace
 
@@ -114,30 +109,6 @@ private:
     double since_;
 };
 
-/// The tries of one `dial`.
-class TcpReceiver::Dialler final : public EpollHandler {
-public:
-    Dialler(TcpReceiver& owner, const SocketAddress& peer) : owner_(owner), peer_(peer) {}
-
-    void ready(std::uint32_t /*events*/) override {
-        int error = 0;
-        socklen_t size = sizeof error;
-        if (::getsockopt(fd.get(), SOL_SOCKET, SO_ERROR, &error, &size) != 0) error = errno;
-        owner_.dialled(error);
-    }
-
-    [[nodiscard]] const SocketAddress& peer() const noexcept { return peer_; }
-
-    UniqueFd fd;      // empty: pauses
-    int tries = 0;
-    double due = 0;   // the next try, or the end of this one
-    std::string reason;
-
-private:
-    TcpReceiver& owner_;
-    SocketAddress peer_;
-};
-
 TcpReceiver::TcpReceiver(Receiver& core, UniqueFd listener) : core_(core) {
     if (listener) listener_ = std::make_unique<Listener>(*this, std::move(listener));
 }
@@ -148,13 +119,13 @@ void TcpReceiver::enter(Worker& worker) {
     listen_again_at_ = never;
     if (listener_) worker.watch(listener_->fd(), EPOLLIN, *listener_);
     for (const auto& connection : connections_) worker.watch(connection->fd(), EPOLLIN, *connection);
-    if (dialler_ && dialler_->fd) worker.watch(dialler_->fd.get(), EPOLLOUT, *dialler_);
+    if (dialler_) dialler_->enter(worker);
 }
 
 void TcpReceiver::leave(Worker& worker) {
     if (listener_) worker.unwatch(listener_->fd());
     for (const auto& connection : connections_) worker.unwatch(connection->fd());
-    if (dialler_ && dialler_->fd) worker.unwatch(dialler_->fd.get());
+    if (dialler_) dialler_->leave();
 }
 
 void TcpReceiver::dial(const std::string& host, std::uint16_t port) {
@@ -164,44 +135,21 @@ void TcpReceiver::dial(const std::string& host, std::uint16_t port) {
         core_.tell(EventKind::connect_failed, address_text(host, port), {}, "not_an_address");
         return;
     }
-    dialler_ = std::make_unique<Dialler>(*this, *peer);
-    try_next(core_.worker().refresh_now());
+    if (core_.gate().source()) return;  // the device has connected to us meanwhile
+    dialler_ = std::make_unique<Dialler>(*peer, nullptr, [this](UniqueFd fd, const std::string& reason) {
+        dialled(std::move(fd), reason);
+    });
+    dialler_->start(core_.worker());
 }
 
-void TcpReceiver::try_next(double now) {
-    if (core_.gate().source()) {  // the device has connected to us meanwhile
-        core_.worker().bury(std::move(dialler_));
-        return;
-    }
-    ++dialler_->tries;
-    Outcome<UniqueFd> outcome = connect_tcp(dialler_->peer());
-    if (outcome.error != 0 && outcome.error != EINPROGRESS) {
-        dialled(outcome.error);
-        return;
-    }
-    dialler_->fd = std::move(outcome.value);
-    dialler_->due = now + dial_timeout_s;
-    core_.worker().watch(dialler_->fd.get(), EPOLLOUT, *dialler_);
-}
-
-void TcpReceiver::dialled(int error) {
-    Worker& worker = core_.worker();
-    if (dialler_->fd) worker.unwatch(dialler_->fd.get());
-    if (error == 0) {
-        UniqueFd fd = std::move(dialler_->fd);
-        const SocketAddress peer = dialler_->peer();
-        worker.bury(std::move(dialler_));
+void TcpReceiver::dialled(UniqueFd fd, const std::string& reason) {
+    const SocketAddress peer = dialler_->peer();
+    core_.worker().bury(std::move(dialler_));
+    if (fd) {
         accepted(std::move(fd), peer);
-        return;
+    } else {
+        core_.tell(EventKind::connect_failed, peer.text(), {}, reason);
     }
-    dialler_->fd.reset();
-    dialler_->reason = error == ETIMEDOUT ? "timeout" : error_text(error);
-    if (dialler_->tries < dial_tries) {
-        dialler_->due = worker.refresh_now() + worker.shared().dial_pause_s.load();
-        return;
-    }
-    core_.tell(EventKind::connect_failed, dialler_->peer().text(), {}, dialler_->reason);
-    worker.bury(std::move(dialler_));
 }
 
 void TcpReceiver::accepted(UniqueFd fd, const SocketAddress& peer) {
@@ -273,12 +221,13 @@ void TcpReceiver::tick(double now) {
         }
     }
     for (Connection* connection : late) connection->close();
-    if (!dialler_ || now < dialler_->due) return;
-    if (dialler_->fd) {
-        dialled(ETIMEDOUT);
-    } else {
-        try_next(now);
+    if (!dialler_) return;
+    if (core_.gate().source()) {  // the device has connected to us meanwhile
+        dialler_->leave();
+        core_.worker().bury(std::move(dialler_));
+        return;
     }
+    dialler_->tick(now);
 }
 
 }  // namespace gb28181

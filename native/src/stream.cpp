@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "gb28181/rtp_sink.hpp"
 #include "gb28181/socket_sink.hpp"
 #include "gb28181/worker.hpp"
 
@@ -24,7 +25,28 @@ void Feed::give(std::vector<EsUnit>& units, bool video_expected, bool audio_expe
     stream_->take(units);
 }
 
-Feed Feed::renewed() const { return stream_ ? stream_->begin_generation() : Feed(); }
+bool Feed::wants_packets() const noexcept {
+    return stream_ && generation_ == stream_->generation() && stream_->wants_packets();
+}
+
+bool Feed::wants_frames() const noexcept { return !stream_ || stream_->wants_frames(); }
+
+void Feed::count_demuxed() const noexcept {
+    if (stream_) stream_->count_demuxed();
+}
+
+void Feed::packet(const RtpPacket& packet, double now) const { stream_->packet(packet, now); }
+
+void Feed::new_sequence() const noexcept {
+    if (stream_ && generation_ == stream_->generation()) stream_->new_sequence();
+}
+
+void Feed::end() noexcept {
+    if (stream_) stream_->orphaned(generation_);
+    stream_.reset();
+}
+
+Feed Feed::renewed(FeedOwner& owner) const { return stream_ ? stream_->begin_generation(owner) : Feed(); }
 
 bool KeptGop::add(Role role, const Frame& frame) {
     if (role == Role::video && frame.key) {
@@ -46,8 +68,13 @@ void KeptGop::clear() noexcept {
     size_bytes_ = 0;
 }
 
-Feed Stream::begin_generation() {
+Feed Stream::begin_generation(FeedOwner& owner) {
     ++generation_;
+    owner_ = &owner;
+    raw_.clear();
+    for (RtpSink* sink : rtp_sinks_) sink->new_source();
+    demuxes_ = true;
+    resuming_ = false;
     await_key_ = true;
     frozen_ = false;
     clock_.restart();
@@ -80,6 +107,58 @@ void Stream::take(std::vector<EsUnit>& units) {
     }
 }
 
+void Stream::packet(const RtpPacket& packet, double now) {
+    PictureHint hint;
+    if (const TrackPtr& video = track(Role::video)) {
+        hint.codec = video->codec;
+    } else {
+        hint.sound_only = published_;
+    }
+    const RawGroup::Place place = raw_.add(packet, now, hint);
+    const bool beginning = place == RawGroup::Place::beginning;
+    for (RtpSink* sink : rtp_sinks_) {
+        if (sink->takes_raw()) sink->packet(raw_.last(), beginning);
+    }
+    if (place != RawGroup::Place::inside) reconsider();
+}
+
+void Stream::new_sequence() noexcept {
+    raw_.clear();
+    for (RtpSink* sink : rtp_sinks_) sink->new_sequence();
+}
+
+void Stream::orphaned(std::uint64_t generation) noexcept {
+    if (generation == generation_) owner_ = nullptr;
+}
+
+bool Stream::needs_frames() const noexcept {
+    return raw_sinks_ == 0 || !published_ || !waiting_.empty() || !variants_.empty() || !frame_sinks_.empty() ||
+           raw_.entries().empty();
+}
+
+bool Stream::reconsider() {
+    const bool needed = needs_frames();
+    if (needed == demuxes_) return false;
+    demuxes_ = needed;
+    if (needed) {
+        resume();
+    } else {
+        gop_.clear();  // the packets are kept instead
+    }
+    return needed;
+}
+
+void Stream::resume() {
+    // The frames that come are those of the source, later: their clock goes on, the old group is over.
+    await_key_ = true;
+    frozen_ = false;
+    resuming_ = true;
+    clock_.restart();
+    gop_.clear();
+    for (const auto& variant : variants_) variant->clear();
+    if (owner_ != nullptr) owner_->resume(raw_.entries());
+}
+
 void Stream::push(const Frame& frame) {
     if (frame.track->kind == TrackKind::video) {
         if (!await_key_ || frame.key) take_frame(Role::video, frame);
@@ -99,33 +178,63 @@ void Stream::tick(double now) {
     quirks_told_.add(fresh);
     fresh.each([this](Quirk name) { tell(EventKind::quirk, std::string(quirk_name(name))); });
     for (SocketSink* sink : socket_sinks()) sink->check(now);
+    const std::vector<RtpSink*> checked = rtp_sinks_;  // one may close
+    for (RtpSink* sink : checked) sink->check(now);
+    if (!checked.empty()) worker_->mark(*this);  // packets that were demultiplexed are not frames yet
+}
+
+void Stream::add_rtp_sink(RtpSink& sink) {
+    worker_->mark(*this);
+    rtp_sinks_.push_back(&sink);
+    raw_sinks_ += sink.takes_raw() ? 1 : 0;
+}
+
+void Stream::start(RtpSink& sink) {
+    if (sink.takes_raw() && !raw_.entries().empty()) sink.start(raw_.entries());
 }
 
 void Stream::add_socket_sink(SocketSink& sink) {
     worker_->mark(*this);
+    waiting_.push_back(&sink);
+    reconsider();
     if (published_) {
+        waiting_.pop_back();
         start(sink);
-    } else {
-        waiting_.push_back(&sink);
     }
 }
 
 void Stream::add_frame_sink(SinkId id, const FrameSinkSpec& spec, std::shared_ptr<FrameLink> link) {
     FrameSink& sink =
         frame_sinks_.emplace_back(FrameSink{.id = id, .spec = spec, .link = std::move(link), .skipping = false});
-    for (const auto& [role, frame] : gop_.entries()) write_to(sink, role, frame);
     worker_->mark(*this);
+    if (reconsider()) return;  // it got the kept group as it was read
+    for (const auto& [role, frame] : gop_.entries()) write_to(sink, role, frame);
 }
 
 void Stream::remove_frame_sink(SinkId id) {
     std::erase_if(frame_sinks_, [id](const FrameSink& sink) { return sink.id == id; });
     worker_->mark(*this);
+    reconsider();
 }
 
 void Stream::forget_sink(SocketSink& sink) {
     ended_dropped_ += sink.frames_dropped();
     ended_bytes_ += sink.bytes_out();
     worker_->mark(*this);
+    leave(sink);
+    reconsider();
+}
+
+void Stream::forget_sink(RtpSink& sink) {
+    ended_bytes_ += sink.bytes_out();
+    worker_->mark(*this);
+    if (std::erase(rtp_sinks_, &sink) == 0 || !sink.takes_raw()) return;
+    if (--raw_sinks_ != 0) return;
+    reconsider();
+    raw_.clear();
+}
+
+void Stream::leave(SocketSink& sink) {
     if (std::erase(waiting_, &sink) != 0) return;
     for (auto at = variants_.begin(); at != variants_.end(); ++at) {
         if (std::erase((*at)->sinks, &sink) != 0) {
@@ -137,9 +246,13 @@ void Stream::forget_sink(SocketSink& sink) {
 
 void Stream::close(std::string_view reason) {
     ++generation_;
+    owner_ = nullptr;
     for (SocketSink* sink : socket_sinks()) sink->close(reason);
+    const std::vector<RtpSink*> ended = rtp_sinks_;
+    for (RtpSink* sink : ended) sink->close(reason);
     frame_sinks_.clear();
     gop_.clear();
+    raw_.clear();
     publish_at_.reset();
 }
 
@@ -156,6 +269,11 @@ void Stream::publish() {
         counters.bytes_out += sink.bytes_out();
     };
     for (const SocketSink* sink : waiting_) add(*sink);
+    for (const RtpSink* sink : rtp_sinks_) {
+        ++counters.sinks;
+        counters.bytes_out += sink->bytes_out();
+    }
+    counters.demuxed = demuxed_;
     for (const auto& variant : variants_) {
         for (const SocketSink* sink : variant->sinks) add(*sink);
     }
@@ -176,7 +294,8 @@ void Stream::take_frame(Role role, const Frame& frame) {
     const bool kept = gop_.add(role, frame);
     dispatch(role, frame, kept);
     if (published_) {
-        if (first_key) tell(EventKind::key_frame);
+        if (first_key && !std::exchange(resuming_, false)) tell(EventKind::key_frame);
+        if (first_key) reconsider();
         if (changed) tell(EventKind::tracks);
         return;
     }
@@ -214,6 +333,7 @@ void Stream::publish_stream() {
     tell(EventKind::tracks);
     if (has_picture()) tell(EventKind::key_frame);
     for (SocketSink* sink : std::exchange(waiting_, {})) start(*sink);
+    reconsider();
 }
 
 void Stream::start(SocketSink& sink) {

@@ -1,7 +1,7 @@
 """Tests of sockets run on uvloop, which production uses, and on the stock loop, which has other habits.
 
 Tests of the media plane and of the outputs run over both planes: the reference plane is the oracle of the native one. A
-module that is about one of them says so by `PLANES`.
+module that is about one of them says so by `PLANES`, one about what a plane may not have yet by `NEEDS`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if not metafunc.definition.path.name.startswith(_OF_MEDIA):
         return
     built = pytest.mark.skipif(not native.is_built(), reason="the native plane was not built")
-    marks = {"python": (), "native": (built,)}
+    needs = getattr(metafunc.module, "NEEDS", None)
+    able = pytest.mark.skipif(
+        needs is not None and needs not in native.NativePlane.features,
+        reason=f"the native plane has no {needs}",
+    )
+    marks = {"python": (), "native": (built, able)}
     names = getattr(metafunc.module, "PLANES", ("python", "native"))
     metafunc.parametrize(
         "plane_name", [pytest.param(name, marks=marks[name]) for name in names], indirect=True

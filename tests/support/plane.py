@@ -19,7 +19,7 @@ import pytest
 
 from gb28181gw.media.engine import EngineEvent, EventKind
 from gb28181gw.media.native import NativePlane
-from gb28181gw.media.reference import receiver_tcp
+from gb28181gw.media.reference import receiver_tcp, rtp_links
 from gb28181gw.media.reference.plane import ReferencePlane
 from gb28181gw.media.tracks import Codec, Frame, Track, TrackKind
 from gb28181gw.media.wire import nal
@@ -50,6 +50,7 @@ def shorten_dialling(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
         plane._engine.set_dial_pause(0.02)
     else:
         monkeypatch.setattr(receiver_tcp, "DIAL_PAUSE_S", 0.02)
+        monkeypatch.setattr(rtp_links, "DIAL_PAUSE_S", 0.02)
 
 
 @lru_cache(maxsize=8)

@@ -40,7 +40,9 @@ class Rig:
         mode: str = "nat",
         silence_s: float = 10.0,
         payloads: dict[int, str] | None = None,
+        frames: bool = True,
     ) -> None:
+        """`frames` False leaves the frame sink out: nobody needs the stream demuxed."""
         self.port = free_port_pair()
         spec = ReceiverSpec(
             transport=transport,
@@ -55,7 +57,8 @@ class Rig:
         self.receiver = await self.plane.open_receiver(spec, self.events)
         self.plane.create_stream("s", self.stream_events)
         self.plane.attach(self.receiver.id, "s")
-        self.plane.add_frame_sink("s", self.frames.extend)
+        if frames:
+            self.plane.add_frame_sink("s", self.frames.extend)
 
     def viewer(self, **changes: object) -> SocketReader:
         ours, theirs = socket.socketpair()

@@ -66,6 +66,22 @@ class Intake:
             return Looks.RECOGNISED if _probe(payload) is not None else Looks.PLAUSIBLE
         return Looks.RECOGNISED
 
+    def is_program(self, packet: RtpPacket) -> bool:
+        """A reader of program streams takes the packet; asked after one like it was pushed."""
+        return self._program is not None and self._readers.get(packet.payload_type) is self._program
+
+    @property
+    def video_codec(self) -> Codec | None:
+        """Of the program stream, where it is known."""
+        if self._program is None:
+            return None
+        return next((track.codec for track in self._program.tracks if track.codec.is_video), None)
+
+    @property
+    def audio_only(self) -> bool:
+        """Audio was declared, and no video."""
+        return self.audio_expected and not self.video_expected
+
     def push(self, packet: RtpPacket, now: float) -> list[EsUnit]:
         """A packet in order; returns the units that it completed."""
         self._now = now

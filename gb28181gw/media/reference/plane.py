@@ -13,7 +13,8 @@ import asyncio
 import itertools
 import logging
 import socket
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
+from dataclasses import replace
 
 from gb28181gw.errors import GatewayError
 from gb28181gw.media.engine import (
@@ -28,6 +29,7 @@ from gb28181gw.media.engine import (
     ReceiverCounters,
     ReceiverSpec,
     ReceiverUpdate,
+    RtpPacking,
     RtpSink,
     RtpSinkCounters,
     RtpSinkSpec,
@@ -38,11 +40,15 @@ from gb28181gw.media.engine import (
 from gb28181gw.media.reference.receiver import ReceiverCore
 from gb28181gw.media.reference.receiver_tcp import TcpReceiver
 from gb28181gw.media.reference.receiver_udp import UdpReceiver
+from gb28181gw.media.reference.rtp_links import Link, TcpLink, ThroughLink, UdpLink
+from gb28181gw.media.reference.rtp_output import RtpOutput
 from gb28181gw.media.reference.socket_sink import SocketSink
 from gb28181gw.media.reference.sockets import bind_tcp, bind_udp_pair
+from gb28181gw.media.reference.source import address
 from gb28181gw.media.reference.stream import FrameSink, Stream
 from gb28181gw.media.reference.variant import variant_key
 from gb28181gw.media.tracks import Track
+from gb28181gw.media.wire.es_packetiser import PACKABLE
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +65,44 @@ class _OpenReceiver:
         self.core = core
         self.udp: UdpReceiver | None = None
         self.tcp: TcpReceiver | None = None
+
+    @property
+    def port(self) -> int:
+        return self.core.spec.port or DISCARD_PORT
+
+    def peer(self, remote: tuple[str, int] | None) -> str:
+        """Where an RTP sink sends through this receiver; see `rtp_links.Duplex`.
+
+        Without a `remote`, to the latched source if its address was expected: what is learnt from RTP alone gets
+        nothing (threat S-06).
+        """
+        latched = self.core.gate.source
+        if latched is not None and len(latched) == 3:
+            return address(latched)
+        target = remote or self._believed()
+        return address(target) if target is not None and self.udp is not None else ""
+
+    def sendto(self, data: bytes, remote: tuple[str, int] | None) -> bool:
+        """An RTP packet of a sink; False: no room."""
+        if self.tcp is not None and (sent := self.tcp.send(data)) is not None:
+            return sent
+        target = remote or self._believed()
+        if self.udp is None or target is None:
+            return True  # nowhere to send: as lost on the way
+        return self.udp.send(data, target)
+
+    def control(self, data: bytes, remote: tuple[str, int] | None) -> None:
+        """An RTCP packet of a sink; over TCP none."""
+        target = remote or self._believed()
+        if self.udp is not None and target is not None:
+            self.udp.send_control(data, target)
+
+    def _believed(self) -> tuple[str, int] | None:
+        gate = self.core.gate
+        source = gate.source
+        if source is None or len(source) != 2 or gate.by_grace or not gate.expects(source):
+            return None
+        return source
 
     def tick(self, now: float) -> None:
         self.core.tick(now)
@@ -79,14 +123,14 @@ class ReferencePlane:
     """Implements `media.engine.Engine`. Made and used on one running event loop."""
 
     name = "python"
-    features: frozenset[Feature] = frozenset()
+    features: frozenset[Feature] = frozenset({Feature.RTP_SINKS})
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._ids = itertools.count(1)
         self._receivers: dict[int, _OpenReceiver] = {}
         self._streams: dict[str, Stream] = {}
-        self._sinks: dict[int, tuple[Stream, SocketSink | FrameSink]] = {}
+        self._sinks: dict[int, tuple[Stream, SocketSink | FrameSink | RtpOutput]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -166,9 +210,7 @@ class ReferencePlane:
             return
         opened.close()
         if opened.tcp is not None and opened.tcp.is_dialling:
-            task = self._loop.create_task(opened.tcp.wait_closed())
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
+            self._spawn(opened.tcp.wait_closed())
 
     # streams
 
@@ -251,26 +293,83 @@ class ReferencePlane:
         return sink_id
 
     async def add_rtp_sink(self, stream_id: str, spec: RtpSinkSpec, on_event: EventHandler) -> RtpSink:
-        """Raises GatewayError: not yet."""
-        raise GatewayError("gb.media.plane_unable", "This media plane does not send RTP.")
+        """Bind and hold the ports. Raises OSError when they are taken, GatewayError as `Engine` says."""
+        if self._closed:
+            raise GatewayError("gb.route.shutting_down")
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            raise GatewayError("gb.route.stream_unknown", f"Stream {stream_id} has ended.")
+        if spec.packing is RtpPacking.ES and spec.codec not in PACKABLE:
+            raise GatewayError(
+                "gb.codec.codec_unsupported", f"{spec.codec or 'No codec'} cannot be sent as RTP."
+            )
+        sink_id = next(self._ids)
+
+        def tell(kind: EventKind, peer: str, detail: str) -> None:
+            event = EngineEvent(kind=kind, stream_id=stream_id, peer=peer, detail=detail)
+            self._loop.call_soon(on_event, event)
+
+        def on_closed(output: RtpOutput, reason: str) -> None:
+            self._sinks.pop(sink_id, None)
+            stream.forget_output(output)
+            event = EngineEvent(
+                kind=EventKind.SINK_CLOSED,
+                stream_id=stream_id,
+                peer=output.counters().remote,
+                detail=reason,
+                bytes_out=output.counters().bytes,
+            )
+            self._loop.call_soon(on_event, event)
+
+        output = RtpOutput(spec, self._loop, tell, stream.start_output, on_closed)
+        link = self._link(output, spec)
+        output.use(link)
+        self._sinks[sink_id] = (stream, output)
+        stream.add_output(output)
+        return RtpSink(id=sink_id, host=spec.host, port=link.port)
+
+    def _link(self, output: RtpOutput, spec: RtpSinkSpec) -> Link:
+        if spec.through is not None:
+            opened = self._receivers.get(spec.through)
+            if opened is None:
+                raise GatewayError("gb.route.stream_unknown", "The receiver to send through has closed.")
+            core = opened.core
+            core.report_sinks.append(output.control)
+            return ThroughLink(output, self._loop, opened, lambda: core.report_sinks.remove(output.control))
+        if spec.transport is MediaTransport.UDP:
+            return UdpLink(output, self._loop, *bind_udp_pair(spec.host, spec.port))
+        if spec.transport is MediaTransport.TCP_PASSIVE:
+            listener = bind_tcp(spec.host, spec.port)
+            return TcpLink(
+                output, self._loop, spawn=self._spawn, listener=listener, expected=spec.expected_hosts
+            )
+        local = (spec.host, spec.port) if spec.host else None
+        return TcpLink(output, self._loop, spawn=self._spawn, local=local)
 
     def update_rtp_sink(self, sink_id: int, update: RtpSinkUpdate) -> None:
-        """There is none to update."""
+        """Apply in place. Unknown ids are ignored: the sink has closed meanwhile."""
+        _, sink = self._sinks.get(sink_id, (None, None))
+        if isinstance(sink, RtpOutput):
+            sink.update(update)
 
     def rtp_sink_counters(self, sink_ids: Iterable[int]) -> dict[int, RtpSinkCounters]:
-        """There are none."""
-        return {}
+        """Of those that are open."""
+        return {
+            sink_id: replace(sink.counters())
+            for sink_id in sink_ids
+            if isinstance(sink := self._sinks.get(sink_id, (None, None))[1], RtpOutput)
+        }
 
     def close_sink(self, sink_id: int) -> None:
-        """Idempotent. A socket sink still tells SINK_CLOSED."""
+        """Idempotent. Socket and RTP sinks still tell SINK_CLOSED."""
         entry = self._sinks.pop(sink_id, None)
         if entry is None:
             return
         stream, sink = entry
-        if isinstance(sink, SocketSink):
-            sink.close("closed")
-        else:
+        if isinstance(sink, FrameSink):
             stream.remove_frame_sink(sink)
+        else:
+            sink.close("closed")
 
     # facts
 
@@ -316,6 +415,13 @@ class ReferencePlane:
         await asyncio.sleep(0)
 
     # within
+
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """A task whose end `close` waits for."""
+        task = self._loop.create_task(coroutine)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        return task
 
     def _wake(self) -> None:
         if self._timer is None and not self._closed:

@@ -24,7 +24,8 @@ from gb28181gw.media.engine import (
     ReceiverUpdate,
 )
 from gb28181gw.media.reference.intake import Intake, clock_rate
-from gb28181gw.media.reference.source import Looks, Source, SourceGate, Verdict, ssrc_variant
+from gb28181gw.media.reference.raw_gop import RawGop
+from gb28181gw.media.reference.source import Looks, Source, SourceGate, Verdict, address, ssrc_variant
 from gb28181gw.media.reference.stream import Feed
 from gb28181gw.media.tracks import TrackKind
 from gb28181gw.media.wire.exceptions import RtpError
@@ -48,12 +49,6 @@ _MAX_QUIRKS = 32
 _MAX_LOGGED_FAILURES = 3
 _MAX_PENDING_UNITS = 1500
 _MAX_PENDING_BYTES = 8 * 1024 * 1024
-
-
-def address(source: Source) -> str:
-    """``ip:port`` of a source, for people."""
-    host = source[0]
-    return f"[{host}]:{source[1]}" if ":" in host else f"{host}:{source[1]}"
 
 
 class ReceiverCore:
@@ -84,6 +79,7 @@ class ReceiverCore:
         self._pending_bytes = 0
         self._reorder = ReorderBuffer()
         self._intake = Intake(self._payloads)
+        self._raw = self._new_raw()
         self._statistics = ReceptionStatistics()
         self._began = False
         """Packets were accepted since the chain was made."""
@@ -93,6 +89,7 @@ class ReceiverCore:
         self._malformed = 0
         self._rtcp = 0
         self._frames = 0
+        self._raw_timestamp = -1
         self._key_frames = 0
         self._earlier = ReceiverCounters()
         """Sums of the chains before the present one."""
@@ -106,6 +103,8 @@ class ReceiverCore:
         self._report_at = 0.0
         self.rtcp_peer: Source | None = None
         """Where RTCP of the latched host came from."""
+        self.report_sinks: list[Callable[[bytes, Source], None]] = []
+        """RTP sinks that send on this receiver's sockets, for the reports of their peer."""
         self.closed = False
         self.failures = 0
         """Exceptions of packets."""
@@ -115,7 +114,7 @@ class ReceiverCore:
     def attach(self, renew: Callable[[], Feed]) -> None:
         """Feed a stream. `renew` begins a new generation there; it is called now and at each new epoch."""
         self._renew = renew
-        self._feed = renew()
+        self._feed = self._begin(renew)
         pending, self._pending = self._pending, []
         self._pending_bytes = 0
         if pending:
@@ -178,6 +177,8 @@ class ReceiverCore:
         """One RTCP packet, from whichever socket. Only those of the latched host are looked at."""
         self._rtcp += 1
         latched = self.gate.source
+        for take in self.report_sinks:
+            take(data, source)
         if latched is None or source[0] != latched[0]:
             return
         try:
@@ -362,11 +363,61 @@ class ReceiverCore:
     def _take(self, packets: list[RtpPacket | Gap], now: float) -> None:
         for packet in packets:
             if isinstance(packet, Gap):
+                self._raw.gap(packet, now)
+                if self._feed is not None:
+                    self._feed.relay(packet, key=False)
                 self._intake.gap()
                 continue
-            units = self._intake.push(packet, now)
-            if units:
-                self._give(units)
+            intake = self._intake
+            if not intake.is_program(packet):
+                self._demux(packet, now)
+                if not intake.is_program(packet):
+                    continue
+                self._relay(packet, now)
+                continue
+            feed = self._feed
+            key = self._relay(packet, now)
+            if feed is None or not feed.rests:
+                self._demux(packet, now)
+            else:
+                self._count_raw(packet, key=key)
+
+    def _relay(self, packet: RtpPacket, now: float) -> bool:
+        """Give the packet of a program stream out as it is. True: a key frame begins."""
+        key = self._raw.add(packet, now)
+        if self._feed is not None:
+            self._feed.relay(packet, key=key)
+        return key
+
+    def _demux(self, packet: RtpPacket, now: float) -> None:
+        if self._feed is not None:
+            self._feed.demuxed()
+        units = self._intake.push(packet, now)
+        if units:
+            self._give(units)
+
+    def _count_raw(self, packet: RtpPacket, *, key: bool) -> None:
+        """Pictures of a stream that rests, as far as they are told from outside."""
+        self._frames += packet.timestamp != self._raw_timestamp
+        self._raw_timestamp = packet.timestamp
+        self._key_frames += key
+
+    def _wake(self) -> None:
+        """The stream wants units again: from the kept key frame on."""
+        self._intake.gap()
+        for entry, at in list(self._raw.entries):
+            if isinstance(entry, Gap):
+                self._intake.gap()
+            else:
+                self._demux(entry, at)
+
+    def _begin(self, renew: Callable[[], Feed]) -> Feed:
+        feed = renew()
+        feed.take_over(self._raw, self._wake)
+        return feed
+
+    def _new_raw(self) -> RawGop:
+        return RawGop(lambda: self._intake.video_codec, lambda: self._intake.audio_only)
 
     def _give(self, units: list[EsUnit]) -> None:
         for unit in units:
@@ -404,5 +455,6 @@ class ReceiverCore:
         self._began = False
         self._pending.clear()
         self._pending_bytes = 0
+        self._raw = self._new_raw()
         if self._renew is not None:
-            self._feed = self._renew()
+            self._feed = self._begin(self._renew)

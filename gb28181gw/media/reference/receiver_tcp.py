@@ -14,9 +14,10 @@ from ipaddress import ip_address
 from typing import cast
 
 from gb28181gw.media.engine import EventKind
-from gb28181gw.media.reference.receiver import ReceiverCore, address
+from gb28181gw.media.reference.receiver import ReceiverCore
+from gb28181gw.media.reference.receiver_udp import MAX_WAITING_BYTES
 from gb28181gw.media.reference.sockets import keep_alive
-from gb28181gw.media.reference.source import SILENT_SAME_HOST_S, Source, Verdict
+from gb28181gw.media.reference.source import SILENT_SAME_HOST_S, Source, Verdict, address
 from gb28181gw.media.wire.exceptions import FramingError
 from gb28181gw.media.wire.rfc4571 import Framer
 
@@ -90,6 +91,14 @@ class TcpReceiver:
         for connection in list(self._connections):
             if connection.source != self._core.gate.source and now - connection.since > PROVE_S:
                 connection.close()
+
+    def send(self, data: bytes) -> bool | None:
+        """A packet of an RTP sink on the latched connection; False: no room, None: there is no such connection."""
+        latched = self._core.gate.source
+        for connection in self._connections:
+            if connection.source == latched:
+                return connection.send(data)
+        return None
 
     def close(self) -> None:
         """Idempotent."""
@@ -192,6 +201,13 @@ class _Connection(asyncio.Protocol):
         if self._framer.quirks:
             for name in self._framer.quirks:
                 core.quirk(name)
+
+    def send(self, data: bytes) -> bool:
+        """False: too much waits for the kernel already."""
+        if self._transport is None or self._transport.get_write_buffer_size() > MAX_WAITING_BYTES:
+            return False
+        self._transport.write(len(data).to_bytes(2, "big") + data)
+        return True
 
     def eof_received(self) -> bool:
         return False

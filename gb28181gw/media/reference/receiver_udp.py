@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import cast
 
 from gb28181gw.media.reference.receiver import ReceiverCore
 from gb28181gw.media.reference.source import Source
+
+MAX_WAITING_BYTES = 64 * 1024
+"""What may wait in the transport for the kernel; the rest waits in the queue of the sink."""
 
 
 class _RtpSocket(asyncio.DatagramProtocol):
@@ -74,6 +78,23 @@ class UdpReceiver:
         if latched[1] < 65535:
             self._send(self._rtcp, report, (latched[0], latched[1] + 1))
         self._send(self._rtp, report, latched)
+
+    def send(self, data: bytes, target: tuple[str, int]) -> bool:
+        """A packet of an RTP sink from this receiver's RTP port; False: too many wait already."""
+        if self._rtp is None:
+            return True
+        # Datagram transports of both loops have it too; the interface does not say so.
+        if cast("asyncio.WriteTransport", self._rtp).get_write_buffer_size() > MAX_WAITING_BYTES:
+            return False
+        self._rtp.sendto(data, target)
+        return True
+
+    def send_control(self, data: bytes, target: tuple[str, int]) -> None:
+        """The same for RTCP: to the port above, or where the peer's RTCP came from."""
+        peer = self._core.rtcp_peer
+        if self._rtcp is not None and target[1] < 65535:
+            host_port = (peer[0], peer[1]) if peer is not None else (target[0], target[1] + 1)
+            self._rtcp.sendto(data, host_port)
 
     @staticmethod
     def _send(transport: asyncio.DatagramTransport, data: bytes, peer: Source) -> None:

@@ -52,6 +52,12 @@ _MAX_HELD_BYTES = 1 << 20
 _CONFLICT_PER_S = 10
 
 
+def address(source: Source) -> str:
+    """``ip:port`` of a source, for people."""
+    host = source[0]
+    return f"[{host}]:{source[1]}" if ":" in host else f"{host}:{source[1]}"
+
+
 class Verdict(Enum):
     """What becomes of the packet."""
 

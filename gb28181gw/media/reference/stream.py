@@ -11,6 +11,10 @@ A stream is *published* when its video is known: with a key frame, and with its 
 and came within a second (MED-16); audio that comes later is added (MED-17). A stream that has only audio is
 published with it after the same wait. Consumers that were there before get everything from the key frame
 on.
+
+Beside the units a feed brings the *raw* packets of a program stream, which go to RTP sinks as they are. While those
+are the only consumers of a published stream it *rests*: its feed is not demuxed. The first consumer of frames wakes
+it, and the kept packets are demuxed then, so that it begins as if the stream had never rested.
 """
 
 from __future__ import annotations
@@ -21,10 +25,14 @@ from collections.abc import Callable
 
 from gb28181gw.media.engine import EngineEvent, EventHandler, EventKind, FrameHandler, StreamCounters
 from gb28181gw.media.reference.gop import KeptGop, Role
+from gb28181gw.media.reference.raw_gop import RawGop
+from gb28181gw.media.reference.rtp_output import RtpOutput
 from gb28181gw.media.reference.socket_sink import SocketSink
 from gb28181gw.media.reference.variant import Variant, VariantKey
 from gb28181gw.media.tracks import Codec, Frame, Track, TrackKind
 from gb28181gw.media.wire.clock import StreamClock
+from gb28181gw.media.wire.reorder import Gap
+from gb28181gw.media.wire.rtp import RtpPacket
 from gb28181gw.media.wire.units import EsUnit
 
 logger = logging.getLogger(__name__)
@@ -36,11 +44,15 @@ AUDIO_WAIT_S = 0.8
 class Feed:
     """The right of one receiver to feed a stream, until the next one is attached."""
 
-    __slots__ = ("_generation", "_stream")
+    __slots__ = ("_generation", "_stream", "on_wake", "raw")
 
     def __init__(self, stream: Stream, generation: int) -> None:
         self._stream = stream
         self._generation = generation
+        self.raw: RawGop | None = None
+        """The source's packets since its last key frame, where it is a program stream."""
+        self.on_wake: Callable[[], None] | None = None
+        """Demux what `raw` keeps, and all that comes from now on."""
 
     @property
     def stream_id(self) -> str:
@@ -52,6 +64,27 @@ class Feed:
         if self._generation == stream.generation:
             stream.expect(video=video_expected, audio=audio_expected)
             stream.take(units)
+
+    def relay(self, packet: RtpPacket | Gap, *, key: bool) -> None:
+        """A packet of a program stream, or what is missing, in order. `key`: with it `raw` began anew."""
+        if self._generation == self._stream.generation:
+            self._stream.relay(packet, key=key)
+
+    def take_over(self, raw: RawGop, on_wake: Callable[[], None]) -> None:
+        """Where the source keeps its packets; some may have come before the stream was attached."""
+        self.raw = raw
+        self.on_wake = on_wake
+        if raw.entries and self._generation == self._stream.generation:
+            self._stream.begin_raw()
+
+    @property
+    def rests(self) -> bool:
+        """Nobody wants units now."""
+        return self._generation == self._stream.generation and self._stream.rests
+
+    def demuxed(self) -> None:
+        """A packet went through a demuxer."""
+        self._stream.demuxed += 1
 
 
 class FrameSink:
@@ -117,6 +150,12 @@ class Stream:
         self._waiting: dict[SocketSink, VariantKey] = {}
         """Sinks that came before the stream was published."""
         self._frame_sinks: set[FrameSink] = set()
+        self._outputs: set[RtpOutput] = set()
+        self._feed: Feed | None = None
+        self._is_raw = False
+        """The present source brings raw packets."""
+        self.rests = False
+        self.demuxed = 0
         self._video_expected = False
         self._audio_expected = False
         self._published = False
@@ -143,7 +182,54 @@ class Stream:
         self._gop.clear()
         for variant in self._variants.values():
             variant.clear()
-        return Feed(self, self.generation)
+        for output in self._outputs:
+            output.new_source()
+        self._is_raw = self.rests = False
+        self._feed = Feed(self, self.generation)
+        return self._feed
+
+    def relay(self, packet: RtpPacket | Gap, *, key: bool) -> None:
+        """Of the current feed; see `Feed.relay`."""
+        if isinstance(packet, RtpPacket):
+            self._is_raw = True
+        elif not self._is_raw:
+            return  # of a source that is no program stream
+        outputs = [output for output in self._outputs if output.takes_raw]
+        for output in outputs:
+            if key and output.awaiting and output.active:
+                self._begin_raw(output)
+            else:
+                output.forward(packet)
+        if key and not self.rests and outputs and self._may_rest:
+            self.rests = True
+            self._gop.clear()
+
+    def begin_raw(self) -> None:
+        """The source has kept a group already."""
+        self._is_raw = True
+        for output in self._outputs:
+            if output.takes_raw and output.active:
+                self._begin_raw(output)
+
+    @property
+    def _may_rest(self) -> bool:
+        """What is known of the source is known, and nobody wants frames."""
+        return self._published and (self._has_picture or not self._video_expected) and not self._wants_frames
+
+    @property
+    def _wants_frames(self) -> bool:
+        return bool(
+            self._frame_sinks
+            or self._waiting
+            or self._variants
+            or any(not output.takes_raw for output in self._outputs)
+        )
+
+    def _wake(self) -> None:
+        if self.rests:
+            self.rests = False
+            if self._feed is not None and self._feed.on_wake is not None:
+                self._feed.on_wake()
 
     def expect(self, *, video: bool, audio: bool) -> None:
         """What the source declared."""
@@ -193,16 +279,55 @@ class Stream:
         for variant in list(self._variants.values()):
             for sink in list(variant.sinks):
                 sink.check(now)
+        for output in list(self._outputs):
+            output.check(now)
 
     # sinks
 
+    def add_output(self, output: RtpOutput) -> None:
+        """It begins when it tells so (`start_output`)."""
+        if not output.takes_raw:
+            self._wake()
+        self._outputs.add(output)
+
+    def start_output(self, output: RtpOutput) -> None:
+        """It can send now: the kept group first."""
+        if not output.active or output not in self._outputs:
+            return
+        if self._is_raw and output.takes_raw:
+            self._begin_raw(output)
+            return
+        if not self._may_write(output):
+            return
+        begins = True
+        for role, frame in self._gop:
+            if output.wants(role, frame.track):
+                if begins and not self._begins(role, frame, output):
+                    continue
+                begins = False
+                output.write(frame, self.tracks, key=True, kept=True)
+
+    def _begin_raw(self, output: RtpOutput) -> None:
+        raw = self._feed.raw if self._feed is not None else None
+        if raw is not None and raw.entries:
+            output.begin(raw.entries)
+
+    def forget_output(self, output: RtpOutput) -> None:
+        """An RTP sink has closed."""
+        if output in self._outputs:
+            self._outputs.discard(output)
+            counters = output.counters()
+            self._ended_bytes += counters.bytes
+
     def add_socket_sink(self, sink: SocketSink, key: VariantKey) -> None:
+        self._wake()
         if self._published:
             self._start(sink, key)
         else:
             self._waiting[sink] = key
 
     def add_frame_sink(self, sink: FrameSink) -> None:
+        self._wake()
         self._frame_sinks.add(sink)
         for role, frame in self._gop:
             sink.write(role, frame)
@@ -229,6 +354,8 @@ class Stream:
         self.generation += 1
         for sink in [*self._waiting, *(sink for v in self._variants.values() for sink in v.sinks)]:
             sink.close(reason)
+        for output in list(self._outputs):
+            output.close(reason)
         for frame_sink in list(self._frame_sinks):
             self.remove_frame_sink(frame_sink)
         self._gop.clear()
@@ -243,12 +370,16 @@ class Stream:
 
     def counters(self) -> StreamCounters:
         sinks = [*self._waiting, *(sink for v in self._variants.values() for sink in v.sinks)]
+        outputs = [output.counters() for output in self._outputs]
         return StreamCounters(
-            sinks=len(sinks) + len(self._frame_sinks),
+            sinks=len(sinks) + len(self._frame_sinks) + len(outputs),
             frames_in=self._frames_in,
             frames_dropped=self._ended_dropped + sum(sink.frames_dropped for sink in sinks),
             frames_frozen=self._frames_frozen,
-            bytes_out=self._ended_bytes + sum(sink.bytes_out for sink in sinks),
+            bytes_out=self._ended_bytes
+            + sum(sink.bytes_out for sink in sinks)
+            + sum(output.bytes for output in outputs),
+            demuxed=self.demuxed,
         )
 
     # within
@@ -300,6 +431,9 @@ class Stream:
         waiting, self._waiting = self._waiting, {}
         for sink, key in waiting.items():
             self._start(sink, key)
+        for output in tuple(self._outputs):
+            if output.awaiting:
+                self.start_output(output)
 
     def _start(self, sink: SocketSink, key: VariantKey) -> None:
         variant = self._variants.get(key)
@@ -314,6 +448,9 @@ class Stream:
     def _dispatch(self, role: Role, frame: Frame, *, kept: bool) -> None:
         for sink in tuple(self._frame_sinks):
             sink.write(role, frame)
+        for output in tuple(self._outputs):
+            if self._may_write(output) and output.wants(role, frame.track):
+                output.write(frame, self.tracks, key=self._begins(role, frame, output))
         can_begin = frame.key if role is Role.VIDEO else Role.VIDEO not in self._tracks
         for variant in tuple(self._variants.values()):
             data = variant.add(role, frame, kept=kept and len(self._gop) > 0)
@@ -324,6 +461,17 @@ class Stream:
                     configuration = variant.configuration(self._tracks, frame.dts_90k)
                 for socket_sink in sinks:
                     socket_sink.write(data, key=can_begin, configuration=configuration)
+
+    def _may_write(self, output: RtpOutput) -> bool:
+        """It takes frames now: no raw packets, and muxed ones once the tracks of the map are known."""
+        return not (self._is_raw and output.takes_raw) and (self._published or output.codec is not None)
+
+    def _begins(self, role: Role, frame: Frame, output: RtpOutput) -> bool:
+        """An RTP sink can begin with the frame: with a picture that is a key, or with sound where no picture comes."""
+        if role is Role.VIDEO:
+            return frame.key
+        video = self._tracks.get(Role.VIDEO)
+        return video is None or not output.wants(Role.VIDEO, video)
 
     def _tell(self, kind: EventKind) -> None:
         event = EngineEvent(kind=kind, stream_id=self.id, tracks=self.tracks)

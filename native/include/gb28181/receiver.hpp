@@ -63,12 +63,10 @@ struct BoundSockets {
     UniqueFd tcp;
 };
 
-class Receiver {
+class Receiver final : private FeedOwner {
 public:
     Receiver(ReceiverId id, ReceiverSpec spec, BoundSockets sockets, std::shared_ptr<ReceiverBoard> board);
-    ~Receiver();
-    Receiver(const Receiver&) = delete;
-    Receiver& operator=(const Receiver&) = delete;
+    ~Receiver() override;
 
     // Its worker
 
@@ -130,6 +128,9 @@ private:
     void decided(Verdict verdict, const Source& source, double now);
     void note_mismatch(const Source& source, double now, bool refused);
     void accept(ByteView data, double now);
+    void pass(const RtpPacket& packet, double now);
+    void read(const RtpPacket& packet, double now);
+    void resume(const std::vector<RawGroup::Entry>& group) override;
     void take(std::vector<Ordered>& ordered, double now);
     /// Hand `units_` on.
     void give();

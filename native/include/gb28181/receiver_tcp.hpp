@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "gb28181/dialler.hpp"
 #include "gb28181/receiver.hpp"
 #include "gb28181/rfc4571.hpp"
 #include "gb28181/sockets.hpp"
@@ -34,10 +35,8 @@ public:
 private:
     class Listener;
     class Connection;
-    class Dialler;
     friend class Listener;
     friend class Connection;
-    friend class Dialler;
 
     void accepted(UniqueFd fd, const SocketAddress& peer);
     /// Is there room for a connection? One that comes while the stream's own is alive is not wanted, unless that one
@@ -50,8 +49,7 @@ private:
     void remove(Connection& connection);
     /// Leave connections waiting for a moment.
     void pause_listening();
-    void try_next(double now);
-    void dialled(int error);
+    void dialled(UniqueFd fd, const std::string& reason);
 
     Receiver& core_;
     std::unique_ptr<Listener> listener_;

@@ -68,6 +68,33 @@ struct FrameSinkSpec {
     bool audio = true;
 };
 
+enum class Packing : std::uint8_t { ps, es };
+
+/// Names and meanings as in media/engine.py.
+struct RtpSinkSpec {
+    Transport transport = Transport::udp;
+    std::string host;
+    std::uint16_t port = 0;
+    std::uint32_t ssrc = 0;
+    std::uint8_t payload_type = 96;
+    Packing packing = Packing::ps;
+    Codec codec = Codec::h264;  // of an elementary stream
+    bool video = true;
+    bool audio = true;
+    std::optional<std::pair<std::string, std::uint16_t>> remote;
+    std::vector<std::string> expected_hosts;
+    std::size_t queue_bytes = std::size_t{2} * 1024 * 1024;
+    double stall_s = 10.0;
+};
+
+/// nullopt leaves a field alone.
+struct RtpSinkUpdate {
+    std::optional<std::pair<std::string, std::uint16_t>> remote;
+    std::optional<bool> sending;
+    std::optional<std::uint32_t> ssrc;
+    std::optional<std::uint8_t> payload_type;
+};
+
 /// Names and meanings of EventKind in media/engine.py, in its order.
 enum class EventKind : std::uint8_t {
     first_packet,
@@ -124,6 +151,7 @@ struct StreamCounters {
     std::uint64_t frames_dropped = 0;
     std::uint64_t frames_frozen = 0;
     std::uint64_t bytes_out = 0;
+    std::uint64_t demuxed = 0;
 };
 
 }  // namespace gb28181

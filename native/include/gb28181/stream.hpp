@@ -9,6 +9,10 @@
 // A stream is *published* when its video is known: with a key frame, and with its audio if audio was declared and came
 // within a second (MED-16); audio that comes later is added (MED-17). A stream that has only audio is published with it
 // after the same wait. Consumers that were there before get everything from the key frame on.
+//
+// While a stream whose source is a program stream has RTP sinks, its packets are kept and forwarded as they are. If those
+// sinks are all it has, nobody needs frames: once the stream is published and a kept group is there, its receiver stops
+// demultiplexing. A consumer of frames makes the receiver read the kept group and go on from there.
 #pragma once
 
 #include <cstddef>
@@ -24,15 +28,28 @@
 #include "gb28181/frame.hpp"
 #include "gb28181/outbox.hpp"
 #include "gb28181/published.hpp"
+#include "gb28181/raw_group.hpp"
 #include "gb28181/spec.hpp"
 #include "gb28181/units.hpp"
 #include "gb28181/variant.hpp"
 
 namespace gb28181 {
 
+class RtpSink;
 class SocketSink;
 class Stream;
 class Worker;
+
+/// What a stream asks of the receiver that feeds it.
+class FeedOwner {
+public:
+    FeedOwner() = default;
+    FeedOwner(const FeedOwner&) = delete;
+    FeedOwner& operator=(const FeedOwner&) = delete;
+    virtual ~FeedOwner() = default;
+    /// Frames are wanted again: read what was kept.
+    virtual void resume(const std::vector<RawGroup::Entry>& group) = 0;
+};
 
 /// What the control thread reads of a stream without asking its worker.
 class StreamBoard {
@@ -62,10 +79,22 @@ public:
 
     [[nodiscard]] explicit operator bool() const noexcept { return stream_ != nullptr; }
     [[nodiscard]] StreamKey key() const noexcept;
+    /// Packets of a program stream are wanted as they are.
+    [[nodiscard]] bool wants_packets() const noexcept;
+    /// Somebody needs frames, or may.
+    [[nodiscard]] bool wants_frames() const noexcept;
+    /// One packet went through a demuxer.
+    void count_demuxed() const noexcept;
+    /// A packet of a program stream in order.
+    void packet(const RtpPacket& packet, double now) const;
+    /// The source begins a new sequence of packets.
+    void new_sequence() const noexcept;
+    /// The owner feeds no more.
+    void end() noexcept;
     /// Units in order. What is expected was declared by the source, whether or not it has come.
     void give(std::vector<EsUnit>& units, bool video_expected, bool audio_expected);
     /// The same stream, as a new source.
-    [[nodiscard]] Feed renewed() const;
+    [[nodiscard]] Feed renewed(FeedOwner& owner) const;
 
 private:
     std::shared_ptr<Stream> stream_;
@@ -107,11 +136,19 @@ public:
     // Input
 
     /// A new source: its frames begin at a key frame, and nothing of an earlier one follows them.
-    [[nodiscard]] Feed begin_generation();
+    /// `owner` lives until it ends its feed, or until the next generation.
+    [[nodiscard]] Feed begin_generation(FeedOwner& owner);
     [[nodiscard]] std::uint64_t generation() const noexcept { return generation_; }
     void expect(bool video, bool audio) noexcept;
     /// Units of the current feed; moved from.
     void take(std::vector<EsUnit>& units);
+    [[nodiscard]] bool wants_packets() const noexcept { return raw_sinks_ != 0; }
+    [[nodiscard]] bool wants_frames() const noexcept { return demuxes_; }
+    void count_demuxed() noexcept { ++demuxed_; }
+    void packet(const RtpPacket& packet, double now);
+    void new_sequence() noexcept;
+    /// No receiver feeds it now.
+    void orphaned(std::uint64_t generation) noexcept;
     /// A frame made in Python, with times of the stream's clock. AAC beside another audio codec is the made audio for
     /// consumers that need it; all else is the source.
     void push(const Frame& frame);
@@ -121,10 +158,14 @@ public:
     // Consumers
 
     void add_socket_sink(SocketSink& sink);
+    void add_rtp_sink(RtpSink& sink);
+    /// It can send now: it begins with what is kept, or waits for a key frame.
+    void start(RtpSink& sink);
     void add_frame_sink(SinkId id, const FrameSinkSpec& spec, std::shared_ptr<FrameLink> link);
     void remove_frame_sink(SinkId id);
-    /// A socket sink has closed.
+    /// It has closed.
     void forget_sink(SocketSink& sink);
+    void forget_sink(RtpSink& sink);
     /// End all sinks.
     void close(std::string_view reason);
 
@@ -149,6 +190,11 @@ private:
     [[nodiscard]] std::vector<TrackPtr> source_tracks() const;
     void publish_stream();
     void start(SocketSink& sink);
+    void leave(SocketSink& sink);
+    /// Consumers came or went, or something became known: is demultiplexing needed? True: the kept group was read now.
+    bool reconsider();
+    [[nodiscard]] bool needs_frames() const noexcept;
+    void resume();
     void dispatch(Role role, const Frame& frame, bool kept);
     void write_to(FrameSink& sink, Role role, const Frame& frame);
     void tell(EventKind kind, std::string detail = {});
@@ -165,6 +211,13 @@ private:
     std::vector<std::unique_ptr<Variant>> variants_;
     std::vector<SocketSink*> waiting_;  // sinks that came before the stream was published
     std::vector<FrameSink> frame_sinks_;
+    std::vector<RtpSink*> rtp_sinks_;
+    FeedOwner* owner_ = nullptr;
+    RawGroup raw_;            // while there are sinks that take packets as they are
+    std::size_t raw_sinks_ = 0;
+    bool demuxes_ = true;
+    bool resuming_ = false;   // the key frame that comes is no news
+    std::uint64_t demuxed_ = 0;
     bool video_expected_ = false;
     bool audio_expected_ = false;
     bool published_ = false;

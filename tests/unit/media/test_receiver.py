@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from gb28181gw.media.engine import EventKind, MediaTransport, ReceiverSpec, ReceiverUpdate
-from gb28181gw.media.reference.receiver import ReceiverCore, address
-from gb28181gw.media.reference.source import Verdict
+from gb28181gw.media.reference.receiver import ReceiverCore
+from gb28181gw.media.reference.source import Verdict, address
 from gb28181gw.media.reference.stream import Stream
 from gb28181gw.media.wire.rtcp import ReceiverReport, SenderReport, parse
 from tests.support.plane import SSRC, Events, RtpSource, video_frames

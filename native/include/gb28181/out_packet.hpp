@@ -1,0 +1,26 @@
+// One RTP packet on its way to the kernel: a header of its own before bytes that it shares.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "gb28181/buffer.hpp"
+#include "gb28181/rtp.hpp"
+
+namespace gb28181 {
+
+struct OutPacket {
+    static constexpr std::size_t frame_size = 2;  // the length that RFC 4571 wants before it
+
+    /// The length for RFC 4571, then the fixed header of RTP.
+    std::array<std::uint8_t, frame_size + rtp_header_size> head{};
+    /// What follows the fixed header.
+    Buffer body;
+
+    /// Of the RTP packet.
+    [[nodiscard]] std::size_t size() const noexcept { return rtp_header_size + body.size(); }
+    [[nodiscard]] std::uint32_t timestamp() const noexcept { return ByteView(head).u32(frame_size + 4); }
+};
+
+}  // namespace gb28181
