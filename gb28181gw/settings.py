@@ -367,6 +367,24 @@ class SipSettings(Section):
         "+08:00", "The offset from UTC of times told to and by devices without their own; never the host's."
     )
 
+    subscribe: tuple[Literal["catalog", "alarm", "position", "ptz"], ...] = Field(
+        default=("catalog", "alarm", "position"),
+        description=(
+            "What is subscribed at devices: changes of the catalogue, alarms, positions, and where cameras look "
+            "(ptz, edition 2022). A device may have its own choice; [] is nothing."
+        ),
+    )
+    subscribe_s: int = _number(
+        600,
+        "A subscription is asked for so long, and renewed at half of it.",
+        low=60,
+        high=86400,
+        unit="seconds",
+    )
+    position_interval_s: int = _number(
+        5, "The interval of positions that a subscription asks for.", low=1, high=3600, unit="seconds"
+    )
+
     @property
     def address(self) -> HostPort:
         return parse_listen(self.listen)

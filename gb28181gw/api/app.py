@@ -18,6 +18,7 @@ from gb28181gw.api.routes import (
     keys,
     reports,
     streams,
+    subscriptions,
     system,
     trace,
     uppers,
@@ -26,7 +27,7 @@ from gb28181gw.api.security import action_of, requires
 from gb28181gw.api.services import ApiServices
 
 API = "/api/v1"
-MODULES = (system, devices, channels, control, streams, reports, uppers, events, keys, trace)
+MODULES = (system, devices, subscriptions, channels, control, streams, reports, uppers, events, keys, trace)
 """The resources, in the order of the reference."""
 
 

@@ -107,6 +107,14 @@ class DeviceSettings(Body):
     dialect: Annotated[dict[str, str | bool], Field(max_length=16), AfterValidator(_switches)] | None = Field(
         default=None, description='Named switches, as in {"edition": "2.0", "qop": false}; empty: learnt.'
     )
+    subscribe: (
+        Literal["default"]
+        | Annotated[list[Literal["catalog", "alarm", "position", "ptz"]], Field(max_length=4)]
+        | None
+    ) = Field(
+        default=None,
+        description='What is subscribed at this device; [] is nothing, "default" as in [sip] subscribe.',
+    )
 
 
 class NewDevice(DeviceSettings):
@@ -132,6 +140,7 @@ class DeviceAnswer(Answer):
     last_seen_at: str | None
     approved: bool
     quirks: dict[str, int] = Field(description="Tolerances that fired for it, with their counts.")
+    subscribe: list[str] | None = Field(description="Its own choice; null: as in [sip] subscribe.")
 
 
 def device_answer(device: Device, zone: tzinfo) -> DeviceAnswer:
@@ -150,6 +159,7 @@ def device_answer(device: Device, zone: tzinfo) -> DeviceAnswer:
         last_seen_at=iso_time(device.last_seen_at, zone),
         approved=device.approved,
         quirks=dict(device.quirks),
+        subscribe=None if device.subscribe is None else list(device.subscribe),
     )
 
 
@@ -191,6 +201,9 @@ class ChannelAnswer(Answer):
     device_id: str
     name: str
     status: Literal["ON", "OFF", "UNKNOWN"]
+    fault: str = Field(
+        description="VLOST or DEFECT while the device says so; listed, but probably not playable."
+    )
     ptz_type: str
     parent_id: str
     civil_code: str
@@ -206,6 +219,7 @@ def channel_answer(device: Device, channel: Channel) -> ChannelAnswer:
         device_id=device.id,
         name=channel.name,
         status=device.status_of(channel).value,
+        fault=channel.fault,
         ptz_type=channel.ptz_type,
         parent_id=channel.parent_id or device.id,
         civil_code=channel.civil_code,

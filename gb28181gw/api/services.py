@@ -19,7 +19,8 @@ from gb28181gw.devices.commands import Outcome
 from gb28181gw.devices.models import Device
 from gb28181gw.devices.ptz import PresetAction, PresetList
 from gb28181gw.devices.registry import DeviceChange
-from gb28181gw.devices.reports import Alarm, Place, ReportFilter
+from gb28181gw.devices.reports import Alarm, Place, PtzPlace, ReportFilter
+from gb28181gw.devices.subscriptions import SubscriptionView
 from gb28181gw.devices.tree import TreeNode
 from gb28181gw.gb.manscdp.schema import Values
 from gb28181gw.media.engine import MediaTransport
@@ -102,6 +103,20 @@ class ReportBook(Protocol):
 
     async def places(self, wanted: ReportFilter) -> tuple[list[Place], int]: ...
 
+    async def ptz_place(self, device_id: str, channel_id: str) -> PtzPlace | None:
+        """Where the camera looked when it told last."""
+        ...
+
+
+class SubscriptionBook(Protocol):
+    """What is subscribed at devices (`devices.subscriptions.DeviceSubscriptions`)."""
+
+    def of(self, device: Device) -> list[SubscriptionView]: ...
+
+    def renew(self, device_id: str) -> None:
+        """Try everything again now. Raises gb.route.offline, .not_approved."""
+        ...
+
 
 class Streams(Protocol):
     """The table of streams (`sessions.table.Sessions`)."""
@@ -166,6 +181,7 @@ class ApiServices:
     commands: DeviceCommands
     reports: ReportBook
     uppers: UpperBook
+    subscriptions: SubscriptionBook
     keys: Keys
     tokens: PlayTokens
     bus: EventBus

@@ -30,6 +30,7 @@ from gb28181gw.clock import Clock, SystemClock, clock_synchronised
 from gb28181gw.devices.config import DateMode, DevicesConfig, Enrolment
 from gb28181gw.devices.reports import Reports
 from gb28181gw.devices.service import Devices
+from gb28181gw.devices.subscriptions import DeviceSubscriptions, Kind, SubscribeConfig
 from gb28181gw.gb.ids import ssrc_domain
 from gb28181gw.media import native
 from gb28181gw.media.native import NativePlane
@@ -56,6 +57,7 @@ from gb28181gw.storage.database import Database
 from gb28181gw.storage.keys import SqliteKeyStore
 from gb28181gw.storage.reports import SqliteReportStore
 from gb28181gw.storage.sqlite import SqliteDeviceStore
+from gb28181gw.storage.subscriptions import SqliteSubscriptionStore
 from gb28181gw.storage.uppers import SqliteUpperStore
 from gb28181gw.transport.transports import Transports
 from gb28181gw.ua.agent import UserAgent
@@ -250,10 +252,28 @@ class Gateway:
             alarm_days=self.settings.storage.alarm_days,
             position_days=self.settings.storage.position_days,
         )
+        self.subscriptions = DeviceSubscriptions(
+            config=SubscribeConfig(
+                kinds=tuple(map(Kind, sip.subscribe)),
+                expires_s=sip.subscribe_s,
+                position_interval_s=sip.position_interval_s,
+                timezone=sip.timezone,
+            ),
+            registry=self.devices.registry,
+            presence=self.devices.presence,
+            messages=self.devices.messages,
+            subscriptions=self.agent.subscriptions,
+            store=SqliteSubscriptionStore(self.database),
+            bus=self.bus,
+            clock=self._clock,
+            next_sn=self.devices.queries.next_sn,
+        )
         await self.devices.start()
         self._at_end(self.devices.close)
         self.reports.start()
         self._at_end(self.reports.close)
+        await self.subscriptions.start()
+        self._at_end(self.subscriptions.close)
         self.health.up("registry")
 
     async def _start_media(self) -> None:
@@ -350,6 +370,7 @@ class Gateway:
                     commands=self.devices.commands,
                     reports=self.reports,
                     uppers=self.uppers,
+                    subscriptions=self.subscriptions,
                     keys=self.keys,
                     tokens=self.tokens,
                     bus=self.bus,

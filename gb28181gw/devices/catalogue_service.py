@@ -58,6 +58,8 @@ LATE_MAX_S: Final = 60.0
 SLICE: Final = 250
 """Channels handled in one turn of the loop (I8)."""
 CLOCK_WRONG_S: Final = 60.0
+ASK_AFTER_NEWS_S: Final = 60.0
+"""Notifications of unknown channels make us ask for the catalogue at most so often."""
 CHANGES_LIMIT: Final = 20_000
 """Channels changed by unasked messages whose commit waits; beyond, the next query brings them."""
 
@@ -350,6 +352,10 @@ class CatalogueService:
         if self._registry.get(device.id) is device:
             merged.update(self._told.get(device.id, {}))
             device.channels = merged
+            for number, channel in enumerate(changed):
+                self._registry.channel_changed(device, old.get(channel.id), channel)
+                if number % SLICE == SLICE - 1:
+                    await asyncio.sleep(0)
 
     def _finish(
         self,
@@ -446,6 +452,17 @@ class CatalogueService:
         notify = read_catalog_notify(document)
         self._note(device, notify.quirks, document)
         self._changed(device, notify.items)
+        if any(self._is_news(device, item) for item in notify.items):
+            # CAT-17: something is there of which nothing but its id is known.
+            now = self._clock.monotonic()
+            if now - device.catalogue_tried >= ASK_AFTER_NEWS_S:
+                self.enqueue(device, "notified")
+
+    def _is_news(self, device: Device, item: CatalogItem) -> bool:
+        if item.event is CatalogEvent.DEL:
+            return False
+        known = device.channels.get(item.device_id)
+        return item.device_id != device.id and (known is None or known.gone or not known.name)
 
     def _changed(self, device: Device, items: Iterable[CatalogItem]) -> None:
         before = len(device.channels)
@@ -464,10 +481,14 @@ class CatalogueService:
         switched = 0
         for channel in changed:
             known = old[channel.id]
-            if known is not None and known == replace(channel, status=known.status):
+            if known is not None and known == replace(channel, status=known.status, fault=known.fault):
                 switched += 1
                 self._bus.emit(
-                    "channel.status", device_id=device.id, channel_id=channel.id, status=channel.status.value
+                    "channel.status",
+                    device_id=device.id,
+                    channel_id=channel.id,
+                    status=channel.status.value,
+                    fault=channel.fault or None,
                 )
         if switched < len(changed):
             self._bus.emit(
@@ -490,6 +511,8 @@ class CatalogueService:
                 return replace(old, fault=item.event.value) if old is not None else None
             case CatalogEvent.DEL:
                 return replace(old, gone=True) if old is not None else None
+        if old is None and item.event is not None and not item.name and item.status is ChannelStatus.UNKNOWN:
+            return None  # its id alone makes no channel; the catalogue is asked for it
         if old is not None and not item.name and not item.parent_id and not item.manufacturer:
             # An update that names nothing but a state keeps the rest.
             return (
@@ -507,9 +530,11 @@ class CatalogueService:
             if channel.id not in device.channels and len(device.channels) >= device.channel_limit:
                 over += 1
                 continue
-            if device.channels.get(channel.id) == channel:
+            before = device.channels.get(channel.id)
+            if before == channel:
                 continue
             device.channels[channel.id] = channel
+            self._registry.channel_changed(device, before, channel)
             if told is not None:
                 told[channel.id] = channel
             if len(self._unsaved) < CHANGES_LIMIT:

@@ -33,6 +33,7 @@ from gb28181gw.gb.manscdp.media_status import MediaStatus, read_media_status
 from gb28181gw.gb.manscdp.xml import parse
 from gb28181gw.gb.quirks import Quirk
 from gb28181gw.observability.events import EventBus
+from gb28181gw.sip.message import Request
 from gb28181gw.sip.path import Path
 
 KEEPALIVE_BYTES: Final = 1_024
@@ -115,6 +116,7 @@ class Messages:
         self._on_refused = on_refused
         self._handlers: dict[tuple[str, str], Handler] = {}
         self._media_status: Callable[[str, MediaStatus, str], None] | None = None
+        self._notified: Callable[[Device, Request], int] | None = None
         self._told: OrderedDict[str, float] = OrderedDict()
         self._poison: OrderedDict[tuple[str, str], _Poison] = OrderedDict()
         self._parsing: set[asyncio.Task[None]] = set()
@@ -130,6 +132,11 @@ class Messages:
     def on_media_status(self, hear: Callable[[str, MediaStatus, str], None]) -> None:
         """`hear(device_id, status, call_id)` for MediaStatus outside a watched dialog (XML-19)."""
         self._media_status = hear
+
+    def on_notify(self, hear: Callable[[Device, Request], int]) -> None:
+        """`hear(device, request)` for each NOTIFY on the bound path, before its body is read; it says the status of
+        the answer, and only a 200 lets the body count."""
+        self._notified = hear
 
     # -- in ------------------------------------------------------------------------------------------------
 
@@ -166,6 +173,11 @@ class Messages:
         if bound and incoming.request.quirks:
             self._note_form(incoming, device)
         self._presence.seen(device, "message")
+        if bound and self._notified is not None and incoming.request.method == "NOTIFY":
+            status = self._notified(device, incoming.request)
+            if status != 200:
+                incoming.respond(status)
+                return
         if not body:
             # Nothing to read; a few devices keep their NAT open with an empty MESSAGE.
             incoming.respond(200)
@@ -328,13 +340,17 @@ class Messages:
             self._presence.keepalive(device)
             self._warn(device, read_keepalive(document))
             return
-        if document.root == "Response" and self._queries.feed(device, document):
+        root = document.root
+        if envelope.method == "NOTIFY" and root == "Response":
+            # The form of 2011 and 2016 (9.11.4.2): it answers no question, whatever its root says.
+            root = "Notify"
+        if root == "Response" and self._queries.feed(device, document):
             return
         if cmd_type == "MediaStatus":
             if self._media_status is not None:
                 self._media_status(device.id, read_media_status(document), envelope.call_id)
             return
-        handler = self._handlers.get((document.root, cmd_type))
+        handler = self._handlers.get((root, cmd_type))
         if handler is not None:
             handler(device, document, envelope)
             return

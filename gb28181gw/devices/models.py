@@ -144,6 +144,8 @@ class Device:
     timezone: str = ""
     dialect: dict[str, str] = field(default_factory=dict)
     """Switches of `gb.dialect.Dialect` that differ from its default."""
+    subscribe: tuple[str, ...] | None = None
+    """Kinds of subscriptions that a person chose (`devices.subscriptions.Kind`); None: as configured."""
     approved: bool = True
     provisioned: bool = False
     created_at: float = 0.0

@@ -18,6 +18,8 @@ QUIRK_ROWS: Final[Mapping[str, str]] = MappingProxyType(
         "digest.foreign_uri": "REG-01",
         "digest.without_qop": "REG-02",
         "query.sn_differs": "XML-11",
+        "notify.unasked": "CAT-21",
+        "notify.dialog_differs": "CAT-21",
         "inv.media_without_answer": "INV-15",
     }
 )

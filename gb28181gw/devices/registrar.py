@@ -557,7 +557,8 @@ class Registrar:
             self._on_bound(path, old_path)
         if old is not None and old.active and not same_path(old.path, path):
             self._watch_move(device, old, binding)
-        self._presence.registered(device, binding.expires_at - self._clock.wall())
+        anew = old is None or old.call_id != binding.call_id or not same_path(old.path, path)
+        self._presence.registered(device, binding.expires_at - self._clock.wall(), anew=anew)
 
     def _watch_move(self, device: Device, old: Binding, new: Binding) -> None:
         duplicate = self._duplicates.moved(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
 from gb28181gw.clock import Clock
 from gb28181gw.devices.dialects import dialect_of
@@ -22,6 +22,7 @@ from gb28181gw.gb.charset import Charset
 from gb28181gw.gb.dialect import DEFAULT, PayloadSet
 from gb28181gw.gb.exceptions import GbError
 from gb28181gw.gb.ids import is_gb_id, valid_lenient_id
+from gb28181gw.gb.manscdp.catalogue import CatalogEvent, Status
 from gb28181gw.gb.times import parse_zone
 from gb28181gw.observability.events import EventBus
 from gb28181gw.sip.path import Path
@@ -62,10 +63,45 @@ class DeviceChange:
     timezone: str | None = None
     dialect: Mapping[str, str] | None = None
     """Switches of `gb.dialect.Dialect`; they replace those of before."""
+    subscribe: tuple[str, ...] | Literal["default"] | None = None
+    """Kinds of `devices.subscriptions`; ``default``: back to those of the configuration."""
 
     def keys(self) -> list[str]:
         """Names of what is set; never values."""
         return [name for name in self.__slots__ if getattr(self, name) is not None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelChange:
+    """One change of a catalogue, in the words of Annex N."""
+
+    event: CatalogEvent
+    channel: Channel
+    """As it is now; of a DEL the tombstone."""
+
+
+def change_of(before: Channel | None, after: Channel) -> CatalogEvent | None:
+    """What to call the step from `before` to `after`; None: nothing that anybody sees."""
+    was_there = before is not None and not before.gone
+    if after.gone:
+        return CatalogEvent.DEL if was_there else None
+    if before is None or not was_there:
+        return CatalogEvent.ADD
+    if before == after or replace(before, missed=after.missed) == after:
+        return None
+    if replace(before, status=after.status, fault=after.fault, missed=after.missed) != after:
+        return CatalogEvent.UPDATE
+    if after.fault:
+        return CatalogEvent(after.fault) if after.fault != before.fault else _ON_OFF[after.status]
+    return _ON_OFF[after.status]
+
+
+_ON_OFF: Final = {
+    Status.ON: CatalogEvent.ON,
+    Status.OFF: CatalogEvent.OFF,
+    Status.UNKNOWN: CatalogEvent.ON,
+}
+"""A channel whose state is not told counts as playable (CAT-09)."""
 
 
 class Registry:
@@ -84,6 +120,8 @@ class Registry:
         self._removal: list[Callable[[Device], None]] = []
         self._forgiven: list[Callable[[str], None]] = []
         self._approved: list[Callable[[Device], None]] = []
+        self._settings: list[Callable[[Device], None]] = []
+        self._channel_changes: list[Callable[[str, ChannelChange], None]] = []
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -250,6 +288,27 @@ class Registry:
         """`hear(device)` is called when a device that waited was let in and is online."""
         self._approved.append(hear)
 
+    def on_changed(self, hear: Callable[[Device], None]) -> None:
+        """`hear(device)` is called when a person changed settings of a device."""
+        self._settings.append(hear)
+
+    def on_channel_changed(self, hear: Callable[[str, ChannelChange], None]) -> None:
+        """`hear(device_id, change)` for each change of the catalogue, by an answer or by a notification.
+
+        Not for every channel of a device that goes offline: that is `PresenceKeeper.on_offline` (KA-09).
+        """
+        self._channel_changes.append(hear)
+
+    def channel_changed(self, device: Device, before: Channel | None, after: Channel) -> None:
+        """Tell the listeners; called by the owner of the catalogue, after the change can be seen."""
+        if not self._channel_changes:
+            return
+        event = change_of(before, after)
+        if event is not None:
+            change = ChannelChange(event=event, channel=after)
+            for hear in self._channel_changes:
+                hear(device.id, change)
+
     # -- changes by people ---------------------------------------------------------------------------------
 
     async def provision(self, device_id: str, change: DeviceChange) -> Device:
@@ -282,6 +341,8 @@ class Registry:
         device = self.require(device_id)
         await self._store_changed(device, change)
         self._bus.emit("device.changed", device_id=device_id, keys=change.keys())
+        for hear in self._settings:
+            hear(device)
         if change.password is not None or change.username is not None:
             self._forgive(device_id)
         return device
@@ -331,6 +392,8 @@ class Registry:
             values["password"] = None
         if change.dialect is not None:
             values["dialect"] = dict(change.dialect)
+        if change.subscribe == "default":
+            values["subscribe"] = None
         if approved is not None:
             values["approved"] = approved
         if provisioned is not None:

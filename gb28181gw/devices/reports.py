@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -24,6 +24,7 @@ from gb28181gw.errors import GatewayError
 from gb28181gw.gb.manscdp.alarm import AlarmNotify, AlarmResponse, read_alarm_notify, write_alarm_response
 from gb28181gw.gb.manscdp.document import Document
 from gb28181gw.gb.manscdp.position import read_position_notify
+from gb28181gw.gb.manscdp.ptz_position import read_ptz_position
 from gb28181gw.gb.quirks import Quirk
 from gb28181gw.gb.times import parse_time
 from gb28181gw.observability.events import EventBus
@@ -78,6 +79,21 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PtzPlace:
+    """Where a camera looked when it told last; values that it did not tell are None."""
+
+    device_id: str
+    channel_id: str
+    received_at: float
+    pan: float | None
+    tilt: float | None
+    zoom: float | None
+    horizontal_angle: float | None
+    vertical_angle: float | None
+    max_distance: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportFilter:
     """What is looked for; empty members do not narrow."""
 
@@ -105,6 +121,12 @@ class ReportStore(Protocol):
 
     def add_place(self, place: Place) -> None: ...
 
+    def save_ptz_place(self, place: PtzPlace) -> None:
+        """In the place of the one before."""
+        ...
+
+    async def ptz_place(self, device_id: str, channel_id: str) -> PtzPlace | None: ...
+
     async def alarms(self, wanted: ReportFilter) -> tuple[list[Alarm], int]:
         """Newest first, and how many there are in all. Raises gb.route.storage_unavailable."""
         ...
@@ -125,6 +147,7 @@ class ReportCounters:
     positions: int = 0
     positions_thinned: int = 0
     """Positions that came too soon after the one before."""
+    ptz_positions: int = 0
     off_path: int = 0
     unanswered: int = 0
     """Alarms whose Response the device did not take."""
@@ -160,6 +183,9 @@ class Reports:
         self._known: OrderedDict[tuple[object, ...], float] = OrderedDict()
         self._placed: dict[tuple[str, str], float] = {}
         self._answering: set[asyncio.Task[None]] = set()
+        self._hear_alarm: list[Callable[[Alarm], None]] = []
+        self._hear_position: list[Callable[[Place], None]] = []
+        self._hear_ptz: list[Callable[[PtzPlace], None]] = []
         self._pruning: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -167,6 +193,7 @@ class Reports:
         for cmd_type, handler in (
             ("Alarm", self._alarm),
             ("MobilePosition", self._positions),
+            ("PTZPosition", self._ptz),
             ("DeviceUpgradeResult", self._upgraded),
             ("UploadSnapShotFinished", self._snapshots),
             ("VideoUploadNotify", self._video),
@@ -179,6 +206,22 @@ class Reports:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def on_alarm(self, hear: Callable[[Alarm], None]) -> None:
+        """`hear(alarm)` for each alarm that is stored; repeated ones are not."""
+        self._hear_alarm.append(hear)
+
+    def on_position(self, hear: Callable[[Place], None]) -> None:
+        """`hear(place)` for each position that is stored: of a source at most one a second."""
+        self._hear_position.append(hear)
+
+    def on_ptz(self, hear: Callable[[PtzPlace], None]) -> None:
+        """`hear(place)` when a camera told where it looks."""
+        self._hear_ptz.append(hear)
+
+    async def ptz_place(self, device_id: str, channel_id: str) -> PtzPlace | None:
+        """The last one told; None: none yet."""
+        return await self._store.ptz_place(device_id, channel_id)
 
     async def alarms(self, wanted: ReportFilter) -> tuple[list[Alarm], int]:
         return await self._store.alarms(wanted)
@@ -221,6 +264,8 @@ class Reports:
             latitude=alarm.latitude,
         )
         self._store.add_alarm(kept)
+        for hear in self._hear_alarm:
+            hear(kept)
         self._bus.emit(
             "alarm.received",
             device_id=device.id,
@@ -269,20 +314,45 @@ class Reports:
                 self._placed.clear()
             self._placed[key] = now
             self.counters.positions += 1
-            self._store.add_place(
-                Place(
-                    device_id=device.id,
-                    channel_id=source,
-                    time=self._time(device, position.time, received),
-                    received_at=received,
-                    longitude=position.longitude,
-                    latitude=position.latitude,
-                    speed=position.speed,
-                    direction=position.direction,
-                    altitude=position.altitude,
-                    height=position.height,
-                )
+            place = Place(
+                device_id=device.id,
+                channel_id=source,
+                time=self._time(device, position.time, received),
+                received_at=received,
+                longitude=position.longitude,
+                latitude=position.latitude,
+                speed=position.speed,
+                direction=position.direction,
+                altitude=position.altitude,
+                height=position.height,
             )
+            self._store.add_place(place)
+            for hear in self._hear_position:
+                hear(place)
+
+    def _ptz(self, device: Device, document: Document, envelope: Envelope) -> None:
+        """9.11.2.3 d."""
+        if not self._counts(envelope):
+            return
+        told = read_ptz_position(document)
+        self._note(device, document, told.quirks)
+        place = PtzPlace(
+            device_id=device.id,
+            channel_id=told.device_id or envelope.sender or device.id,
+            received_at=self._clock.wall(),
+            pan=told.pan,
+            tilt=told.tilt,
+            zoom=told.zoom,
+            horizontal_angle=told.horizontal_angle,
+            vertical_angle=told.vertical_angle,
+            max_distance=told.max_distance,
+        )
+        if place.channel_id != device.id and place.channel_id not in device.channels:
+            return  # it speaks for its own cameras only (S-03)
+        self.counters.ptz_positions += 1
+        self._store.save_ptz_place(place)
+        for hear in self._hear_ptz:
+            hear(place)
 
     # -- the rest ------------------------------------------------------------------------------------------
 

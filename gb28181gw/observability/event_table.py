@@ -324,8 +324,8 @@ _ROWS = (
     _row(
         "channel.status",
         "info",
-        "device_id channel_id status",
-        "A channel changed between ON and OFF.",
+        "device_id channel_id status fault",
+        "A channel changed between ON and OFF, or lost its video (VLOST) or became defective (DEFECT) by `fault`.",
         500,
     ),
     _row(
@@ -333,6 +333,27 @@ _ROWS = (
         "warning",
         "device_id channel_id priority method type time description reason",
         "A device raised an alarm.",
+        500,
+    ),
+    _row(
+        "subscription.started",
+        "info",
+        "device_id channel_id kind expires_s call_id",
+        "A device granted a subscription; renewals are not told.",
+        500,
+    ),
+    _row(
+        "subscription.ended",
+        "info",
+        "device_id channel_id kind reason",
+        "A subscription ended: not wanted any more, or by the device, for the reason that it gave.",
+        500,
+    ),
+    _row(
+        "subscription.failed",
+        "info",
+        "device_id channel_id kind reason sip_status detail",
+        "A device refused or did not answer SUBSCRIBE: told the first time; tried again later, each time later.",
         500,
     ),
     # streams and media

@@ -48,6 +48,8 @@ class Identity:
     channels: tuple[SimChannel, ...] = ()
     page: int = 2
     quirks: frozenset[Quirk] = field(default_factory=frozenset)
+    states: Mapping[str, str] = field(default_factory=dict)
+    """Channel -> the last event told of it (Annex N); without one it is ON."""
 
 
 def leaf(name: str, value: object) -> Element:
@@ -252,7 +254,11 @@ _PARENTAL_FORMS = ("65535", "255")
 
 def catalog_items(me: Identity) -> list[Element]:
     """The Item elements of everything that the device has, in its order (A.2.1.9)."""
-    items = [_camera(me, index, channel) for index, channel in enumerate(me.channels)]
+    items = [
+        _camera(me, index, channel)
+        for index, channel in enumerate(me.channels)
+        if me.states.get(channel.id) != "DEL"
+    ]
     if Quirk.CAT_16 in me.quirks:
         items += [
             _plain(me, _typed(me.device_id, "134"), "Alarm input 1"),
@@ -321,6 +327,8 @@ def _camera(me: Identity, index: int, channel: SimChannel) -> Element:
         parent = f"{_typed(me.device_id, '215')}/{_typed(me.device_id, '216', 1 + index % 2)}"
     parental = _PARENTAL_FORMS[index % 2] if Quirk.CAT_08 in quirks else "0"
     status = _STATUS_FORMS[index % len(_STATUS_FORMS)] if Quirk.CAT_09 in quirks else "ON"
+    if me.states.get(channel.id) in ABNORMAL:
+        status = "OFF"
     fields = [
         leaf("DeviceID", own_id),
         Element("Name", channel_name(me, channel.name), raw=Quirk.XML_05 in quirks),
@@ -389,6 +397,49 @@ def catalog_messages(me: Identity, sn: str, device_id: str, rng: random.Random) 
         if messages == in_order:
             messages.reverse()
     return messages
+
+
+ABNORMAL = ("OFF", "VLOST", "DEFECT")
+"""Events after which a channel cannot be played."""
+
+
+def catalog_change(me: Identity, sn: int, target: str, changes: Sequence[tuple[str, str]]) -> Element:
+    """A catalogue notification of (channel, event) (N.4.3.2); ADD and UPDATE have full items."""
+    full = {channel.id: _camera(me, index, channel) for index, channel in enumerate(me.channels)}
+    as_2011 = Quirk.CAT_20_FULL in me.quirks
+    items: list[Element] = []
+    for channel_id, event in changes:
+        word = event.lower() if Quirk.CAT_20 in me.quirks else event
+        own = leaf("DeviceID", channel_id)
+        whole = full.get(channel_id)
+        if as_2011 and whole is not None:
+            items.append(whole)
+        elif event in ("ADD", "UPDATE") and whole is not None:
+            items.append(Element("Item", children=(own, leaf("Event", word), *whole.children[1:])))
+        else:
+            items.append(Element("Item", children=(own, leaf("Event", word))))
+    fields = (
+        leaf("CmdType", "Catalog"),
+        leaf("SN", sn),
+        leaf("DeviceID", target),
+        leaf("SumNum", len(items)),
+        Element("DeviceList", children=tuple(items), attributes=(("Num", str(len(items))),)),
+    )
+    return Element("Response" if as_2011 else "Notify", children=fields)
+
+
+def ptz_position(sn: int, target: str, place: tuple[float, float, float]) -> Element:
+    """Notify/PTZPosition (9.11.2.3 d)."""
+    pan, tilt, zoom = place
+    fields = (
+        leaf("CmdType", "PTZPosition"),
+        leaf("SN", sn),
+        leaf("DeviceID", target),
+        leaf("Pan", f"{pan:.2f}"),
+        leaf("Tilt", f"{tilt:.2f}"),
+        leaf("Zoom", f"{zoom:.2f}"),
+    )
+    return Element("Notify", children=fields)
 
 
 def spontaneous_catalog(me: Identity, sn: int) -> Element | None:

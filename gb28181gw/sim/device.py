@@ -13,7 +13,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Protocol
 
@@ -31,6 +31,7 @@ from gb28181gw.sim.quirks import Quirk, select
 from gb28181gw.sim.registration import USER_AGENT, Account, RefusedError, Registration
 from gb28181gw.sim.signalling import NoAnswerError, NotConnectedError, Signalling
 from gb28181gw.sim.state import DeviceState
+from gb28181gw.sim.subscriptions import Granted, Notifier
 from gb28181gw.sip.exceptions import SipError
 from gb28181gw.sip.message import Headers, Request, Response
 
@@ -143,6 +144,14 @@ class SimDevice:
             self.signalling,
             self._rng,
         )
+        self.notifier = Notifier(
+            account=self._registration.account,
+            signalling=self.signalling,
+            charset=options.charset,
+            rng=self._rng,
+            note=self._note,
+            began=self._subscribed,
+        )
         self.counters = DeviceCounters()
         self.state = DeviceState()
         """What was set and is told when asked."""
@@ -176,7 +185,9 @@ class SimDevice:
         if self.options.alarm_s:
             self._spawn(self._every(self.options.alarm_s, self.raise_alarm))
         if self.options.position_s:
-            self._spawn(self._every(self.options.position_s, self.tell_position))
+            self._spawn(self._every(self.options.position_s, self._tell_unasked))
+        if self.options.change_s:
+            self._spawn(self._every(self.options.change_s, self._switch))
 
     async def stop(self, *, unregister: bool = True) -> None:
         """End streams (with BYE), unregister, close the socket. Idempotent."""
@@ -212,6 +223,7 @@ class SimDevice:
             task.cancel()
         for call in list(self.calls.values()):
             call.end("crash")
+        self.notifier.forget()
         self.signalling.close()
         self._state.registered = False
 
@@ -329,11 +341,11 @@ class SimDevice:
         self._state.sn += 1
         self.state.of(source).alarmed = True
         self._note("alarm", channel_id=source, sn=self._state.sn)
-        await self._message(
-            bodies.alarm(
-                source, self._state.sn, local_time(), description=description, edition=self.options.edition
-            )
+        body = bodies.alarm(
+            source, self._state.sn, local_time(), description=description, edition=self.options.edition
         )
+        if not await self._notify("Alarm", body):
+            await self._message(body)
         return True
 
     async def tell_position(self) -> None:
@@ -350,7 +362,69 @@ class SimDevice:
             else:
                 when = "" if burst else local_time()
                 body = bodies.mobile_position(self.identity, self._state.sn, when, places)
-            await self._message(body)
+            if not await self._notify("MobilePosition", body):
+                await self._message(body)
+
+    async def change_channel(self, channel_id: str, event: str) -> bool:
+        """What Annex N calls ON, OFF, VLOST, DEFECT, ADD, DEL or UPDATE happened to a channel; whether anybody had
+        subscribed to hear it. Raises NoAnswerError."""
+        self.identity = replace(self.identity, states={**self.identity.states, channel_id: event})
+        self._state.sn += 1
+        self._note("changed", channel_id=channel_id, change=event)
+        return await self._notify(
+            "Catalog", bodies.catalog_change(self.identity, self._state.sn, self.id, [(channel_id, event)])
+        )
+
+    async def _switch(self) -> None:
+        """The first channel off, or on again."""
+        if self.channels:
+            first = self.channels[0].id
+            await self.change_channel(first, "ON" if self.identity.states.get(first) == "OFF" else "OFF")
+
+    async def tell_ptz(self, channel_id: str) -> None:
+        """Where a camera looks, to those who subscribed it."""
+        self._state.sn += 1
+        place = self.state.of(channel_id).position(datetime.now(UTC).timestamp())
+        await self._notify("PTZPosition", bodies.ptz_position(self._state.sn, channel_id, place), channel_id)
+
+    async def _notify(self, command: str, body: bodies.Element, target: str = "") -> bool:
+        """By NOTIFY to whoever subscribed; False when nobody did."""
+        found = self.notifier.active(command, target)
+        for granted in found:
+            await self.notifier.notify(granted, body)
+        return bool(found)
+
+    def _subscribed(self, granted: Granted) -> None:
+        """What follows at once (N.2.1.2.1: what is not normal), and then again and again."""
+        if granted.command == "Catalog":
+            changes = [
+                (channel_id, state)
+                for channel_id, state in self.identity.states.items()
+                if state in bodies.ABNORMAL
+            ]
+            self._state.sn += 1
+            if changes:
+                body = bodies.catalog_change(self.identity, self._state.sn, granted.target, changes)
+                self._spawn(self._tell(granted, body))
+        elif granted.command == "MobilePosition" and self.options.position_s:
+            self._spawn(self._tell_places(granted))
+        elif granted.command == "PTZPosition":
+            self._spawn(self.tell_ptz(granted.target))
+
+    async def _tell(self, granted: Granted, body: bodies.Element) -> None:
+        await self.notifier.notify(granted, body)
+
+    async def _tell_unasked(self) -> None:
+        """By MESSAGE, while nobody has subscribed."""
+        if not self.notifier.active("MobilePosition"):
+            await self.tell_position()
+
+    async def _tell_places(self, granted: Granted) -> None:
+        """In the interval that was subscribed."""
+        while self.notifier.holds(granted):
+            await asyncio.sleep(granted.interval_s)
+            with suppress(NoAnswerError):
+                await self.tell_position()
 
     async def _every(self, seconds: float, act: Callable[[], Awaitable[object]]) -> None:
         while True:
@@ -391,6 +465,7 @@ class SimDevice:
             "BYE": self._on_bye,
             "CANCEL": self._on_cancel,
             "INFO": self._on_info,
+            "SUBSCRIBE": self.notifier.on_subscribe,
             "OPTIONS": self._on_options,
         }
         handler = handlers.get(request.method)
@@ -456,6 +531,8 @@ class SimDevice:
                 # Annex M: parts are sent one after the other, each when the one before was answered.
                 await self._message(body)
                 self.counters.catalog_items += len(bodies.items_of(body))
+            if document.fields.keys() & {"PTZCmd", "PTZPreciseCtrl"}:
+                await self.tell_ptz(document.device_id or self.id)
             for notification in reaction.later:
                 await asyncio.sleep(LATER_S)
                 self._state.sn += 1

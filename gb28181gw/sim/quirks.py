@@ -64,6 +64,15 @@ class Quirk(StrEnum):
     CAT_14 = "CAT-14"
     CAT_15 = "CAT-15"
     CAT_16 = "CAT-16"
+    CAT_19 = "CAT-19"
+    CAT_19_REFUSED = "CAT-19-REFUSED"
+    CAT_19_SILENT = "CAT-19-SILENT"
+    CAT_19_ENDS = "CAT-19-ENDS"
+    CAT_19_EVENT = "CAT-19-EVENT"
+    CAT_19_ERROR = "CAT-19-ERROR"
+    CAT_20 = "CAT-20"
+    CAT_20_FULL = "CAT-20-FULL"
+    CAT_21 = "CAT-21"
     CTL_01 = "CTL-01"
     CTL_02 = "CTL-02"
     CTL_04 = "CTL-04"
@@ -183,6 +192,15 @@ TABLE: dict[Quirk, str] = {
     Quirk.CAT_14: "the first channel has the id of the device",
     Quirk.CAT_15: "answers no catalogue query at all",
     Quirk.CAT_16: "alarm inputs, displays and audio channels among the cameras",
+    Quirk.CAT_19: "grants subscriptions and never notifies",
+    Quirk.CAT_19_REFUSED: "405 to every SUBSCRIBE",
+    Quirk.CAT_19_SILENT: "no answer to SUBSCRIBE",
+    Quirk.CAT_19_ENDS: "forgets a subscription after a second, and answers 481 to its renewal",
+    Quirk.CAT_19_EVENT: "489 to a SUBSCRIBE whose Event is not presence",
+    Quirk.CAT_19_ERROR: "200 to SUBSCRIBE with a Response in its body that says ERROR",
+    Quirk.CAT_20: "Event of catalogue notifications in lower case",
+    Quirk.CAT_20_FULL: "catalogue notifications as in 2011: root Response, full items, no Event",
+    Quirk.CAT_21: "NOTIFY with another To tag and another id of its Event",
     Quirk.CTL_01: "no alarm before SetGuard",
     Quirk.CTL_02: "alarms of an alarm input that is not in the catalogue",
     Quirk.CTL_04: "positions in bursts, with 0/0 among them and without a time",

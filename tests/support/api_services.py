@@ -27,7 +27,8 @@ from gb28181gw.devices.models import (
 )
 from gb28181gw.devices.ptz import PresetAction, PresetList
 from gb28181gw.devices.registry import DeviceChange
-from gb28181gw.devices.reports import Alarm, Place, ReportFilter
+from gb28181gw.devices.reports import Alarm, Place, PtzPlace, ReportFilter
+from gb28181gw.devices.subscriptions import Kind, SubscriptionState, SubscriptionView
 from gb28181gw.devices.tree import TreeNode, build_tree
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb.manscdp.presets import Preset
@@ -233,6 +234,33 @@ class FakeReports:
         )  # fmt: skip
         return [place], 1
 
+    async def ptz_place(self, device_id: str, channel_id: str) -> PtzPlace | None:
+        if channel_id != CAMERA:
+            return None
+        return PtzPlace(
+            device_id=device_id, channel_id=channel_id, received_at=NOW, pan=120.5, tilt=10.0, zoom=2.0,
+            horizontal_angle=None, vertical_angle=None, max_distance=None,
+        )  # fmt: skip
+
+
+class FakeSubscriptions:
+    """As `devices.subscriptions.DeviceSubscriptions` with one subscription; remembers what was renewed."""
+
+    def __init__(self) -> None:
+        self.renewed: list[str] = []
+
+    def of(self, device: Device) -> list[SubscriptionView]:
+        return [
+            SubscriptionView(
+                kind=Kind.CATALOG, target=device.id, state=SubscriptionState.ACTIVE, event="Catalog;id=1", since=NOW,
+                expires_at=NOW + 600, renewed_at=NOW, notified_at=None, notifies=0, failures=0, reason="", detail="",
+                sip_status=None,
+            )
+        ]  # fmt: skip
+
+    def renew(self, device_id: str) -> None:
+        self.renewed.append(device_id)
+
 
 def make_stream(device_id: str = NVR, channel_id: str = CAMERA) -> StreamView:
     return StreamView(
@@ -265,6 +293,7 @@ class Rig:
     ptz: FakePtz
     commands: FakeCommands
     reports: FakeReports
+    subscriptions: FakeSubscriptions
     clock: TestClock
     key_store: MemoryKeyStore
     texts: dict[Role, str]
@@ -303,6 +332,7 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
     pending.channels = {CAMERA: Channel(PENDING, CAMERA, "Hidden", "camera")}
     devices, catalogue, streams = FakeDevices([nvr, pending]), FakeCatalogue(), FakeStreams()
     ptz, commands, reports = FakePtz(), FakeCommands(), FakeReports()
+    subscriptions = FakeSubscriptions()
     health = HealthBoard(())
     services = ApiServices(
         devices=devices,
@@ -311,6 +341,7 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
         ptz=ptz,
         commands=commands,
         reports=reports,
+        subscriptions=subscriptions,
         keys=keys,
         tokens=PlayTokens(b"k" * 32, ttl_s=300, wall=clock.wall),
         bus=EventBus(),
@@ -331,6 +362,7 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
         ptz=ptz,
         commands=commands,
         reports=reports,
+        subscriptions=subscriptions,
         clock=clock,
         key_store=store,
         texts={role: text for role, (_, text) in made.items()},

@@ -95,4 +95,5 @@ def services_of(running: Running) -> dict[str, Any]:
         "ptz": devices.ptz,
         "commands": devices.commands,
         "reports": running.reports,
+        "subscriptions": running.subscriptions,
     }

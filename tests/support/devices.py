@@ -18,6 +18,7 @@ from gb28181gw.devices.config import DevicesConfig, Enrolment
 from gb28181gw.devices.models import Binding, Device
 from gb28181gw.devices.reports import Reports
 from gb28181gw.devices.service import Devices
+from gb28181gw.devices.subscriptions import DeviceSubscriptions, SubscribeConfig
 from gb28181gw.errors import GatewayError
 from gb28181gw.observability.event_table import EVENTS
 from gb28181gw.observability.events import EventBus
@@ -28,6 +29,7 @@ from gb28181gw.sip.path import Path
 from gb28181gw.storage.database import Database
 from gb28181gw.storage.reports import SqliteReportStore
 from gb28181gw.storage.sqlite import SqliteDeviceStore
+from gb28181gw.storage.subscriptions import SqliteSubscriptionStore
 from gb28181gw.transport.transports import Transports
 from gb28181gw.ua.agent import UserAgent
 from gb28181gw.ua.models import AgentConfig, Target
@@ -460,9 +462,15 @@ def item(number: int, parent: str = "", **fields: str) -> str:
 
 @asynccontextmanager
 async def gateway(
-    path: FilePath, *, port: int = 0, clock: Clock | None = None, **settings: Any
+    path: FilePath,
+    *,
+    port: int = 0,
+    clock: Clock | None = None,
+    subscribe: SubscribeConfig | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Running]:
-    """Devices with real storage, transports and user agent on a loopback port."""
+    """Devices with real storage, transports and user agent on a loopback port; nothing is subscribed by itself
+    unless `subscribe` says so."""
     bus = RecordingBus()
     used = clock or SystemClock()
     database = Database(path / "test.db")
@@ -490,12 +498,33 @@ async def gateway(
         clock=used,
         timezone=config.timezone,
     )
+    subscriptions = DeviceSubscriptions(
+        config=subscribe if subscribe is not None else SubscribeConfig(kinds=()),
+        registry=devices.registry,
+        presence=devices.presence,
+        messages=devices.messages,
+        subscriptions=agent.subscriptions,
+        store=SqliteSubscriptionStore(database),
+        bus=bus,
+        clock=used,
+        next_sn=devices.queries.next_sn,
+    )
     await devices.start()
     reports.start()
+    await subscriptions.start()
     bound = await transports.listen("127.0.0.1", port)
     try:
-        yield Running(devices=devices, agent=agent, bus=bus, database=database, port=bound, reports=reports)
+        yield Running(
+            devices=devices,
+            agent=agent,
+            bus=bus,
+            database=database,
+            port=bound,
+            reports=reports,
+            subscriptions=subscriptions,
+        )
     finally:
+        await subscriptions.close()
         await reports.close()
         await devices.close()
         await agent.close()
@@ -511,3 +540,4 @@ class Running:
     database: Database
     port: int
     reports: Reports
+    subscriptions: DeviceSubscriptions

@@ -14,7 +14,9 @@ from gb28181gw.api.control_schemas import (
     PtzRequest,
     presets_answer,
 )
+from gb28181gw.api.report_schemas import PtzPositionAnswer, ptz_position_answer
 from gb28181gw.api.security import Services, VisibleDevice, caller, insist, requires
+from gb28181gw.errors import GatewayError
 from gb28181gw.gb.manscdp.commands import COMMANDS
 
 router = APIRouter(prefix="/api/v1/devices/{device_id}", tags=["control"])
@@ -41,6 +43,17 @@ async def move_channel(
         await services.ptz.move(
             device.id, channel_id, pan=wanted.pan or 0.0, tilt=wanted.tilt or 0.0, zoom=wanted.zoom or 0.0
         )
+
+
+@router.get(
+    "/channels/{channel_id}/ptz", operation_id="get_ptz_position", dependencies=[requires(Action.VIEW)]
+)
+async def get_ptz_position(device: VisibleDevice, channel_id: str, services: Services) -> PtzPositionAnswer:
+    """Where the camera looked when it told last, by a subscription to `ptz`; the command PTZPosition asks it now."""
+    place = await services.reports.ptz_place(device.id, channel_id)
+    if place is None:
+        raise GatewayError("gb.route.not_found", f"Camera {channel_id[:64]} has told no PTZ position yet.")
+    return ptz_position_answer(place, services.zone)
 
 
 @router.get(

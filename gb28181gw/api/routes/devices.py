@@ -68,4 +68,7 @@ def _change(body: DeviceSettings) -> DeviceChange:
         charset=body.charset,
         timezone=body.timezone,
         dialect=None if body.dialect is None else switch_texts(body.dialect),
+        subscribe=tuple(dict.fromkeys(body.subscribe))
+        if isinstance(body.subscribe, list)
+        else body.subscribe,
     )

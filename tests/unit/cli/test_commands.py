@@ -532,6 +532,7 @@ def test_simulate_hands_every_option_on(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "--quirk": "INV-01", "--seed": "5", "--sip-loss": "0.1", "--sip-duplicate": "0.2", "--sip-reorder": "0.3",
         "--rtp-loss": "0.4", "--rtp-duplicate": "0.5", "--rtp-reorder": "0.6", "--register-rate": "1",
         "--retry": "2", "--duration": "3", "--alarm": "4", "--position": "5",
+            "--change": "6",
     }  # fmt: skip
     flat = [part for pair in changed.items() for part in pair]
     assert run("simulate", "device", *flat, "--live-clock", "--json").exit_code == 7

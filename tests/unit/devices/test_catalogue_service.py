@@ -423,7 +423,8 @@ async def test_cat20_events_change_the_state_and_keep_the_rest(world: World) -> 
     assert three.gone
     assert len(world.device.channels) == 4
     assert world.bus.of("channel.status") == [
-        {"device_id": world.device.id, "channel_id": one.id, "status": "OFF"}
+        {"device_id": world.device.id, "channel_id": one.id, "status": "OFF", "fault": None},
+        {"device_id": world.device.id, "channel_id": two.id, "status": "ON", "fault": "VLOST"},
     ]
     world.service.notified(world.device, parse(notify(event(2, "ON"), event(1, "On"))), BOUND)
     assert world.device.channels[two.id].fault == ""

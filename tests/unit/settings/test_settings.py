@@ -36,7 +36,13 @@ rtsp.listen
 storage.url
 log.format log.level
 """
-ADDED = ["storage.alarm_days", "storage.position_days"]
+ADDED = [
+    "sip.subscribe",
+    "sip.subscribe_s",
+    "sip.position_interval_s",
+    "storage.alarm_days",
+    "storage.position_days",
+]
 """Keys beyond the contract."""
 CONTRACT = CONTRACT_TEXT.split()
 
