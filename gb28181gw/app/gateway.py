@@ -25,6 +25,7 @@ from gb28181gw.api.server import ApiServer, ApiServerConfig
 from gb28181gw.api.services import ApiServices, PlayUrlConfig
 from gb28181gw.app.metrics import register_metrics
 from gb28181gw.cascade.answers import Answers
+from gb28181gw.cascade.calls import CallTools, UpperCalls
 from gb28181gw.cascade.service import Uppers
 from gb28181gw.clock import Clock, SystemClock, clock_synchronised
 from gb28181gw.devices.config import DateMode, DevicesConfig, Enrolment
@@ -345,6 +346,19 @@ class Gateway:
                 clock=self._clock,
                 zone=sip.zone,
                 version=__version__,
+            ),
+            calls=UpperCalls(
+                CallTools(
+                    agent=self.agent,
+                    source=self.sessions,
+                    engine=self.engine,
+                    ports=self.ports,
+                    ssrcs=self.ssrcs,
+                    bus=self.bus,
+                    clock=self._clock,
+                    media_listen=self.settings.media.listen,
+                    media_advertise=self.settings.media.advertise,
+                )
             ),
             default_local_id=sip.id,
             is_device_path=self.devices.registry.is_bound,

@@ -32,6 +32,7 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
     _export(metrics, "calls", gateway.ender.counters)
     _export(metrics, "upper_links", gateway.uppers.counters)
     _export(metrics, "upper_answers", gateway.uppers.answers.counters)
+    _export(metrics, "upper_calls", gateway.uppers.calls.counters)
     _export(metrics, "database", gateway.database.counters)
     _export(metrics, "reports", gateway.reports.counters)
     _export(metrics, "subscriptions", gateway.subscriptions.counters)
@@ -95,6 +96,9 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
     )
     metrics.gauge("catalogues_running", "Catalogue queries under way.", lambda: devices.catalogue.running)
 
+    metrics.gauge(
+        "upper_streams", "Calls of upper platforms that are not over.", lambda: gateway.uppers.calls.total
+    )
     metrics.gauge("uppers", "Upper platforms.", lambda: len(gateway.uppers))
     metrics.gauge(
         "uppers_registered",

@@ -10,16 +10,20 @@ from typing import Final
 
 from gb28181gw.cascade import tree as trees
 from gb28181gw.cascade.answers import Answers, Demand, Refusal
+from gb28181gw.cascade.calls import UpperCalls
 from gb28181gw.cascade.link import LinkCounters, LinkTimers, UpperLink
 from gb28181gw.cascade.models import UPPER_LIMIT, Tree, Upper, UpperChange, UpperView, check
 from gb28181gw.cascade.requests import Budget, PathTable, read_body
+from gb28181gw.cascade.routes import read_route
 from gb28181gw.cascade.sharing import ChannelBook, Key, ShareItem, Sharing, sharing_of
 from gb28181gw.cascade.store import ShareRow, UpperStore
 from gb28181gw.clock import Clock
 from gb28181gw.errors import GatewayError
+from gb28181gw.gb.ids import NodeKind, node_kind
 from gb28181gw.observability.events import EventBus
 from gb28181gw.sip.path import Path
 from gb28181gw.ua.agent import UserAgent
+from gb28181gw.ua.compose import user_of
 from gb28181gw.ua.incoming import Incoming
 
 _SN_LIMIT: Final = 1_000_000_000
@@ -47,6 +51,7 @@ class Uppers:
         clock: Clock,
         book: ChannelBook,
         answers: Answers,
+        calls: UpperCalls,
         default_local_id: str,
         is_device_path: Callable[[Path], bool],
         timers: LinkTimers | None = None,
@@ -54,6 +59,7 @@ class Uppers:
         """`is_device_path`: whether a device is bound there too (CS-11)."""
         self.counters = LinkCounters()
         self.answers = answers
+        self.calls = calls
         self._store = store
         self._agent = agent
         self._bus = bus
@@ -182,6 +188,7 @@ class Uppers:
         rows: list[ShareRow] = changed.rows()
         await self._store.replace_shares(upper_id, share_all, rows)
         entry.sharing = changed
+        self.calls.end_unshared(upper_id, lambda key: changed.shared_id(*key) is not None)
         self._bus.emit("upper.shared", upper_id=upper_id, channels=len(changed), all=share_all)
         return changed.items()
 
@@ -222,6 +229,9 @@ class Uppers:
             return True
         if incoming.method == "MESSAGE":
             return self._message(entry, incoming)
+        if incoming.method == "INVITE":
+            self._invite(entry, incoming)
+            return True
         return False
 
     def connection_closed(self, path: Path) -> None:
@@ -302,6 +312,19 @@ class Uppers:
                 detail=str(error)[:200],
             )
 
+    # -- INVITE --------------------------------------------------------------------------------------------
+
+    def _invite(self, entry: _Entry, incoming: Incoming) -> None:
+        if incoming.request.to.tag:
+            incoming.respond(481)  # of a dialog that is over
+            return
+        # To names the channel; a few put it into the Request-URI alone.
+        wanted = (incoming.to_user, user_of(incoming.request.uri))
+        key = next((key for name in wanted if (key := entry.sharing.key_of(name)) is not None), None)
+        lower_id = key.device_id if key is not None and node_kind(key.device_id) is NodeKind.SYSTEM else ""
+        route = read_route(incoming.request, own_id=entry.upper.local_id, lower_id=lower_id)
+        self.calls.invite(entry.link, incoming, key, route)
+
     # -- inside --------------------------------------------------------------------------------------------
 
     def next_sn(self) -> int:
@@ -325,7 +348,7 @@ class Uppers:
             counters=self.counters,
             next_sn=self.next_sn,
             on_path=lambda path: self._paths.bind(upper.id, path),
-            on_change=lambda registered: None,
+            on_change=lambda registered: self._changed(upper.id, registered),
         )
         entry = self._entries[upper.id] = _Entry(upper, sharing, link, Budget(self._clock))
         return entry
@@ -334,8 +357,14 @@ class Uppers:
         if self._running and entry.upper.enabled:
             entry.link.start()
 
+    def _changed(self, upper_id: str, registered: bool) -> None:
+        if not registered:
+            self.calls.end_all(upper_id, "upper_lost")
+
     async def _end(self, entry: _Entry) -> None:
         await entry.budget.close()
+        self.calls.end_all(entry.upper.id, "upper_removed" if self._running else "shutdown")
+        await self.calls.settled(entry.upper.id)
         await entry.link.close()
 
     def _view(self, entry: _Entry) -> UpperView:
@@ -348,7 +377,7 @@ class Uppers:
             remote_address=link.path.peer if link.path is not None else "",
             shared_channels=len(entry.sharing),
             share_all=entry.sharing.share_all,
-            streams=0,
+            streams=self.calls.count(entry.upper.id),
         )
 
 

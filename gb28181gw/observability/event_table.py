@@ -584,6 +584,26 @@ _ROWS = (
         "What an upper platform asked of a device was not done or not answered.",
     ),
     _row(
+        "upper.stream_started",
+        "info",
+        "upper_id device_id channel_id stream_id call_id ssrc peer transport kind user_identity",
+        "An upper platform gets a stream; `user_identity` is who it says watches (Monitor-User-Identity).",
+    ),
+    _row(
+        "upper.stream_stopped",
+        "info",
+        "upper_id device_id channel_id stream_id call_id ssrc peer transport kind user_identity reason bytes "
+        "duration_ms",
+        "A stream to an upper platform ended.",
+    ),
+    _row(
+        "upper.stream_failed",
+        "warning",
+        "upper_id device_id channel_id stream_id call_id ssrc peer transport kind user_identity reason sip_status "
+        "detail",
+        "An INVITE of an upper platform could not be served.",
+    ),
+    _row(
         "upper.answer_failed",
         "warning",
         "upper_id cmd sn reason detail",
