@@ -362,8 +362,15 @@ class Gateway:
             ),
             default_local_id=sip.id,
             is_device_path=self.devices.registry.is_bound,
+            zone=sip.zone,
         )
         await self.uppers.load()
+        self.devices.registry.on_channel_changed(self.uppers.channel_changed)
+        self.devices.presence.on_online(self.uppers.device_changed)
+        self.devices.presence.on_offline(self.uppers.device_changed)
+        self.reports.on_alarm(self.uppers.alarm)
+        self.reports.on_position(self.uppers.place)
+        self.reports.on_ptz(self.uppers.ptz_place)
         self._at_end(self.uppers.close)
         self.agent.on_path_closed = self._path_closed
 

@@ -390,7 +390,7 @@ class UpperCall:
         if dialog is None or not self._bye:
             return
         with contextlib.suppress(GatewayError):
-            await self._tools.agent.send_in_dialog(dialog, "BYE", timeout_s=_BYE_S)
+            await self._tools.agent.send_in_dialog(dialog, "BYE", path=self.link.path, timeout_s=_BYE_S)
 
     # -- what happens --------------------------------------------------------------------------------------
 

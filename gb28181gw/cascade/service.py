@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timezone
 from typing import Final
 
 from gb28181gw.cascade import tree as trees
@@ -13,18 +14,24 @@ from gb28181gw.cascade.answers import Answers, Demand, Refusal
 from gb28181gw.cascade.calls import UpperCalls
 from gb28181gw.cascade.link import LinkCounters, LinkTimers, UpperLink
 from gb28181gw.cascade.models import UPPER_LIMIT, Tree, Upper, UpperChange, UpperView, check
+from gb28181gw.cascade.notifications import Notifications, NotifyCounters, Pace
 from gb28181gw.cascade.requests import Budget, PathTable, read_body
 from gb28181gw.cascade.routes import read_route
 from gb28181gw.cascade.sharing import ChannelBook, Key, ShareItem, Sharing, sharing_of
 from gb28181gw.cascade.store import ShareRow, UpperStore
 from gb28181gw.clock import Clock
+from gb28181gw.devices.models import Device
+from gb28181gw.devices.registry import ChannelChange
+from gb28181gw.devices.reports import Alarm, Place, PtzPlace
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb.ids import NodeKind, node_kind
+from gb28181gw.gb.manscdp.catalogue import CatalogEvent
 from gb28181gw.observability.events import EventBus
 from gb28181gw.sip.path import Path
 from gb28181gw.ua.agent import UserAgent
 from gb28181gw.ua.compose import user_of
 from gb28181gw.ua.incoming import Incoming
+from gb28181gw.ua.notifier import Notifier
 
 _SN_LIMIT: Final = 1_000_000_000
 
@@ -37,6 +44,7 @@ class _Entry:
     sharing: Sharing
     link: UpperLink
     budget: Budget
+    notifications: Notifications
 
 
 class Uppers:
@@ -54,10 +62,13 @@ class Uppers:
         calls: UpperCalls,
         default_local_id: str,
         is_device_path: Callable[[Path], bool],
+        zone: timezone,
         timers: LinkTimers | None = None,
+        pace: Pace | None = None,
     ) -> None:
         """`is_device_path`: whether a device is bound there too (CS-11)."""
         self.counters = LinkCounters()
+        self.notify_counters = NotifyCounters()
         self.answers = answers
         self.calls = calls
         self._store = store
@@ -68,6 +79,9 @@ class Uppers:
         self._default_local_id = default_local_id
         self._is_device_path = is_device_path
         self._timers = timers if timers is not None else LinkTimers()
+        self._zone = zone
+        self._pace = pace if pace is not None else Pace()
+        self._notifier = Notifier(agent)
         self._entries: dict[str, _Entry] = {}
         self._paths = PathTable()
         self._sn = secrets.randbelow(_SN_LIMIT // 2)
@@ -187,7 +201,10 @@ class Uppers:
             return changed.items()
         rows: list[ShareRow] = changed.rows()
         await self._store.replace_shares(upper_id, share_all, rows)
+        before = dict(entry.sharing.items())
+        after = dict(changed.items())
         entry.sharing = changed
+        entry.notifications.touched([key for key in {**before, **after} if before.get(key) != after.get(key)])
         self.calls.end_unshared(upper_id, lambda key: changed.shared_id(*key) is not None)
         self._bus.emit("upper.shared", upper_id=upper_id, channels=len(changed), all=share_all)
         return changed.items()
@@ -231,8 +248,9 @@ class Uppers:
             return self._message(entry, incoming)
         if incoming.method == "INVITE":
             self._invite(entry, incoming)
-            return True
-        return False
+        else:
+            self._subscribe(entry, incoming)
+        return True
 
     def connection_closed(self, path: Path) -> None:
         """A TCP connection of the gateway ended."""
@@ -325,6 +343,48 @@ class Uppers:
         route = read_route(incoming.request, own_id=entry.upper.local_id, lower_id=lower_id)
         self.calls.invite(entry.link, incoming, key, route)
 
+    # -- SUBSCRIBE -----------------------------------------------------------------------------------------
+
+    def _subscribe(self, entry: _Entry, incoming: Incoming) -> None:
+        if incoming.request.to.tag:
+            incoming.respond(481)  # of a subscription that has ended: it will ask anew
+            return
+        entry.notifications.subscribe(incoming)
+
+    # -- what happens at the devices -----------------------------------------------------------------------
+
+    def channel_changed(self, device_id: str, change: ChannelChange) -> None:
+        """`Registry.on_channel_changed`."""
+        channel = change.channel
+        for entry in self._entries.values():
+            if change.event is CatalogEvent.ADD and device_id != entry.upper.id:
+                fresh = entry.sharing.take_in(channel)
+                if fresh:
+                    entry.budget.run(self._store.add_shares(entry.upper.id, fresh))
+            if entry.sharing.shared_id(device_id, channel.id) is not None:
+                updated = change.event in (CatalogEvent.ADD, CatalogEvent.UPDATE)
+                entry.notifications.touched([Key(device_id, channel.id)], updated=updated)
+
+    def device_changed(self, device: Device, reason: str) -> None:
+        """A device came online or went offline (`PresenceKeeper`)."""
+        for entry in self._entries.values():
+            entry.notifications.device_touched(device.id)
+
+    def alarm(self, alarm: Alarm) -> None:
+        """`Reports.on_alarm`."""
+        for entry in self._entries.values():
+            entry.notifications.alarm(alarm)
+
+    def place(self, place: Place) -> None:
+        """`Reports.on_position`."""
+        for entry in self._entries.values():
+            entry.notifications.place(place)
+
+    def ptz_place(self, place: PtzPlace) -> None:
+        """`Reports.on_ptz`."""
+        for entry in self._entries.values():
+            entry.notifications.ptz(place)
+
     # -- inside --------------------------------------------------------------------------------------------
 
     def next_sn(self) -> int:
@@ -350,7 +410,19 @@ class Uppers:
             on_path=lambda path: self._paths.bind(upper.id, path),
             on_change=lambda registered: self._changed(upper.id, registered),
         )
-        entry = self._entries[upper.id] = _Entry(upper, sharing, link, Budget(self._clock))
+        notifications = Notifications(
+            link=link,
+            sharing=lambda: self._entries[upper.id].sharing,
+            book=self._book,
+            notifier=self._notifier,
+            bus=self._bus,
+            zone=self._zone,
+            next_sn=self.next_sn,
+            counters=self.notify_counters,
+            pace=self._pace,
+        )
+        entry = _Entry(upper, sharing, link, Budget(self._clock), notifications)
+        self._entries[upper.id] = entry
         return entry
 
     def _start(self, entry: _Entry) -> None:
@@ -360,11 +432,15 @@ class Uppers:
     def _changed(self, upper_id: str, registered: bool) -> None:
         if not registered:
             self.calls.end_all(upper_id, "upper_lost")
+        entry = self._entries.get(upper_id)
+        if entry is not None:
+            entry.notifications.link_changed()
 
     async def _end(self, entry: _Entry) -> None:
         await entry.budget.close()
         self.calls.end_all(entry.upper.id, "upper_removed" if self._running else "shutdown")
         await self.calls.settled(entry.upper.id)
+        await entry.notifications.close()
         await entry.link.close()
 
     def _view(self, entry: _Entry) -> UpperView:
@@ -378,6 +454,7 @@ class Uppers:
             shared_channels=len(entry.sharing),
             share_all=entry.sharing.share_all,
             streams=self.calls.count(entry.upper.id),
+            subscriptions=entry.notifications.kinds,
         )
 
 

@@ -604,6 +604,12 @@ _ROWS = (
         "An INVITE of an upper platform could not be served.",
     ),
     _row(
+        "upper.subscribed",
+        "info",
+        "upper_id cmd device_id expires_s",
+        "An upper platform subscribed to something.",
+    ),
+    _row(
         "upper.answer_failed",
         "warning",
         "upper_id cmd sn reason detail",

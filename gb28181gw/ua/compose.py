@@ -11,7 +11,7 @@ from gb28181gw.sip.path import Path
 from gb28181gw.sip.randomness import random_hex
 from gb28181gw.ua.models import AgentConfig, Target
 
-ALLOW: Final = "INVITE, ACK, INFO, CANCEL, BYE, OPTIONS, MESSAGE, NOTIFY"
+ALLOW: Final = "INVITE, ACK, INFO, CANCEL, BYE, OPTIONS, MESSAGE, NOTIFY, SUBSCRIBE"
 """GB/T 28181-2022 9.2.3 b names the first seven for INVITE dialogs."""
 
 DIALOG_MAKERS: Final = frozenset({"INVITE", "SUBSCRIBE"})

@@ -9,7 +9,7 @@ import pytest
 
 from gb28181gw.sip.message import Response
 from tests.support.sim_platform import deframe, ssrc_of, tcp_sink, udp_sink
-from tests.support.upper import LOCAL_ID, NVR, UPPER, Cascade, cascade
+from tests.support.upper import LOCAL_ID, NVR, Cascade, cascade
 
 CAMERA = "34020000001320000001"
 PLANE = {"media": {"plane": "python"}}
