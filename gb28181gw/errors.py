@@ -67,6 +67,12 @@ _ROWS = (
         "Unknown upper platform",
         "List them with GET /api/v1/uppers; add one with POST /api/v1/uppers.",
     ),
+    _row(
+        "gb.route.talk_unknown",
+        404,
+        "Unknown talk",
+        "It has ended; start one with POST …/channels/{cid}/talk.",
+    ),
     _row("gb.route.not_found", 404, "Not found", "Check the path against the API reference."),
     _row(
         "gb.route.offline",
@@ -152,6 +158,12 @@ _ROWS = (
         502,
         "Device answered ERROR",
         "The device understood the command and could not do it; see detail.",
+    ),
+    _row(
+        "gb.sip.no_call",
+        504,
+        "Device did not call",
+        "It agreed to a broadcast and sent no INVITE: check that it may reach this gateway's SIP port, that its loudspeaker is enabled, and that no other platform talks to it.",
     ),
     # sdp
     _row(

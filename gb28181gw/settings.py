@@ -501,6 +501,16 @@ class StorageSettings(Section):
     position_days: int = _number(
         7, "Positions are kept for so long, at most a million of them.", low=1, high=3650, unit="days"
     )
+    snapshot_days: int = _number(
+        30, "Pictures that devices uploaded are kept for so long.", low=1, high=3650, unit="days"
+    )
+    snapshot_mb: int = _number(
+        1024,
+        "Pictures that devices uploaded take at most so much; the oldest go first.",
+        low=10,
+        high=10_000_000,
+        unit="MB",
+    )
 
 
 class LogSettings(Section):

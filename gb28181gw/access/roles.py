@@ -29,6 +29,8 @@ class Action(StrEnum):
     """Send a query to a device, such as the catalogue."""
     CONTROL_DEVICE = "control_device"
     """Move cameras, and send controls and configurations to a device."""
+    TALK = "talk"
+    """Speak through a device's loudspeaker, and see who does."""
     DRASTIC_CONTROL = "drastic_control"
     """Restart or upgrade a device, or format what it records on."""
     ADMIT_DEVICE = "admit_device"
@@ -56,6 +58,7 @@ ALLOWED: Final[dict[Action, frozenset[Role]]] = {
     Action.STOP_STREAM: _STAFF,
     Action.QUERY_DEVICE: _STAFF,
     Action.CONTROL_DEVICE: _STAFF,
+    Action.TALK: _STAFF,
     Action.DRASTIC_CONTROL: _ADMIN,
     Action.ADMIT_DEVICE: _STAFF,
     Action.MANAGE_DEVICES: _ADMIN,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, APIWebSocketRoute
 
 from gb28181gw.access.roles import Action
 from gb28181gw.api.errors import PROBLEM_SCHEMA, PROBLEM_TYPE, install_error_handlers
-from gb28181gw.api.middleware import PUBLIC_PATHS, ApiCounters, Gate
+from gb28181gw.api.middleware import PUBLIC_PATHS, WEBSOCKETS, ApiCounters, Gate
 from gb28181gw.api.routes import (
     channels,
     control,
@@ -17,9 +17,11 @@ from gb28181gw.api.routes import (
     events,
     keys,
     reports,
+    snapshots,
     streams,
     subscriptions,
     system,
+    talks,
     trace,
     uppers,
 )
@@ -27,7 +29,21 @@ from gb28181gw.api.security import action_of, requires
 from gb28181gw.api.services import ApiServices
 
 API = "/api/v1"
-MODULES = (system, devices, subscriptions, channels, control, streams, reports, uppers, events, keys, trace)
+MODULES = (
+    system,
+    devices,
+    subscriptions,
+    channels,
+    control,
+    streams,
+    talks,
+    reports,
+    uppers,
+    snapshots,
+    events,
+    keys,
+    trace,
+)
 """The resources, in the order of the reference."""
 
 
@@ -54,7 +70,7 @@ def create_api(services: ApiServices) -> FastAPI:
         return app.openapi()
 
     install_error_handlers(app)
-    app.add_middleware(Gate, keys=services.keys, bus=services.bus, counters=counters)
+    app.add_middleware(Gate, keys=services.keys, tokens=services.tokens, bus=services.bus, counters=counters)
     _insist_on_actions(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     _register_metrics(services, counters)
@@ -64,6 +80,8 @@ def create_api(services: ApiServices) -> FastAPI:
 def _insist_on_actions(app: FastAPI) -> None:
     """Default deny (S-09): a route that does not say who may use it is a mistake that must not start."""
     for route in app.routes:
+        if isinstance(route, APIWebSocketRoute) and route.path in WEBSOCKETS:
+            continue
         if not isinstance(route, APIRoute):
             raise TypeError(f"{route} is not a route of the API")
         if route.path not in PUBLIC_PATHS and action_of(route) is None:

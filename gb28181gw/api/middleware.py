@@ -6,6 +6,7 @@ without a valid key nothing but `PUBLIC_PATHS` is reached (S-09).
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections import Counter
@@ -13,12 +14,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gb28181gw.access.guard import bearer
 from gb28181gw.access.keys import Keys
+from gb28181gw.access.roles import Action, may
+from gb28181gw.access.tokens import PlayTokens
 from gb28181gw.api.errors import from_http, problem_response
 from gb28181gw.errors import GatewayError
 from gb28181gw.observability.events import EventBus
@@ -26,6 +29,9 @@ from gb28181gw.observability.metrics import Histogram, Labels
 
 PUBLIC_PATHS: Final = frozenset({"/healthz", "/readyz"})
 """What needs no key; it tells nothing but the state."""
+WEBSOCKETS: Final[dict[str, Action]] = {"/api/v1/talks/{talk_id}/audio": Action.TALK}
+"""The routes that are WebSockets, and what they are. Every other one is refused before its handshake."""
+_WEBSOCKET_PATH: Final = re.compile(r"/api/v1/talks/[0-9a-f]{32}/audio", re.ASCII)
 MAX_BODY_BYTES: Final = 1024 * 1024
 
 SECURITY_HEADERS: Final = {
@@ -56,9 +62,12 @@ class ApiCounters:
 class Gate:
     """The middleware."""
 
-    def __init__(self, app: ASGIApp, *, keys: Keys, bus: EventBus, counters: ApiCounters) -> None:
+    def __init__(
+        self, app: ASGIApp, *, keys: Keys, tokens: PlayTokens, bus: EventBus, counters: ApiCounters
+    ) -> None:
         self._app = app
         self._keys = keys
+        self._tokens = tokens
         self._bus = bus
         self._counters = counters
         self._log = structlog.get_logger("gb28181gw.api")
@@ -66,7 +75,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             if scope["type"] == "websocket":
-                await send({"type": "websocket.close", "code": 1008})
+                await self._websocket(scope, receive, send)
             return
         trace_id = secrets.token_hex(8)
         scope.setdefault("state", {})["trace_id"] = trace_id
@@ -101,6 +110,31 @@ class Gate:
                     await problem(scope, receive, send_and_look)
             finally:
                 self._count(scope, status, time.perf_counter() - started)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """By a token of this very path, since browsers cannot send headers here, or by a key in the header."""
+        if not _WEBSOCKET_PATH.fullmatch(scope["path"]) or not await self._may_open(scope):
+            self._counters.denied += 1
+            client = scope.get("client")
+            self._bus.emit(
+                "access.denied",
+                client=client[0] if client else None,
+                method="GET",
+                path=scope["path"],
+                reason="unauthorised",
+            )
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        await self._app(scope, receive, send)
+
+    async def _may_open(self, scope: Scope) -> bool:
+        token = QueryParams(scope["query_string"]).get("token")
+        if token:
+            grant = self._tokens.read(scope["path"], token)
+            return grant is not None and self._keys.is_valid(grant.id.partition("-")[0])
+        text = bearer(Headers(scope=scope).get("authorization"))
+        key = await self._keys.verify(text) if text else None
+        return key is not None and may(key.role, Action.TALK)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

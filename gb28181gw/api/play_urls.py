@@ -30,6 +30,11 @@ def media_authority(config: PlayUrlConfig, host_header: str) -> str:
     return f"{host}:{config.port()}"
 
 
+def api_authority(host_header: str) -> str:
+    """``host[:port]`` by which this caller reached the API; a Host header that is none is not repeated to him."""
+    return host_header if _HOST.fullmatch(host_header) is not None else "127.0.0.1"
+
+
 def live_urls(
     config: PlayUrlConfig, tokens: PlayTokens, grant: Grant, *, host: str, device_id: str, channel_id: str
 ) -> PlayUrls:

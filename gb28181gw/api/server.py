@@ -18,6 +18,8 @@ from gb28181gw.transport.binding import bind_tcp
 
 MAX_HEAD = 32 * 1024
 """Bytes of a request's head. (uvicorn's other HTTP parser keeps heads of any size.)"""
+MAX_WS_MESSAGE = 64 * 1024
+"""Bytes of one WebSocket message: two thirds of a second of sound at 48 kHz."""
 HEAD_S = 10.0
 """A request's head must be complete within so long of its first byte, or of the connection."""
 
@@ -116,7 +118,8 @@ class ApiServer:
                 loop="none",
                 http=_Http,
                 h11_max_incomplete_event_size=MAX_HEAD,
-                ws="none",
+                ws="websockets-sansio",
+                ws_max_size=MAX_WS_MESSAGE,
                 proxy_headers=False,
                 server_header=False,
                 timeout_keep_alive=30,

@@ -20,6 +20,7 @@ from gb28181gw.devices.models import Device
 from gb28181gw.devices.ptz import PresetAction, PresetList
 from gb28181gw.devices.registry import DeviceChange
 from gb28181gw.devices.reports import Alarm, Place, PtzPlace, ReportFilter
+from gb28181gw.devices.snapshots import Picture, PictureFilter, SnapshotView
 from gb28181gw.devices.subscriptions import SubscriptionView
 from gb28181gw.devices.tree import TreeNode
 from gb28181gw.gb.manscdp.schema import Values
@@ -29,6 +30,7 @@ from gb28181gw.observability.health import HealthBoard
 from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import SipTrace
 from gb28181gw.sessions.models import StreamView
+from gb28181gw.sessions.talk import Holder, TalkView, TalkWay
 
 
 class DeviceBook(Protocol):
@@ -118,6 +120,27 @@ class SubscriptionBook(Protocol):
         ...
 
 
+class SnapshotBook(Protocol):
+    """Pictures that devices take and upload (`devices.snapshots.Snapshots`)."""
+
+    async def order(
+        self,
+        device_id: str,
+        channel_id: str,
+        *,
+        count: int = 1,
+        interval_s: int = 1,
+        force: bool = False,
+        key_id: str = "",
+    ) -> SnapshotView: ...
+
+    def session(self, session_id: str) -> SnapshotView: ...
+
+    async def pictures(self, wanted: PictureFilter) -> tuple[list[Picture], int]: ...
+
+    async def picture(self, picture_id: str) -> tuple[Picture, bytes]: ...
+
+
 class Streams(Protocol):
     """The table of streams (`sessions.table.Sessions`)."""
 
@@ -160,6 +183,22 @@ class UpperBook(Protocol):
         ...
 
 
+class TalkBook(Protocol):
+    """The table of talks (`sessions.talks.Talks`)."""
+
+    async def start(
+        self, device_id: str, channel_id: str, holder: Holder, *, way: TalkWay | None = None
+    ) -> TalkView: ...
+
+    def list(self) -> list[TalkView]: ...
+
+    def get(self, talk_id: str) -> TalkView: ...
+
+    def feed(self, talk_id: str, pcm: bytes, rate: int, *, live: bool) -> None: ...
+
+    async def stop(self, talk_id: str, reason: str = "stopped") -> None: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlayUrlConfig:
     """Where the media listener is reached."""
@@ -177,11 +216,13 @@ class ApiServices:
     devices: DeviceBook
     catalogue: Catalogue
     streams: Streams
+    talks: TalkBook
     ptz: Ptz
     commands: DeviceCommands
     reports: ReportBook
     uppers: UpperBook
     subscriptions: SubscriptionBook
+    snapshots: SnapshotBook
     keys: Keys
     tokens: PlayTokens
     bus: EventBus

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import platform
+import re
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -29,9 +30,12 @@ from gb28181gw.cascade.calls import CallTools, UpperCalls
 from gb28181gw.cascade.service import Uppers
 from gb28181gw.clock import Clock, SystemClock, clock_synchronised
 from gb28181gw.devices.config import DateMode, DevicesConfig, Enrolment
+from gb28181gw.devices.models import Device
 from gb28181gw.devices.reports import Reports
 from gb28181gw.devices.service import Devices
+from gb28181gw.devices.snapshots import Snapshots
 from gb28181gw.devices.subscriptions import DeviceSubscriptions, Kind, SubscribeConfig
+from gb28181gw.devices.talking import TalkPartners
 from gb28181gw.gb.ids import ssrc_domain
 from gb28181gw.media import native
 from gb28181gw.media.native import NativePlane
@@ -50,6 +54,7 @@ from gb28181gw.sessions.live import LiveLimits
 from gb28181gw.sessions.models import StreamState
 from gb28181gw.sessions.pool_watch import PoolWatch
 from gb28181gw.sessions.table import Sessions
+from gb28181gw.sessions.talks import Talks
 from gb28181gw.settings import HostPort, MediaSettings, Settings
 from gb28181gw.sip.endpoint import Endpoint
 from gb28181gw.sip.path import Path
@@ -57,6 +62,7 @@ from gb28181gw.storage.calls import SqliteCallStore
 from gb28181gw.storage.database import Database
 from gb28181gw.storage.keys import SqliteKeyStore
 from gb28181gw.storage.reports import SqliteReportStore
+from gb28181gw.storage.snapshots import SnapshotFiles
 from gb28181gw.storage.sqlite import SqliteDeviceStore
 from gb28181gw.storage.subscriptions import SqliteSubscriptionStore
 from gb28181gw.storage.uppers import SqliteUpperStore
@@ -312,11 +318,16 @@ class Gateway:
             LiveLimits(idle_stop_s=float(settings.idle_stop_s), transport=settings.transport),
         )
         self._at_end(self.sessions.close)
-        # Who unregistered or was removed has ended, or must end, its media (REG-11).
-        self.devices.on_forgotten(lambda device_id: self.sessions.stop_device(device_id, "device_gone"))
-        self.devices.registry.on_removed(
-            lambda device: self.sessions.stop_device(device.id, "device_removed")
+        partners = TalkPartners(
+            registry=self.devices.registry, queries=self.devices.queries, own_id=self.settings.sip.id
         )
+        self.talks = Talks(context, partners, partners.device_of)
+        self._at_end(self.talks.close)
+        self.agent.on_request("INVITE", self.talks.on_invite)
+        self.keys.on_gone(self.talks.stop_key)
+        # Who unregistered or was removed has ended, or must end, its media (REG-11).
+        self.devices.on_forgotten(lambda device_id: self._end_media(device_id, "device_gone"))
+        self.devices.registry.on_removed(lambda device: self._end_media(device.id, "device_removed"))
         address = settings.http_address
         self.listener = MediaListener(
             self.engine,
@@ -326,6 +337,20 @@ class Gateway:
             ListenerConfig(host=address.host, port=address.port, origins=settings.origins),
         )
         self.guard.on_revoked(self.listener.close_grants)
+        self.snapshots = Snapshots(
+            registry=self.devices.registry,
+            commands=self.devices.commands,
+            store=SnapshotFiles(self.database, self.settings.data_dir / "snapshots"),
+            bus=self.bus,
+            clock=self._clock,
+            base_url=self._upload_url,
+            days=self.settings.storage.snapshot_days,
+            max_bytes=self.settings.storage.snapshot_mb * 1_000_000,
+        )
+        self.reports.on_snapshots(self.snapshots.finished)
+        self.listener.uploads = self.snapshots
+        self.snapshots.start()
+        self._at_end(self.snapshots.close)
         await self.listener.start()
         self._at_end(self.listener.close)
         self.health.up("media")
@@ -379,6 +404,7 @@ class Gateway:
         sip, http = self.settings.sip.address, self.settings.http.address
         self.sip_port = await self.transports.listen(sip.host, sip.port)
         self.health.up("sip")
+        self.subscriptions.begin()
         await self.sessions.recover()
         self.uppers.start()
         self.api = ApiServer(
@@ -387,11 +413,13 @@ class Gateway:
                     devices=self.devices.registry,
                     catalogue=self.devices.catalogue,
                     streams=self.sessions,
+                    talks=self.talks,
                     ptz=self.devices.ptz,
                     commands=self.devices.commands,
                     reports=self.reports,
                     uppers=self.uppers,
                     subscriptions=self.subscriptions,
+                    snapshots=self.snapshots,
                     keys=self.keys,
                     tokens=self.tokens,
                     bus=self.bus,
@@ -417,6 +445,22 @@ class Gateway:
         self._at_end(lambda: _cancelled(housekeeping))
 
     # ---- small duties of nobody else
+
+    def _upload_url(self, device: Device) -> str:
+        """Where a device reaches the media listener: as announced, or the address that it talks SIP to."""
+        told = self.settings.media.http_advertise
+        if not told:
+            host = (
+                device.path.local_host if device.path is not None else self.settings.media.http_address.host
+            )
+            told = f"[{host}]" if ":" in host else host
+        if not re.search(r":\d+$", told):
+            told = f"{told}:{self.listener.port}"
+        return f"http://{told}/upload"
+
+    def _end_media(self, device_id: str, reason: str) -> None:
+        self.sessions.stop_device(device_id, reason)
+        self.talks.stop_device(device_id, reason)
 
     def _at_end(self, close: Callable[[], Awaitable[object]]) -> None:
         self._ends.push_async_callback(close)

@@ -29,6 +29,7 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
     _export(metrics, "message", devices.messages.counters)
     _export(metrics, "devices", devices.counters)
     _export(metrics, "sessions", sessions.counters)
+    _export(metrics, "talks", gateway.talks.counters)
     _export(metrics, "calls", gateway.ender.counters)
     _export(metrics, "upper_links", gateway.uppers.counters)
     _export(metrics, "upper_answers", gateway.uppers.answers.counters)
@@ -36,6 +37,7 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
     _export(metrics, "upper_calls", gateway.uppers.calls.counters)
     _export(metrics, "database", gateway.database.counters)
     _export(metrics, "reports", gateway.reports.counters)
+    _export(metrics, "snapshots", gateway.snapshots.counters)
     _export(metrics, "subscriptions", gateway.subscriptions.counters)
     metrics.gauges(
         "subscriptions",
@@ -50,6 +52,7 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
         ("state",),
         lambda: {(s,): n for s, n in devices.presence.counts().items()},
     )
+    metrics.gauge("talks_open", "Talks that are not ended.", lambda: len(gateway.talks))
     metrics.gauge(
         "register_uncommitted",
         "Registrations whose commit is under way.",

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -111,6 +112,97 @@ def preset(
         gateway.post(f"{path}/{number}", {"action": verb.value, "name": name})
         if as_json:
             print(json.dumps({"id": number, "action": verb.value}))
+
+    _with_gateway(run, config, url, key)
+
+
+class TalkWayName(StrEnum):
+    AUTO = "auto"
+    BROADCAST = "broadcast"
+    TALK = "talk"
+
+
+@app.command("talk")
+def talk(
+    device_id: DeviceArgument,
+    channel_id: ChannelArgument,
+    file: Annotated[
+        Path, typer.Argument(help="WAV file: PCM, 16 bits, one or two channels.", exists=True, dir_okay=False)
+    ],
+    way: Annotated[TalkWayName, typer.Option(help="How the loudspeaker is reached.")] = TalkWayName.AUTO,
+    as_json: JsonOption = False,
+    url: UrlOption = "",
+    key: KeyOption = "",
+    config: ConfigOption = None,
+) -> None:
+    """Speak a recording through a device's loudspeaker."""
+    from gb28181gw.cli.talk import speak
+
+    _with_gateway(
+        lambda gateway: speak(gateway, _channel(device_id, channel_id), file, way.value, as_json=as_json),
+        config,
+        url,
+        key,
+    )
+
+
+@app.command("subscriptions")
+def subscriptions(
+    device_id: DeviceArgument,
+    renew: Annotated[
+        bool, typer.Option("--renew", help="Try all of them now, also what the device refused.")
+    ] = False,
+    as_json: JsonOption = False,
+    url: UrlOption = "",
+    key: KeyOption = "",
+    config: ConfigOption = None,
+) -> None:
+    """Show what is subscribed at a device, and how it stands."""
+
+    def run(gateway: RunningGateway) -> None:
+        path = f"/api/v1/devices/{quote(device_id, safe='')}/subscriptions"
+        found = gateway.post(path, {}) if renew else gateway.get_json(path)
+        if as_json:
+            print(json.dumps(found, ensure_ascii=False))
+            return
+        rows = [
+            [
+                one["kind"],
+                one["target"],
+                one["state"],
+                one["expires_at"] or "",
+                str(one["notifies"]),
+                one["notified_at"] or "never",
+                one["detail"],
+            ]
+            for one in found["items"]
+        ]
+        _table(["Kind", "Of", "State", "Until", "Notified", "Last", "Detail"], rows)
+
+    _with_gateway(run, config, url, key)
+
+
+@app.command("snapshots")
+def snapshots(
+    device_id: DeviceArgument,
+    channel_id: ChannelArgument,
+    count: Annotated[int, typer.Option(help="How many pictures.", min=1, max=10)] = 1,
+    interval: Annotated[int, typer.Option(help="Seconds from picture to picture.", min=1)] = 1,
+    out: Annotated[Path, typer.Option(help="Directory for the files.")] = Path(),
+    wait: Annotated[float, typer.Option(help="Seconds to wait for the pictures.", min=0)] = 60.0,
+    as_json: JsonOption = False,
+    url: UrlOption = "",
+    key: KeyOption = "",
+    config: ConfigOption = None,
+) -> None:
+    """Have a device of the 2022 edition take pictures and upload them here, and write them to files."""
+    from gb28181gw.cli import snapshots as pictures
+
+    def run(gateway: RunningGateway) -> None:
+        path = _channel(device_id, channel_id)
+        found = pictures.order(gateway, path, count=count, interval_s=interval, wait_s=wait)
+        files = pictures.fetch(gateway, found["id"], out) if found["received"] else []
+        raise typer.Exit(pictures.tell(found, files, as_json=as_json))
 
     _with_gateway(run, config, url, key)
 

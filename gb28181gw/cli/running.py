@@ -53,6 +53,13 @@ class RunningGateway:
         )
         return json.loads(self._ask(request))
 
+    def post_bytes(self, path: str, body: bytes, content_type: str) -> Any:
+        """POST a body of another kind and read JSON. Raises as `get`."""
+        request = urllib.request.Request(  # noqa: S310 - the scheme is ours, see `of`
+            self.url + path, data=body, headers={"Content-Type": content_type}
+        )
+        return json.loads(self._ask(request))
+
     def delete(self, path: str) -> None:
         """DELETE. Raises as `get`."""
         self._ask(urllib.request.Request(self.url + path, method="DELETE"))  # noqa: S310 - the scheme is ours

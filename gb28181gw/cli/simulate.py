@@ -32,6 +32,19 @@ class Audio(StrEnum):
     NONE = "none"
 
 
+class TalkCodecName(StrEnum):
+    PCMA = "pcma"
+    PCMU = "pcmu"
+    AAC = "aac"
+    PS = "ps"
+
+
+class TalkTransportName(StrEnum):
+    UDP = "udp"
+    TCP_ACTIVE = "tcp-active"
+    TCP_PASSIVE = "tcp-passive"
+
+
 class EditionName(StrEnum):
     V1_0 = "1.0"
     V1_1 = "1.1"
@@ -82,6 +95,17 @@ def device(
     edition: Annotated[EditionName, typer.Option(help="Edition of the standard.")] = EditionName.V3_0,
     charset: Annotated[str, typer.Option(help="Character set declared in XML.")] = "GB2312",
     catalog_page: Annotated[int, typer.Option(help="Channels in one Catalog message.", min=1)] = 2,
+    talk_codec: Annotated[
+        TalkCodecName, typer.Option(help="What its loudspeakers ask for.")
+    ] = TalkCodecName.PCMA,
+    talk_transport: Annotated[
+        TalkTransportName, typer.Option(help="Transport of their sound, as the device says of itself.")
+    ] = TalkTransportName.UDP,
+    speakers: Annotated[int, typer.Option(help="Audio outputs (type 137) in the catalogue.", min=0)] = 0,
+    hear_dir: Annotated[
+        Path | None,
+        typer.Option(help="Write what loudspeakers heard into this directory.", show_default=False),
+    ] = None,
     quirk: Annotated[
         list[str] | None,
         typer.Option(
@@ -146,6 +170,10 @@ def device(
         edition=edition.value,
         charset=charset,
         catalog_page=catalog_page,
+        talk_codec=talk_codec.value,
+        talk_transport=talk_transport.value,
+        speakers=speakers,
+        hear_dir=hear_dir,
         quirks=tuple(quirk or ()),
         seed=seed,
         sip_loss=sip_loss,

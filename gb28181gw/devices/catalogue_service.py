@@ -121,6 +121,8 @@ class CatalogueService:
         self._told: dict[str, dict[str, Channel]] = {}
         """Device -> channels changed by notifications while its query runs: applied on top of its result (CAT-18)."""
         self._unsaved: dict[tuple[str, str], Channel] = {}
+        self._news: dict[str, Device] = {}
+        """Devices that told of channels which we do not know."""
         self._ticks = 0
         registry.on_removed(self._removed)
 
@@ -454,9 +456,17 @@ class CatalogueService:
         self._changed(device, notify.items)
         if any(self._is_news(device, item) for item in notify.items):
             # CAT-17: something is there of which nothing but its id is known.
-            now = self._clock.monotonic()
-            if now - device.catalogue_tried >= ASK_AFTER_NEWS_S:
-                self.enqueue(device, "notified")
+            self._news[device.id] = device
+            self._ask_for_news()
+
+    def _ask_for_news(self) -> None:
+        """Ask devices that told of unknown channels: when no query of theirs runs, and not too often."""
+        now = self._clock.monotonic()
+        for device in list(self._news.values()):
+            if device.id not in self._jobs and now - device.catalogue_tried >= ASK_AFTER_NEWS_S:
+                del self._news[device.id]
+                if device.online:
+                    self.enqueue(device, "notified")
 
     def _is_news(self, device: Device, item: CatalogItem) -> bool:
         if item.event is CatalogEvent.DEL:
@@ -559,6 +569,8 @@ class CatalogueService:
         now = self._clock.monotonic()
         for late in [late for late in self._late.values() if now >= late.until]:
             self._conclude_late(late.device.id)
+        if self._news:
+            self._ask_for_news()
         self._ticks += 1
         if self._ticks % 60 == 0:
             self._ask_again(now)
@@ -602,6 +614,7 @@ class CatalogueService:
                 )
 
     def _removed(self, device: Device) -> None:
+        self._news.pop(device.id, None)
         late = self._late.pop(device.id, None)
         if late is not None:
             self._queries.close(late.query)

@@ -157,6 +157,8 @@ class Device:
     """Found in the catalogue when the device sends no `X-GB-Ver`."""
     media_way: str = ""
     """Media transport that worked last, for `auto`."""
+    talk_way: str = ""
+    """Way of talking that worked last (TK-01): ``broadcast`` or ``talk``."""
     quirks: dict[str, int] = field(default_factory=dict)
     channels: dict[str, Channel] = field(default_factory=dict)
     catalogue_state: CatalogueState = CatalogueState.NONE

@@ -489,6 +489,13 @@ class Registry:
         device = self._devices.get(device_id)
         return device.media_way if device is not None else ""
 
+    def remember_talk_way(self, device_id: str, way: str) -> None:
+        """The way of talking that worked (TK-01); kept over restarts."""
+        device = self._devices.get(device_id)
+        if device is not None and device.talk_way != way:
+            device.talk_way = way
+            self.unsaved(device, UNSAVED_FACTS)
+
     # -- the batch of every few seconds --------------------------------------------------------------------
 
     def unsaved(self, device: Device, what: int) -> None:

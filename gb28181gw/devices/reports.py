@@ -186,6 +186,7 @@ class Reports:
         self._hear_alarm: list[Callable[[Alarm], None]] = []
         self._hear_position: list[Callable[[Place], None]] = []
         self._hear_ptz: list[Callable[[PtzPlace], None]] = []
+        self._hear_snapshots: list[Callable[[str, str, list[str]], None]] = []
         self._pruning: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -218,6 +219,10 @@ class Reports:
     def on_ptz(self, hear: Callable[[PtzPlace], None]) -> None:
         """`hear(place)` when a camera told where it looks."""
         self._hear_ptz.append(hear)
+
+    def on_snapshots(self, hear: Callable[[str, str, list[str]], None]) -> None:
+        """`hear(device_id, session_id, files)` when a device has uploaded its pictures."""
+        self._hear_snapshots.append(hear)
 
     async def ptz_place(self, device_id: str, channel_id: str) -> PtzPlace | None:
         """The last one told; None: none yet."""
@@ -373,13 +378,17 @@ class Reports:
         """A.2.5.7: which pictures were uploaded; none means that all failed."""
         if self._counts(envelope):
             members = document.fields.get("SnapShotList")
-            files = [] if members is None else [(child.text or "").strip()[:64] for child in members]
+            texts = [] if members is None else [(child.text or "").strip()[:64] for child in members]
+            files = [name for name in texts[:10] if name]
+            session = document.text("SessionID")[:128]
+            for hear in self._hear_snapshots:
+                hear(device.id, session, files)
             self._bus.emit(
                 "device.snapshots",
                 device_id=device.id,
                 channel_id=document.device_id or None,
-                session=document.text("SessionID")[:128],
-                files=[name for name in files[:10] if name],
+                session=session,
+                files=files,
             )
 
     def _video(self, device: Device, document: Document, envelope: Envelope) -> None:

@@ -61,6 +61,8 @@ ANSWER_S: Final = 10.0
 END_S: Final = 3.0
 PTZ_CHANNELS: Final = 64
 """Cameras of one device whose PTZ position is subscribed."""
+HEAP_LIMIT: Final = 10_000
+"""Places in the heap before outdated ones are looked for."""
 MOVABLE: Final = frozenset("1457")
 """`PTZType` of cameras that can turn or zoom."""
 UNKNOWN_STATUS: Final = frozenset({405, 415, 420, 489, 501})
@@ -113,7 +115,8 @@ class SubscribeConfig:
     """When a device came online; its catalogue query has begun then."""
     retry_s: float = 60.0
     """After the first refusal or silence; doubled each time."""
-    in_flight: int = 50
+    in_flight: int = 500
+    """SUBSCRIBE requests that wait for their answer: many old devices never give one."""
     requests_per_s: float = 200.0
     """Pace of SUBSCRIBE: 10,000 devices with three kinds need 100 a second at the default time."""
 
@@ -244,6 +247,7 @@ class DeviceSubscriptions:
         self._held: dict[str, _Entry] = {}
         """By Call-ID."""
         self._heap: list[tuple[float, int, _Entry]] = []
+        self._heap_limit = HEAP_LIMIT
         self._order = count()
         self._wake = asyncio.Event()
         self._looking: set[str] = set()
@@ -253,7 +257,8 @@ class DeviceSubscriptions:
     # -- life ----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """After the registry is loaded and presence restored. Raises GatewayError when the store fails."""
+        """After the registry is loaded and presence restored; `begin` follows. Raises GatewayError when the store
+        fails."""
         for record in await self._store.load_subscriptions():
             await self._restore(record)
         self._presence.on_online(self._online)
@@ -264,6 +269,9 @@ class DeviceSubscriptions:
         self._registry.on_removed(self._removed)
         self._registry.on_channel_changed(self._channel_changed)
         self._messages.on_notify(self._hear)
+
+    def begin(self) -> None:
+        """Start asking; when the SIP listeners are open."""
         for device in self._registry:
             self._sync(device, self._config.after_online_s)
         self._runner = asyncio.get_running_loop().create_task(self._supervised())
@@ -334,11 +342,10 @@ class DeviceSubscriptions:
         return [self._view(entries[key]) for key in sorted(entries)]
 
     def _view(self, entry: _Entry) -> SubscriptionView:
-        away = not entry.device.online and entry.state is not SubscriptionState.UNSUPPORTED
         return SubscriptionView(
             kind=entry.kind,
             target=entry.target,
-            state=SubscriptionState.WAITING if away else entry.state,
+            state=_shown(entry),
             event=entry.event,
             since=entry.since or None,
             expires_at=entry.until if entry.held is not None else None,
@@ -356,7 +363,7 @@ class DeviceSubscriptions:
         found: Counter[tuple[str, str]] = Counter()
         for entries in self._entries.values():
             for entry in entries.values():
-                found[entry.kind.value, self._view(entry).state.value] += 1
+                found[entry.kind.value, _shown(entry).value] += 1
         return dict(found)
 
     def renew(self, device_id: str) -> None:
@@ -436,6 +443,11 @@ class DeviceSubscriptions:
     def _queue(self, entry: _Entry) -> None:
         if entry.due == inf:
             return
+        if len(self._heap) > self._heap_limit:
+            # Devices that come and go leave places behind which nobody will come to for a week.
+            self._heap = [place for place in self._heap if place[0] == place[2].due and not place[2].gone]
+            heapq.heapify(self._heap)
+            self._heap_limit = max(HEAP_LIMIT, 2 * len(self._heap))
         heapq.heappush(self._heap, (entry.due, next(self._order), entry))
         if self._heap[0][2] is entry:
             self._wake.set()
@@ -817,6 +829,13 @@ class DeviceSubscriptions:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _shown(entry: _Entry) -> SubscriptionState:
+    """What is active or failed of a device that is away waits for it."""
+    if entry.device.online or entry.state is SubscriptionState.UNSUPPORTED:
+        return entry.state
+    return SubscriptionState.WAITING
 
 
 def _insist_on_ok(entry: _Entry, answer: bytes) -> None:

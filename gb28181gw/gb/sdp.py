@@ -409,6 +409,8 @@ class Offer:
     attributes: tuple[tuple[str, str], ...] = ()
     """Further ``a=`` lines, e.g. ``("streamnumber", "1")`` (INV-27)."""
     f: str = ""
+    direction: str = "recvonly"
+    """``sendrecv`` in an offer to talk (GB/T 28181-2016 9.12.2)."""
 
     def to_bytes(self) -> bytes:
         """The body: CR LF after every line, the last one too (INV-07). Raises `GbLocalError`."""
@@ -417,7 +419,7 @@ class Offer:
             Transport.TCP_PASSIVE: Setup.PASSIVE,
             Transport.TCP_ACTIVE: Setup.ACTIVE,
         }[self.transport]
-        return _render(self, direction="recvonly", setup=setup, tcp=self.transport is not Transport.UDP)
+        return _render(self, direction=self.direction, setup=setup, tcp=self.transport is not Transport.UDP)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

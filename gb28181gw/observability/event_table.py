@@ -370,6 +370,20 @@ _ROWS = (
         "A device told which pictures it uploaded; no files: all failed.",
     ),
     _row(
+        "snapshot.received",
+        "info",
+        "device_id channel_id session picture size content_type",
+        "A picture that the device was asked for was uploaded and is kept.",
+        200,
+    ),
+    _row(
+        "snapshot.refused",
+        "warning",
+        "client device_id reason",
+        "An upload was refused: `no_session`, `too_many`, `rate_limited`, or `no_picture` (neither JPEG nor PNG).",
+        NOISE,
+    ),
+    _row(
         "device.video_offered",
         "info",
         "device_id channel_id time",
@@ -526,6 +540,38 @@ _ROWS = (
         "warning",
         "device_id channel_id stream_id codec reason detail",
         "Audio could not be made into AAC; the stream goes on without it.",
+        NOISE,
+    ),
+    # talks
+    _row(
+        "talk.requested",
+        "info",
+        "device_id channel_id talk_id holder",
+        "Somebody wants to speak to a channel.",
+    ),
+    _row(
+        "talk.started",
+        "info",
+        "device_id channel_id talk_id way codec transport ssrc holder",
+        "The device listens; sound goes out.",
+    ),
+    _row(
+        "talk.ended",
+        "info",
+        "device_id channel_id talk_id reason duration_ms",
+        "A talk that stood is over.",
+    ),
+    _row(
+        "talk.failed",
+        "warning",
+        "device_id channel_id talk_id reason detail",
+        "A talk could not be started.",
+    ),
+    _row(
+        "talk.uncalled",
+        "warning",
+        "device_id peer call_id",
+        "A device sent an INVITE that nobody had asked it for; it was refused.",
         NOISE,
     ),
     # upper platforms

@@ -23,6 +23,7 @@ from gb28181gw.outputs.connection import MediaConnection
 from gb28181gw.outputs.http import CorsPolicy
 from gb28181gw.outputs.source import PlayGuard, StreamSource
 from gb28181gw.outputs.transcoding import AudioTranscoding
+from gb28181gw.outputs.uploads import UploadTaker
 from gb28181gw.outputs.viewers import Viewers
 from gb28181gw.transport.binding import BACKLOG, bind_tcp
 
@@ -60,6 +61,8 @@ class MediaListener:
         self.guard = guard
         self.cors = CorsPolicy(config.origins)
         self.transcoding = AudioTranscoding(engine, bus)
+        self.uploads: UploadTaker | None = None
+        """Takes the pictures of devices; None: no body is read."""
         self.viewers = Viewers(engine, self.transcoding, bus, per_stream=config.viewers_per_stream)
         self.refused = 0
         """Requests and connections refused."""

@@ -82,3 +82,5 @@ class CallRecord:
     transport: str
     payloads: dict[int, str]
     created_at: float
+    live: bool = True
+    """Only a live stream can be adopted after a restart; a recording's position is forgotten with the process."""

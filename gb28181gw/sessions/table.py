@@ -204,7 +204,7 @@ class Sessions:
     async def _recover_call(self, record: CallRecord, port: PortLease | None, ssrc: SsrcLease | None) -> None:
         dialog = Dialog.from_record(record.dialog)
         # A media connection died with the old process, so only UDP can be adopted.
-        if port is not None and ssrc is not None and record.transport == MediaTransport.UDP:
+        if record.live and port is not None and ssrc is not None and record.transport == MediaTransport.UDP:
             stream = self._make(record.device_id, record.channel_id, None)
             try:
                 call = stream.make_call(Way(transport=MediaTransport.UDP))

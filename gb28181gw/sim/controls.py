@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gb28181gw.gb.exceptions import GbParseError
@@ -12,6 +12,7 @@ from gb28181gw.gb.ptz import decode
 from gb28181gw.sim import bodies
 from gb28181gw.sim.bodies import Element, Identity, leaf
 from gb28181gw.sim.quirks import Quirk
+from gb28181gw.sim.snapshots import SnapshotOrder
 from gb28181gw.sim.state import ChannelState, DeviceState, configs_of, group
 
 _WITH_RESULT = ("RecordCmd", "GuardCmd", "AlarmCmd", "HomePosition", "DeviceUpgrade")
@@ -153,21 +154,33 @@ def configure(asked: Asked) -> tuple[tuple[Element, ...], tuple[Later, ...]]:
                 )
             else:
                 asked.channel.configure(name, element)
-    session = asked.text("SnapShotConfig", "SessionID")
-    later = (_no_snapshots(asked, session),) if session else ()
-    return (asked.result("DeviceConfig"),), later
+    return (asked.result("DeviceConfig"),), ()
 
 
-def _no_snapshots(asked: Asked, session: str) -> Later:
-    """A.2.5.7: nothing is uploaded by a simulated device, so every picture failed."""
+def snapshot_order(asked: Asked) -> SnapshotOrder | None:
+    """What SnapShotConfig of a DeviceConfig asks to be taken; None: nothing."""
+    session, url = asked.text("SnapShotConfig", "SessionID"), asked.text("SnapShotConfig", "UploadURL")
+    if not session or not url or "SnapShotConfig" not in configs_of(asked.me.edition):
+        return None
+    return SnapshotOrder(
+        channel_id=asked.target,
+        count=min(10, max(1, _whole(asked.text("SnapShotConfig", "SnapNum")) or 1)),
+        interval_s=float(_whole(asked.text("SnapShotConfig", "Interval")) or 1),
+        url=url,
+        session=session,
+    )
+
+
+def snapshots_finished(order: SnapshotOrder, files: Sequence[str]) -> Later:
+    """A.2.5.7: which pictures were uploaded; none means that all failed."""
     return lambda sn: Element(
         "Notify",
         children=(
             leaf("CmdType", "UploadSnapShotFinished"),
             leaf("SN", sn),
-            leaf("DeviceID", asked.target),
-            leaf("SessionID", session),
-            group("SnapShotList"),
+            leaf("DeviceID", order.channel_id),
+            leaf("SessionID", order.session),
+            group("SnapShotList", *(leaf("SnapShotFileID", name) for name in files)),
         ),
     )
 

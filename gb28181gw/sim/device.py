@@ -23,15 +23,19 @@ from gb28181gw.gb.manscdp.xml import parse as parse_manscdp
 from gb28181gw.sim import bodies
 from gb28181gw.sim.call import ALLOW, Call, CallServices, InviteError
 from gb28181gw.sim.content import Content, ContentError
+from gb28181gw.sim.controls import snapshots_finished
 from gb28181gw.sim.faults import FaultRates
 from gb28181gw.sim.media_sender import Pump
 from gb28181gw.sim.options import DeviceOptions, count_up
 from gb28181gw.sim.queries import react
 from gb28181gw.sim.quirks import Quirk, select
 from gb28181gw.sim.registration import USER_AGENT, Account, RefusedError, Registration
+from gb28181gw.sim.sdp import OfferError, read_offer
 from gb28181gw.sim.signalling import NoAnswerError, NotConnectedError, Signalling
+from gb28181gw.sim.snapshots import SnapshotOrder, UploadError, file_id, jpeg, upload
 from gb28181gw.sim.state import DeviceState
 from gb28181gw.sim.subscriptions import Granted, Notifier
+from gb28181gw.sim.talking import Talking, TalkServices, is_talk
 from gb28181gw.sip.exceptions import SipError
 from gb28181gw.sip.message import Headers, Request, Response
 
@@ -108,6 +112,11 @@ class SimDevice:
             bodies.SimChannel(count_up(first, number), f"{options.name} {index + 1}-{number + 1}")
             for number in range(options.channels)
         )
+        speaker = f"{first[:10]}137{first[13:]}"
+        self.channels += tuple(
+            bodies.SimChannel(count_up(speaker, number), f"{options.name} {index + 1} speaker {number + 1}")
+            for number in range(options.speakers)
+        )
         self.identity = bodies.Identity(
             device_id=device_id,
             name=options.name if options.count == 1 else f"{options.name} {index + 1}",
@@ -157,6 +166,8 @@ class SimDevice:
         """What was set and is told when asked."""
         self.calls: dict[str, Call] = {}
         """By Call-ID; a call stays until its media has ended."""
+        self.talks: dict[str, Talking] = {}
+        """By Call-ID."""
         self.keepalive_s = options.keepalive_s
         self._state = _State()
         self._wake = asyncio.Event()
@@ -203,6 +214,10 @@ class SimDevice:
                 with suppress(NoAnswerError):
                     await call.hang_up(timeout_s=1.0)
             call.end("device_stopped")
+        for talk in list(self.talks.values()):
+            if unregister:
+                await talk.hang_up()
+            talk.end("device_stopped")
         for task in list(self._state.tasks):
             task.cancel()
         await asyncio.gather(*self._state.tasks, return_exceptions=True)
@@ -224,6 +239,8 @@ class SimDevice:
         for call in list(self.calls.values()):
             call.end("crash")
         self.notifier.forget()
+        for talk in list(self.talks.values()):
+            talk.end("crash")
         self.signalling.close()
         self._state.registered = False
 
@@ -526,6 +543,8 @@ class SimDevice:
             for call in self.calls.values():
                 if reaction.key_frame_of in (call.channel_id, self.id):
                     call.force_key()
+        if reaction.listen_as:
+            self._spawn(self._listen(reaction.listen_as))
         try:
             for body in reaction.answers:
                 # Annex M: parts are sent one after the other, each when the one before was answered.
@@ -537,8 +556,31 @@ class SimDevice:
                 await asyncio.sleep(LATER_S)
                 self._state.sn += 1
                 await self._message(notification(self._state.sn))
+            if reaction.snapshots is not None:
+                await self._take_pictures(reaction.snapshots)
         except NoAnswerError as error:
             self._note("answer_lost", command=document.cmd_type, error=str(error))
+
+    async def _take_pictures(self, order: SnapshotOrder) -> None:
+        """Take them in their interval, upload each, and tell which ones arrived."""
+        title = next((one.name for one in self.channels if one.id == order.channel_id), self.identity.name)
+        files: list[str] = []
+        for number in range(order.count):
+            if number:
+                await asyncio.sleep(order.interval_s)
+            name = file_id(order.channel_id, datetime.now(timezone(timedelta(hours=8))), number)
+            picture = await asyncio.to_thread(
+                jpeg, self.options.width, self.options.height, title, number * 25, local_time()
+            )
+            try:
+                await upload(order.url, name, picture)
+            except UploadError as error:
+                self._note("snapshot_lost", channel_id=order.channel_id, error=str(error))
+                continue
+            files.append(name)
+            self._note("snapshot", channel_id=order.channel_id, file=name)
+        self._state.sn += 1
+        await self._message(snapshots_finished(order, files)(self._state.sn))
 
     # --- calls ----------------------------------------------------------------------------------------------------
 
@@ -552,6 +594,9 @@ class SimDevice:
             return
         self.signalling.reply(request, 100)
         if Quirk.F_05_TRYING in quirks:
+            return
+        if is_talk(request) and self._channel_or_none(user) is not None:
+            self._spawn(self._talk(request, user))
             return
         status = self._refusal(request, user)
         if status:
@@ -583,6 +628,47 @@ class SimDevice:
         )
         self.calls[request.call_id] = call
         self._spawn(self._accept(call, request))
+
+    async def _listen(self, user: str) -> None:
+        """Call the platform, which announced a broadcast to `user`."""
+        talk = self._new_talk(user)
+        await talk.call()
+        if not talk.over:
+            self.talks[talk.call_id] = talk
+
+    async def _talk(self, request: Request, user: str) -> None:
+        """Answer an INVITE with s=Talk."""
+        talk, tag = self._new_talk(user), self.signalling.tag()
+        try:
+            offer = read_offer(request.body)
+            if Quirk.TK_01 in self.quirks:
+                raise OfferError("s=Talk is not known")
+            await talk.answer(request, offer, tag)
+        except (OfferError, OSError) as error:
+            self.signalling.reply(request, 488, to_tag=tag)
+            self._note("invite_refused", channel_id=user, status=488, error=str(error))
+            talk.end("refused")
+            return
+        self.talks[talk.call_id] = talk
+
+    def _new_talk(self, user: str) -> Talking:
+        services = TalkServices(
+            device_id=self.id,
+            server_id=self.options.server_id,
+            domain=self.options.domain,
+            options=self.options,
+            quirks=self.quirks,
+            signalling=self.signalling,
+            note=self._note,
+            spawn=self._spawn,
+            rng=self._rng,
+        )
+        codec = "ps" if Quirk.TK_05 in self.quirks else self.options.talk_codec
+        return Talking(services, user, codec, self._talk_ended)
+
+    def _talk_ended(self, talk: Talking) -> None:
+        if self.talks.get(talk.call_id) is talk:
+            del self.talks[talk.call_id]
 
     def _refusal(self, request: Request, user: str) -> int:
         """Status with which an INVITE is refused at once; 0: it is not."""
@@ -643,6 +729,11 @@ class SimDevice:
             call.acknowledged()
 
     def _on_bye(self, request: Request) -> None:
+        talk = self.talks.get(request.call_id)
+        if talk is not None:
+            self.signalling.reply(request, 200, to_tag=self.signalling.tag())
+            talk.end("bye")
+            return
         call = self.calls.get(request.call_id)
         if Quirk.F_06 in self.quirks:
             self.signalling.ignore(request)

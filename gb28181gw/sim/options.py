@@ -11,6 +11,8 @@ from gb28181gw.media.tracks import Codec
 SipTransport = Literal["udp", "tcp"]
 AudioChoice = Literal["pcma", "pcmu", "aac", "none"]
 VideoChoice = Literal["h264", "h265"]
+TalkCodec = Literal["pcma", "pcmu", "aac", "ps"]
+TalkTransport = Literal["udp", "tcp-active", "tcp-passive"]
 EditionChoice = Literal["1.0", "1.1", "2.0", "3.0"]
 
 
@@ -67,6 +69,14 @@ class DeviceOptions:
     """Declared in XML; text is encoded in GB18030 for the GB names, else in UTF-8."""
     catalog_page: int = 2
     """Channels in one Catalog message."""
+    talk_codec: TalkCodec = "pcma"
+    """What a simulated loudspeaker asks for."""
+    talk_transport: TalkTransport = "udp"
+    """Of its audio, as the device says of itself: tcp-active dials the platform."""
+    speakers: int = 0
+    """Audio outputs (type 137) in the catalogue, beside the channels."""
+    hear_dir: FilePath | None = None
+    """Write what loudspeakers heard into this directory, one WAV file a talk."""
     quirks: tuple[str, ...] = ()
     """Row ids of the quirk table, see `gb28181gw.sim.quirks.TABLE`."""
     seed: int | None = None
@@ -169,6 +179,8 @@ class DeviceOptions:
             raise OptionError("--loop must be between 1 and 120 seconds.")
         if self.bitrate_kbps < 32:
             raise OptionError("--bitrate must be 32 kbit/s or more.")
+        if self.hear_dir is not None and not self.hear_dir.is_dir():
+            raise OptionError(f"--hear-dir {self.hear_dir}: no such directory.")
         if self.keepalive_s <= 0:
             raise OptionError("--keepalive must be more than 0 seconds.")
         if self.media_file is not None and not self.media_file.is_file():

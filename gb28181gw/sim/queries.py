@@ -10,6 +10,8 @@ from gb28181gw.gb.manscdp.document import Document
 from gb28181gw.sim import bodies, controls
 from gb28181gw.sim.bodies import Element, Identity
 from gb28181gw.sim.controls import Asked
+from gb28181gw.sim.quirks import Quirk
+from gb28181gw.sim.snapshots import SnapshotOrder
 from gb28181gw.sim.state import DeviceState
 
 _BEIJING = timezone(timedelta(hours=8))
@@ -26,6 +28,10 @@ class Reaction:
     """New interval of keepalives."""
     later: tuple[controls.Later, ...] = ()
     """Notifications that follow by themselves."""
+    snapshots: SnapshotOrder | None = None
+    """Pictures to be taken and uploaded."""
+    listen_as: str = ""
+    """Id of the loudspeaker that now calls the platform (9.12.1); empty: none."""
 
 
 def react(
@@ -54,8 +60,18 @@ def react(
     if document.root == "Control":
         return _control(asked)
     if document.root == "Notify" and document.cmd_type == "Broadcast":
-        return Reaction(answers=(asked.result("Broadcast", "ERROR"),))
+        return _broadcast(asked)
     return Reaction()
+
+
+def _broadcast(asked: Asked) -> Reaction:
+    """OK, and a call; or ERROR."""
+    target, quirks = asked.document.text("TargetID"), asked.me.quirks
+    known = {asked.me.device_id, *(channel.id for channel in asked.me.channels)}
+    outcome = "OK" if target in known and Quirk.TK_01_TALK not in quirks else "ERROR"
+    answer = bodies.result(asked.me, "Broadcast", asked.sn, target, outcome)
+    deaf = Quirk.TK_02 in quirks and target[10:13] not in ("137", "118", "111")
+    return Reaction(answers=(answer,), listen_as=target if outcome == "OK" and not deaf else "")
 
 
 def _answers(
@@ -92,6 +108,7 @@ def _control(asked: Asked) -> Reaction:
             if told and interval.isdecimal() and interval.isascii()
             else None,
             later=later,
+            snapshots=controls.snapshot_order(asked),
         )
     if document.text("IFrameCmd") or document.text("IFameCmd"):
         return Reaction(key_frame_of=asked.target)

@@ -133,6 +133,14 @@ class Quirk(StrEnum):
     MED_34 = "MED-34"
     SES_01 = "SES-01"
     SES_04 = "SES-04"
+    TK_01 = "TK-01"
+    TK_01_TALK = "TK-01-TALK"
+    TK_02 = "TK-02"
+    TK_03 = "TK-03"
+    TK_04 = "TK-04"
+    TK_05 = "TK-05"
+    TK_07 = "TK-07"
+    TK_08 = "TK-08"
     F_05_SILENT = "F-05-SILENT"
     F_05_TRYING = "F-05-TRYING"
     F_05_NO_SDP = "F-05-NO-SDP"
@@ -261,6 +269,14 @@ TABLE: dict[Quirk, str] = {
     Quirk.MED_34: "starts in the middle of a GOP and sends key frames only when asked (IFrameCmd) or after 20 s",
     Quirk.SES_01: "answers BYE with 200 and goes on sending for 60 s",
     Quirk.SES_04: "sends BYE itself after 10 s",
+    Quirk.TK_01: "knows broadcast only: 488 to s=Talk",
+    Quirk.TK_01_TALK: "knows s=Talk only: ERROR to Broadcast",
+    Quirk.TK_02: "OK to a Broadcast to a camera, and then no INVITE: only audio outputs and the device itself call",
+    Quirk.TK_03: "calls from another id than the one that was told to listen",
+    Quirk.TK_04: "the SDP of its call has neither o= nor t=",
+    Quirk.TK_05: "wants its audio inside a program stream",
+    Quirk.TK_07: "BYE when sound comes from another port than announced, or with another SSRC",
+    Quirk.TK_08: "sends no ACK before sound arrives",
     Quirk.F_05_SILENT: "nothing answers an INVITE, not even 100",
     Quirk.F_05_TRYING: "only 100 answers an INVITE",
     Quirk.F_05_NO_SDP: "200 to INVITE without SDP",

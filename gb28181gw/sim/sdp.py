@@ -28,6 +28,9 @@ class Offer:
     payloads: tuple[tuple[int, str], ...]
     """(payload type, encoding name in capitals) in the order of preference."""
     ssrc: int | None
+    kind: str = "video"
+    fmtp: str = ""
+    """Of the first payload type that has one."""
     start: int = 0
     stop: int = 0
 
@@ -45,7 +48,8 @@ _STATIC = {0: "PCMU", 8: "PCMA", 33: "MP2T", 96: "PS"}
 
 def read_offer(body: bytes) -> Offer:
     """Raises OfferError."""
-    session = host = setup = ""
+    session = host = setup = fmtp = ""
+    kind_of_media = "video"
     port = 0
     tcp = False
     numbers: list[int] = []
@@ -66,6 +70,7 @@ def read_offer(body: bytes) -> Offer:
                 start, stop = int(first), int(second)
             elif kind == "m" and not port:
                 parts = value.split()
+                kind_of_media = parts[0].lower()
                 port, tcp = int(parts[1]), parts[2].upper().startswith("TCP")
                 numbers = [int(part) for part in parts[3:]]
             elif kind == "y":
@@ -77,6 +82,8 @@ def read_offer(body: bytes) -> Offer:
                 elif name == "rtpmap":
                     number, _, encoding = rest.partition(" ")
                     names[int(number)] = encoding.strip().partition("/")[0].upper()
+                elif name == "fmtp" and not fmtp:
+                    fmtp = rest.partition(" ")[2].strip()
     except (ValueError, IndexError) as error:
         raise OfferError(f"SDP cannot be read: {error}") from error
     if not host or not 0 < port < 65536:
@@ -90,6 +97,8 @@ def read_offer(body: bytes) -> Offer:
         setup=setup,
         payloads=payloads,
         ssrc=ssrc,
+        kind=kind_of_media,
+        fmtp=fmtp,
         start=start,
         stop=stop,
     )
@@ -160,3 +169,47 @@ def f_line(answer: Answer) -> str:
     audio = {Codec.PCMA: "1/8/1", Codec.PCMU: "1/8/1", Codec.AAC: "6/5/1"}
     sound = "//" if answer.audio is None else audio.get(answer.audio, "//")
     return f"f=v/{video}/{size}/{answer.fps}/1/{answer.bitrate_kbps}a/{sound}"
+
+
+AUDIO_FORMS = {
+    "pcma": (8, "PCMA/8000"),
+    "pcmu": (0, "PCMU/8000"),
+    "aac": (102, "AAC/8000/1"),
+    "ps": (96, "PS/90000"),
+}
+
+
+def write_audio(
+    *,
+    device_id: str,
+    host: str,
+    port: int,
+    transport: str,
+    codec: str,
+    session: str,
+    direction: str,
+    ssrc: int | None,
+    bare: bool = False,
+) -> bytes:
+    """What a loudspeaker writes (9.12.1): its INVITE's offer, or its answer to s=Talk.
+
+    `transport`: ``udp``, ``tcp-active``, ``tcp-passive`` as the device says of itself. `bare`: without o= and t=
+    (TK-04).
+    """
+    number, encoding = AUDIO_FORMS[codec]
+    family = "IP6" if ":" in host else "IP4"
+    tcp = transport != "udp"
+    lines = ["v=0", f"o={device_id} 0 0 IN {family} {host}", f"s={session}", f"c=IN {family} {host}", "t=0 0"]
+    if bare:
+        lines = [line for line in lines if line[0] not in ("o", "t")]
+    lines += [
+        f"m=audio {port} {'TCP/' if tcp else ''}RTP/AVP {number}",
+        f"a={direction}",
+        f"a=rtpmap:{number} {encoding}",
+    ]
+    if tcp:
+        lines += [f"a=setup:{transport.removeprefix('tcp-')}", "a=connection:new"]
+    if ssrc is not None:
+        lines.append(f"y={ssrc:010d}")
+    lines.append("f=v/////a/1/8/1")
+    return "\r\n".join(lines).encode() + b"\r\n"

@@ -222,6 +222,11 @@ class Signalling:
         pending.interval_s = min(2 * pending.interval_s, T2_S)
         pending.timer = asyncio.get_running_loop().call_later(pending.interval_s, self._again, pending)
 
+    def acknowledge(self, request: Request) -> None:
+        """Send the ACK of a 2xx: a request of its own that nothing answers (Via is added here)."""
+        request.headers.prepend("Via", self._via(self.branch()))
+        self._write(request.to_bytes())
+
     def reply(
         self,
         request: Request,

@@ -37,7 +37,7 @@ def _upsert(table: str, columns: Sequence[str], keys: Sequence[str]) -> RowState
 _DEVICE_COLUMNS = _names(
     "id name password media_transport charset timezone dialect approved provisioned username manufacturer model "
     "firmware reported_name detected_edition media_way quirks catalogue_state catalogue_received "
-    "catalogue_expected catalogue_at created_at subscribe"
+    "catalogue_expected catalogue_at created_at talk_way subscribe"
 )
 _BINDING_COLUMNS = _names(
     "device_id active transport remote_host remote_port local_host local_port registered_at expires_at domain "
@@ -186,6 +186,7 @@ def _device_row(device: Device) -> tuple[Value, ...]:
         device.catalogue_expected,
         milliseconds(device.catalogue_at),
         milliseconds(device.created_at),
+        device.talk_way,
         None if device.subscribe is None else " ".join(device.subscribe),
     )
 
@@ -351,6 +352,7 @@ def _read_device(row: Sequence[object]) -> Device:
         catalogue_expected=_integer(values["catalogue_expected"]),
         catalogue_at=(_integer(values["catalogue_at"]) or 0) / 1000,
         created_at=(_integer(values["created_at"]) or 0) / 1000,
+        talk_way=str(values["talk_way"]),
         subscribe=None if values["subscribe"] is None else tuple(str(values["subscribe"]).split()),
     )
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gb28181gw.devices.models import Device
 from gb28181gw.devices.subscriptions import Kind, SubscribeConfig
 from tests.support.commanding import PASSWORD, Bench, bench
-from tests.support.devices import gateway, until
+from tests.support.devices import Running, SipDevice, catalogue_part, device_id, gateway, item, until
 from tests.support.sim import simulated
 
 ALL = tuple(Kind)
@@ -53,6 +56,14 @@ async def test_r117_each_edition_is_subscribed_what_it_knows(tmp_path: Path, edi
         assert len(asked) == len(known)
         started = made.running.bus.of("subscription.started")
         assert {event["kind"] for event in started} == set(known)
+
+
+async def test_r123_a_subscription_is_asked_for_600_s_unless_configured(tmp_path: Path) -> None:
+    async with bench(tmp_path, devices=wants(Kind.CATALOG)) as made:
+        await active(made, Kind.CATALOG)
+        assert [note.facts["expires"] for note in made.sim.noted("subscribed")] == [600]
+        found = (await subscriptions(made))["catalog"]
+        assert found["expires_at"] > found["since"]
 
 
 async def test_r121_the_events_of_a_catalogue_change_the_channel(tmp_path: Path) -> None:
@@ -110,14 +121,14 @@ async def test_r119_the_ptz_position_of_a_camera_is_kept(tmp_path: Path) -> None
         assert (await made.client.get(f"{made.channel_path[:-1]}9/ptz")).status_code == 404
 
 
-async def test_r122_a_subscription_is_renewed_within_its_dialog(tmp_path: Path) -> None:
+async def test_r126_a_subscription_is_renewed_within_its_dialog(tmp_path: Path) -> None:
     async with bench(tmp_path, devices=wants(Kind.CATALOG, expires_s=1)) as made:
         await until(lambda: len(made.sim.noted("renewed")) >= 2)
         assert len(made.sim.noted("subscribed")) == 1
         assert made.running.subscriptions.counters.renewed >= 1
 
 
-async def test_r124_what_is_off_at_the_beginning_is_told(tmp_path: Path) -> None:
+async def test_r125_what_is_off_at_the_beginning_is_told(tmp_path: Path) -> None:
     async with bench(tmp_path, devices=wants()) as made:
         assert not await made.device.change_channel(made.channel, "OFF")
         assert (await made.client.get(made.channel_path)).json()["status"] == "ON"
@@ -246,7 +257,7 @@ async def test_r127_the_device_ends_it_and_is_asked_again(tmp_path: Path) -> Non
         assert (await subscriptions(made))["catalog"]["state"] == "unsupported"
 
 
-async def test_r129_a_notification_after_the_end_is_answered_481(tmp_path: Path) -> None:
+async def test_rfc6665_a_notification_after_the_end_is_answered_481(tmp_path: Path) -> None:
     async with bench(tmp_path, devices=wants(Kind.CATALOG)) as made:
         await active(made, Kind.CATALOG)
         (granted,) = made.device.notifier.active("Catalog")
@@ -309,3 +320,97 @@ async def test_an_unregistered_device_has_ended_its_subscriptions(tmp_path: Path
         (view,) = running.subscriptions.of(device)
         assert (view.state.value, view.expires_at) == ("waiting", None)
         assert not len(running.agent.subscriptions)
+
+
+# -- notifications of a device that is written by hand -------------------------------------------------------------
+
+
+def event_body(channel: str, event: str, *, root: str = "Notify") -> str:
+    return (
+        f"<{root}><CmdType>Catalog</CmdType><SN>5</SN><DeviceID>{device_id(1)}</DeviceID><SumNum>1</SumNum>"
+        f'<DeviceList Num="1"><Item><DeviceID>{channel}</DeviceID><Event>{event}</Event></Item></DeviceList></{root}>'
+    )
+
+
+HEAD = ("Event: presence", "Subscription-State: active", "Content-Type: Application/MANSCDP+xml")
+
+
+@asynccontextmanager
+async def by_hand(tmp_path: Path, **settings: Any) -> AsyncIterator[tuple[Running, SipDevice, Device]]:
+    """A device that is registered, answers one channel to Catalog, and answers 200 to everything."""
+    async with gateway(tmp_path, **settings) as running:
+        device = await SipDevice(device_id(1)).open(running.port)
+        device.on_query = lambda kind, sn: (
+            [catalogue_part(device.id, sn, [item(1)], 1)] if kind == "Catalog" else []
+        )
+        await device.registered()
+        await until(lambda: "catalog.complete" in running.bus.names())
+        yield running, device, running.devices.registry.require(device.id)
+        device.close()
+
+
+CHANNEL = "34020000001320000001"
+
+
+async def test_s03_a_notify_from_elsewhere_changes_and_ends_nothing(tmp_path: Path) -> None:
+    async with by_hand(tmp_path, **wants(Kind.CATALOG)) as (running, device, known):
+        await until(lambda: running.subscriptions.counters.subscribed == 1)
+        call_id = next(headers["call-id"] for what, headers, _ in device.requests if what == "SUBSCRIBE")
+        stranger = await SipDevice(device.id).open(running.port, "127.0.0.2")
+        end = "Subscription-State: terminated;reason=noresource"
+        stranger.request("NOTIFY", *HEAD, body=event_body(CHANNEL, "DEL"), call_id=call_id)
+        stranger.request("NOTIFY", "Event: presence", end, call_id=call_id)
+        await device.answer(device.request("NOTIFY", *HEAD, body=event_body(CHANNEL, "OFF")))
+        assert known.channels[CHANNEL].status.value == "OFF" and not known.channels[CHANNEL].gone
+        (view,) = running.subscriptions.of(known)
+        assert (view.state.value, view.notifies) == ("active", 0)  # of the device itself: of no dialog
+        assert known.quirks["notify.unasked"] == 1
+        stranger.close()
+
+
+async def test_cat21_unasked_events_by_message_and_notify_are_taken(tmp_path: Path) -> None:
+    async with by_hand(tmp_path) as (running, device, known):
+        for method, event, status in (("NOTIFY", "OFF", "OFF"), ("MESSAGE", "ON", "ON")):
+            await device.answer(device.request(method, *HEAD, body=event_body(CHANNEL, event)))
+            assert known.channels[CHANNEL].status.value == status
+        assert running.subscriptions.counters.notifies_unasked == 1
+
+
+async def test_91142_a_notify_with_the_root_response_answers_no_open_query(tmp_path: Path) -> None:
+    async with by_hand(tmp_path) as (running, device, known):
+        heard: list[object] = []
+        query = running.devices.queries.open(device.id, "Catalog", heard.append)
+        await device.answer(device.request("NOTIFY", *HEAD, body=event_body(CHANNEL, "OFF", root="Response")))
+        assert not heard and known.channels[CHANNEL].status.value == "OFF"
+        running.devices.queries.close(query)
+
+
+async def test_cat17_an_unknown_channel_makes_us_ask_for_the_catalogue(tmp_path: Path) -> None:
+    async with by_hand(tmp_path, query_timeout_s=0.2) as (running, device, known):
+        # The first query is over when DeviceInfo and DeviceStatus had their time; it would be a second query else.
+        await until(lambda: device.id not in running.devices.catalogue._jobs)
+        known.catalogue_tried -= 61
+        device.on_query = lambda kind, sn: (
+            [catalogue_part(device.id, sn, [item(1), item(2)], 2)] if kind == "Catalog" else []
+        )
+        await device.answer(device.request("NOTIFY", *HEAD, body=event_body(CHANNEL[:-1] + "2", "ON")))
+        await until(lambda: len(known.channels) == 2)
+        assert running.bus.of("catalog.started")[-1]["reason"] == "notified"
+
+
+async def test_a258_an_offer_of_video_is_an_event(tmp_path: Path) -> None:
+    head = "<Notify><CmdType>VideoUploadNotify</CmdType><SN>7</SN>"
+    async with by_hand(tmp_path) as (running, device, _):
+        await device.answer(
+            device.message(f"{head}<DeviceID>{device.id}</DeviceID><Time>2024-05-01T08:30:00</Time></Notify>")
+        )
+        (told,) = running.bus.of("device.video_offered")
+        assert (told["channel_id"], told["time"]) == (device.id, "2024-05-01T08:30:00")
+
+
+async def test_a_notify_that_cannot_be_read_is_answered_400_and_ends_nothing(tmp_path: Path) -> None:
+    async with by_hand(tmp_path, **wants(Kind.CATALOG)) as (running, device, known):
+        await until(lambda: running.subscriptions.counters.subscribed == 1)
+        status, _ = await device.answer(device.request("NOTIFY", *HEAD, body="no xml at all"))
+        assert status == 400
+        assert running.subscriptions.of(known)[0].state.value == "active"

@@ -28,6 +28,7 @@ from gb28181gw.devices.models import (
 from gb28181gw.devices.ptz import PresetAction, PresetList
 from gb28181gw.devices.registry import DeviceChange
 from gb28181gw.devices.reports import Alarm, Place, PtzPlace, ReportFilter
+from gb28181gw.devices.snapshots import Picture, PictureFilter, SnapshotState, SnapshotView
 from gb28181gw.devices.subscriptions import Kind, SubscriptionState, SubscriptionView
 from gb28181gw.devices.tree import TreeNode, build_tree
 from gb28181gw.errors import GatewayError
@@ -40,6 +41,7 @@ from gb28181gw.observability.health import HealthBoard
 from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import SipTrace
 from gb28181gw.sessions.models import StreamKind, StreamState, StreamView
+from gb28181gw.sessions.talk import Holder, TalkView, TalkWay
 from gb28181gw.sip.path import Path
 from tests.support.stores import MemoryKeyStore
 
@@ -262,6 +264,73 @@ class FakeSubscriptions:
         self.renewed.append(device_id)
 
 
+class FakeSnapshots:
+    """As `devices.snapshots.Snapshots` with one order and one picture; remembers what was ordered."""
+
+    def __init__(self) -> None:
+        self.ordered: list[tuple[object, ...]] = []
+        self.asked: list[PictureFilter] = []
+        self.received = 0
+
+    async def order(
+        self, device_id: str, channel_id: str, *, count: int = 1, interval_s: int = 1, force: bool = False,
+        key_id: str = "",
+    ) -> SnapshotView:  # fmt: skip
+        self.ordered.append((device_id, channel_id, count, interval_s, force))
+        return self._view(device_id, channel_id, count)
+
+    def session(self, session_id: str) -> SnapshotView:
+        if session_id != ORDER:
+            raise GatewayError("gb.route.not_found")
+        return self._view(NVR, CAMERA, 1)
+
+    def _view(self, device_id: str, channel_id: str, count: int) -> SnapshotView:
+        return SnapshotView(
+            id=ORDER, device_id=device_id, channel_id=channel_id, asked=count, received=self.received,
+            state=SnapshotState.COMPLETE if self.received else SnapshotState.WAITING,
+            pictures=(PICTURE,) * self.received, started_at=NOW,
+        )  # fmt: skip
+
+    async def pictures(self, wanted: PictureFilter) -> tuple[list[Picture], int]:
+        self.asked.append(wanted)
+        return [self._picture], 5
+
+    async def picture(self, picture_id: str) -> tuple[Picture, bytes]:
+        if picture_id != PICTURE:
+            raise GatewayError("gb.route.not_found")
+        return self._picture, b"\xff\xd8\xff\xd9"
+
+    _picture = Picture(
+        id="a" * 32, session_id="0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9", device_id=NVR, channel_id=CAMERA,
+        received_at=NOW, content_type="image/jpeg", size=4, name="gate.jpg",
+    )  # fmt: skip
+
+
+ORDER = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
+PICTURE = "a" * 32
+
+
+class FakeTalks:
+    """As `sessions.talks.Talks` when nobody talks."""
+
+    async def start(
+        self, device_id: str, channel_id: str, holder: Holder, *, way: TalkWay | None = None
+    ) -> TalkView:
+        raise GatewayError("gb.sip.no_call")
+
+    def list(self) -> list[TalkView]:
+        return []
+
+    def get(self, talk_id: str) -> TalkView:
+        raise GatewayError("gb.route.talk_unknown")
+
+    def feed(self, talk_id: str, pcm: bytes, rate: int, *, live: bool) -> None:
+        self.get(talk_id)
+
+    async def stop(self, talk_id: str, reason: str = "stopped") -> None:
+        self.get(talk_id)
+
+
 def make_stream(device_id: str = NVR, channel_id: str = CAMERA) -> StreamView:
     return StreamView(
         id="s1",
@@ -294,6 +363,7 @@ class Rig:
     commands: FakeCommands
     reports: FakeReports
     subscriptions: FakeSubscriptions
+    snapshots: FakeSnapshots
     clock: TestClock
     key_store: MemoryKeyStore
     texts: dict[Role, str]
@@ -332,16 +402,18 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
     pending.channels = {CAMERA: Channel(PENDING, CAMERA, "Hidden", "camera")}
     devices, catalogue, streams = FakeDevices([nvr, pending]), FakeCatalogue(), FakeStreams()
     ptz, commands, reports = FakePtz(), FakeCommands(), FakeReports()
-    subscriptions = FakeSubscriptions()
+    subscriptions, snapshots = FakeSubscriptions(), FakeSnapshots()
     health = HealthBoard(())
     services = ApiServices(
         devices=devices,
         catalogue=catalogue,
         streams=streams,
+        talks=FakeTalks(),
         ptz=ptz,
         commands=commands,
         reports=reports,
         subscriptions=subscriptions,
+        snapshots=snapshots,
         keys=keys,
         tokens=PlayTokens(b"k" * 32, ttl_s=300, wall=clock.wall),
         bus=EventBus(),
@@ -363,6 +435,7 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
         commands=commands,
         reports=reports,
         subscriptions=subscriptions,
+        snapshots=snapshots,
         clock=clock,
         key_store=store,
         texts={role: text for role, (_, text) in made.items()},

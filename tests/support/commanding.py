@@ -96,4 +96,5 @@ def services_of(running: Running) -> dict[str, Any]:
         "commands": devices.commands,
         "reports": running.reports,
         "subscriptions": running.subscriptions,
+        "snapshots": running.snapshots,
     }

@@ -18,6 +18,7 @@ from gb28181gw.devices.config import DevicesConfig, Enrolment
 from gb28181gw.devices.models import Binding, Device
 from gb28181gw.devices.reports import Reports
 from gb28181gw.devices.service import Devices
+from gb28181gw.devices.snapshots import Snapshots
 from gb28181gw.devices.subscriptions import DeviceSubscriptions, SubscribeConfig
 from gb28181gw.errors import GatewayError
 from gb28181gw.observability.event_table import EVENTS
@@ -28,6 +29,7 @@ from gb28181gw.sip.parser import parse_datagram
 from gb28181gw.sip.path import Path
 from gb28181gw.storage.database import Database
 from gb28181gw.storage.reports import SqliteReportStore
+from gb28181gw.storage.snapshots import SnapshotFiles
 from gb28181gw.storage.sqlite import SqliteDeviceStore
 from gb28181gw.storage.subscriptions import SqliteSubscriptionStore
 from gb28181gw.transport.transports import Transports
@@ -342,7 +344,7 @@ class SipDevice(asyncio.DatagramProtocol):
         assert self._transport is not None
         self._transport.sendto(text.encode(encoding), self._server)
 
-    def request(self, method: str, *extra: str, body: str = "", user: str = "") -> int:
+    def request(self, method: str, *extra: str, body: str = "", user: str = "", call_id: str = "") -> int:
         """Send a request and return its CSeq number."""
         self.cseq += 1
         user = user or self.id
@@ -352,7 +354,7 @@ class SipDevice(asyncio.DatagramProtocol):
             f"Via: SIP/2.0/UDP {self.host}:{self.port};rport;branch=z9hG4bK{secrets.token_hex(8)}",
             f"From: <sip:{user}@{self.domain}>;tag={secrets.token_hex(4)}",
             f"To: <sip:{user if method == 'REGISTER' else PLATFORM}@{self.domain}>",
-            f"Call-ID: {self.call_id if method == 'REGISTER' else secrets.token_hex(8)}",
+            f"Call-ID: {call_id or (self.call_id if method == 'REGISTER' else secrets.token_hex(8))}",
             f"CSeq: {self.cseq} {method}",
             f"Contact: <sip:{user}@{self.host}:{self.port}>",
             "Max-Forwards: 70",
@@ -509,10 +511,21 @@ async def gateway(
         clock=used,
         next_sn=devices.queries.next_sn,
     )
+    upload_port = [0]
+    snapshots = Snapshots(
+        registry=devices.registry,
+        commands=devices.commands,
+        store=SnapshotFiles(database, path / "snapshots"),
+        bus=bus,
+        clock=used,
+        base_url=lambda _device: f"http://127.0.0.1:{upload_port[0]}/upload",
+    )
+    reports.on_snapshots(snapshots.finished)
     await devices.start()
     reports.start()
     await subscriptions.start()
     bound = await transports.listen("127.0.0.1", port)
+    subscriptions.begin()
     try:
         yield Running(
             devices=devices,
@@ -522,8 +535,11 @@ async def gateway(
             port=bound,
             reports=reports,
             subscriptions=subscriptions,
+            snapshots=snapshots,
+            upload_port=upload_port,
         )
     finally:
+        await snapshots.close()
         await subscriptions.close()
         await reports.close()
         await devices.close()
@@ -541,3 +557,6 @@ class Running:
     port: int
     reports: Reports
     subscriptions: DeviceSubscriptions
+    snapshots: Snapshots
+    upload_port: list[int]
+    """Where the receiver of pictures is; a test that has one says so."""

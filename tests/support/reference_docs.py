@@ -100,15 +100,24 @@ def default_toml() -> str:
 
 def api() -> str:
     """Every route with the roles that may use it."""
-    from fastapi.routing import APIRoute
+    from fastapi.routing import APIRoute, APIWebSocketRoute
 
     from gb28181gw.access.roles import ALLOWED
     from gb28181gw.api.app import MODULES
+    from gb28181gw.api.middleware import WEBSOCKETS
     from gb28181gw.api.security import action_of
 
     def rows() -> Iterator[list[str]]:
         for module in MODULES:
             for route in module.router.routes:
+                if isinstance(route, APIWebSocketRoute):
+                    roles = ", ".join(sorted(role.value for role in ALLOWED[WEBSOCKETS[route.path]]))
+                    yield [
+                        f"`WebSocket {route.path}`",
+                        roles,
+                        (route.endpoint.__doc__ or "").partition(", ")[0] + ".",
+                    ]
+                    continue
                 assert isinstance(route, APIRoute)
                 action = action_of(route)
                 roles = (

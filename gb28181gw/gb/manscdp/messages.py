@@ -11,6 +11,14 @@ from typing import assert_never
 
 from gb28181gw.gb.charset import Charset
 from gb28181gw.gb.dialect import Edition
+from gb28181gw.gb.manscdp.broadcast import (
+    BroadcastNotify,
+    BroadcastResponse,
+    read_broadcast_notify,
+    read_broadcast_response,
+    write_broadcast_notify,
+    write_broadcast_response,
+)
 from gb28181gw.gb.manscdp.catalogue import (
     CatalogEvent,
     CatalogItem,
@@ -61,6 +69,8 @@ from gb28181gw.gb.manscdp.presets import (
 __all__ = [
     "CONTENT_TYPE",
     "SENT_COMPLETELY",
+    "BroadcastNotify",
+    "BroadcastResponse",
     "CatalogEvent",
     "CatalogItem",
     "CatalogNotify",
@@ -79,6 +89,8 @@ __all__ = [
     "PresetResponse",
     "Status",
     "read",
+    "read_broadcast_notify",
+    "read_broadcast_response",
     "read_catalog_notify",
     "read_catalog_query",
     "read_catalog_response",
@@ -107,6 +119,8 @@ Message = (
     | DeviceStatusQuery
     | DeviceStatusResponse
     | MediaStatus
+    | BroadcastNotify
+    | BroadcastResponse
     | PresetQuery
     | PresetResponse
 )
@@ -121,6 +135,8 @@ _READERS: dict[tuple[str, str], Callable[[Document], Message]] = {
     ("Query", "DeviceStatus"): read_device_status_query,
     ("Response", "DeviceStatus"): read_device_status_response,
     ("Notify", "MediaStatus"): read_media_status,
+    ("Notify", "Broadcast"): read_broadcast_notify,
+    ("Response", "Broadcast"): read_broadcast_response,
     ("Query", "PresetQuery"): read_preset_query,
     ("Response", "PresetQuery"): read_preset_response,
 }
@@ -160,6 +176,10 @@ def write(message: Message, charset: Charset, edition: Edition = Edition.V2_0) -
             return write_device_status_response(message, charset)
         case MediaStatus():
             return write_media_status(message, charset)
+        case BroadcastNotify():
+            return write_broadcast_notify(message, charset)
+        case BroadcastResponse():
+            return write_broadcast_response(message, charset)
         case PresetQuery():
             return write_preset_query(message, charset)
         case PresetResponse():

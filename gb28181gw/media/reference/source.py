@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Source = tuple[str, int] | tuple[str, int, int]
 """(host, port) of a datagram, (host, port, connection number) of TCP: the two never compare equal."""
@@ -153,13 +153,15 @@ class HostSet:
         return bool(self._hosts or self._networks)
 
     def __contains__(self, host: str) -> bool:
-        host = host.removeprefix("::ffff:")
         if host in self._hosts:
             return True
-        if not self._networks:
+        try:
+            address = ip_address(host.partition("%")[0])
+        except ValueError:
             return False
-        address = ip_address(host.partition("%")[0])
-        return any(address in network for network in self._networks)
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped  # what a socket of both families says of an IPv4 peer
+        return str(address) in self._hosts or any(address in network for network in self._networks)
 
 
 def ssrc_variant(seen: int, agreed: frozenset[int]) -> str:

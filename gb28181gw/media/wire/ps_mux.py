@@ -49,6 +49,7 @@ class PsMuxer:
         if not 1 <= max_pes_payload <= MAX_PES_PAYLOAD:
             raise ValueError(f"max_pes_payload must be 1 to {MAX_PES_PAYLOAD}")
         self._map_policy = map_policy
+        self._video = video is not None
         self._unbounded_pes = unbounded_pes
         self._max_pes_payload = max_pes_payload
         self._mux_rate = min(max(1, mux_rate_bytes // 50), 0x3FFFFF)
@@ -71,7 +72,8 @@ class PsMuxer:
             payload,
             frame.pts_90k,
             frame.dts_90k,
-            key=frame.key and track.codec.is_video,
+            # Sound alone has no key pictures: a receiver learns from any of its packs what they are (9.12, C.1).
+            key=frame.key and (track.codec.is_video or not self._video),
             video=track.codec.is_video,
         )
 

@@ -504,6 +504,44 @@ async def test_device_command_takes_fields_by_their_names(config: Path) -> None:
     assert "RecordCmd" in refused.stderr
 
 
+async def test_device_subscriptions_are_shown_and_renewed(config: Path) -> None:
+    async with running(config) as rig:
+        shown = await asyncio.to_thread(run, "device", "subscriptions", NVR, "--config", config)
+        renewed = await asyncio.to_thread(
+            run, "device", "subscriptions", NVR, "--renew", "--json", "--config", config
+        )
+        assert rig.subscriptions.renewed == [NVR]
+    assert "catalog" in shown.stdout and "active" in shown.stdout
+    assert json.loads(renewed.stdout)["items"][0]["event"] == "Catalog;id=1"
+
+
+async def test_device_snapshots_are_ordered_and_written(config: Path, tmp_path: Path) -> None:
+    async with running(config) as rig:
+        rig.snapshots.received = 2
+        done = await asyncio.to_thread(
+            run,
+            "device",
+            "snapshots",
+            NVR,
+            CAMERA,
+            "--count",
+            "2",
+            "--out",
+            tmp_path / "out",
+            "--config",
+            config,
+        )
+        rig.snapshots.received = 0
+        late = await asyncio.to_thread(
+            run, "device", "snapshots", NVR, CAMERA, "--wait", "0", "--json", "--config", config
+        )
+        assert rig.snapshots.ordered == [(NVR, CAMERA, 2, 1, False), (NVR, CAMERA, 1, 1, False)]
+    (file,) = (tmp_path / "out").iterdir()
+    assert done.exit_code == 0 and done.stdout.split() == [str(file)]
+    assert file.suffix == ".jpg" and file.read_bytes().startswith(b"\xff\xd8\xff")
+    assert late.exit_code == 1 and json.loads(late.stdout)["files"] == []
+
+
 def test_device_without_a_gateway_says_so(config: Path) -> None:
     result = run("device", "preset", NVR, CAMERA, "--config", config)
     assert result.exit_code == 1
@@ -531,8 +569,8 @@ def test_simulate_hands_every_option_on(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "--keepalive": "1.5", "--expires": "61", "--edition": "2.0", "--charset": "UTF-8", "--catalog-page": "3",
         "--quirk": "INV-01", "--seed": "5", "--sip-loss": "0.1", "--sip-duplicate": "0.2", "--sip-reorder": "0.3",
         "--rtp-loss": "0.4", "--rtp-duplicate": "0.5", "--rtp-reorder": "0.6", "--register-rate": "1",
-        "--retry": "2", "--duration": "3", "--alarm": "4", "--position": "5",
-            "--change": "6",
+        "--retry": "2", "--duration": "3", "--alarm": "4", "--position": "5", "--talk-codec": "aac",
+        "--talk-transport": "tcp-active", "--speakers": "1", "--hear-dir": str(tmp_path), "--change": "6",
     }  # fmt: skip
     flat = [part for pair in changed.items() for part in pair]
     assert run("simulate", "device", *flat, "--live-clock", "--json").exit_code == 7

@@ -42,6 +42,8 @@ ADDED = [
     "sip.position_interval_s",
     "storage.alarm_days",
     "storage.position_days",
+    "storage.snapshot_days",
+    "storage.snapshot_mb",
 ]
 """Keys beyond the contract."""
 CONTRACT = CONTRACT_TEXT.split()

@@ -49,6 +49,13 @@ def test_map_policy(policy: MapPolicy, maps: int) -> None:
     assert sum(b"\x00\x00\x01\xbc" in muxer.mux(frame) for frame in CLIP) == maps
 
 
+def test_r134_sound_alone_carries_the_map_in_each_pack() -> None:
+    muxer = PsMuxer(video=None, audio=Codec.PCMA)
+    for frame in audio_clip(Codec.PCMA)[:3]:
+        frame.key = True
+        assert [code for code, _ in _layout(muxer.mux(frame))] == [0xBA, 0xBB, 0xBC, 0xC0]
+
+
 def test_frames_over_64_kb_take_several_pes() -> None:
     payload = b"\x00\x00\x00\x01\x65" + b"\xab" * 150_000
     pack = PsMuxer().mux_payload(payload, 9000, 5400, key=False)
@@ -98,7 +105,7 @@ def test_crc_of_a_known_string() -> None:
 def test_aac_gets_its_adts_header() -> None:
     frame = audio_clip(Codec.AAC)[3]
     pack = PsMuxer(video=None, audio=Codec.AAC).mux(frame)
-    ((_, _), (_, size)) = _layout(pack)
+    *_, (_, size) = _layout(pack)
     assert size == len(frame.payload) + 7
     assert pack[-size:][:2] == b"\xff\xf1"
     assert pack.endswith(frame.payload)

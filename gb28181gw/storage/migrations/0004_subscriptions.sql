@@ -26,3 +26,17 @@ CREATE TABLE ptz_positions (
   max_distance REAL,
   PRIMARY KEY (device_id, channel_id)
 ) WITHOUT ROWID;
+
+-- Pictures that devices uploaded; the files lie beside the database.
+CREATE TABLE snapshots (
+  id TEXT PRIMARY KEY,
+  session_id TEXT NOT NULL,
+  device_id TEXT NOT NULL,
+  channel_id TEXT NOT NULL,
+  received_at INTEGER NOT NULL,
+  content_type TEXT NOT NULL,
+  size INTEGER NOT NULL,
+  name TEXT NOT NULL
+) WITHOUT ROWID;
+
+CREATE INDEX snapshots_by_time ON snapshots (received_at);
