@@ -73,6 +73,12 @@ _ROWS = (
         "Unknown talk",
         "It has ended; start one with POST …/channels/{cid}/talk.",
     ),
+    _row(
+        "gb.route.download_unknown",
+        404,
+        "Unknown download",
+        "It was removed, or never was; list them with GET /api/v1/downloads.",
+    ),
     _row("gb.route.not_found", 404, "Not found", "Check the path against the API reference."),
     _row(
         "gb.route.offline",
@@ -87,6 +93,12 @@ _ROWS = (
         "Let it in with POST /api/v1/devices/{id}/approve.",
     ),
     _row("gb.route.busy", 409, "Busy", "Wait for the running operation, or end it, and try again."),
+    _row(
+        "gb.route.not_steerable",
+        409,
+        "Not a recording",
+        "Pause, seek and speed are for playback and download streams; start one with POST …/playback.",
+    ),
     _row("gb.route.exists", 409, "Exists already", "Change it with PATCH, or delete it first."),
     _row("gb.route.invalid", 422, "Invalid request", "Correct the named field and send the request again."),
     _row(
@@ -203,6 +215,12 @@ _ROWS = (
         "No key frame",
         "Media arrives without a key frame: shorten the key frame interval of the device, and check that encryption is off.",
     ),
+    _row(
+        "gb.media.no_recording",
+        404,
+        "Nothing recorded",
+        "Ask for the recordings of the time with GET …/records; the device has none for the span that was asked.",
+    ),
     _row("gb.media.silent", 504, "Media stopped", "The device stopped sending; check its network."),
     _row(
         "gb.media.port_exhausted",
@@ -259,6 +277,12 @@ _ROWS = (
         503,
         "Too many viewers",
         "End another player of this stream first.",
+    ),
+    _row(
+        "gb.output.disk",
+        503,
+        "File cannot be written",
+        "Free space below data_dir, or remove downloads; see detail.",
     ),
     # configuration and host (command line and start)
     _row(

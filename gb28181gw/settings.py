@@ -513,6 +513,22 @@ class StorageSettings(Section):
     )
 
 
+class DownloadSettings(Section):
+    """Recordings that are copied from devices into data_dir/downloads."""
+
+    at_once: int = _number(4, "Downloads that run at the same time.", low=1, high=64)
+    per_device: int = _number(
+        1,
+        "Downloads that run at the same time from one device; many recorders have one session.",
+        low=1,
+        high=16,
+    )
+    keep_days: int = _number(7, "Finished files are kept for so long.", low=1, high=3650, unit="days")
+    max_gb: int = _number(
+        50, "When all finished files together are larger, the oldest go.", low=1, high=1_000_000, unit="GB"
+    )
+
+
 class LogSettings(Section):
     """The log on stderr."""
 
@@ -539,6 +555,7 @@ class Settings(Section):
     http: HttpSettings = HttpSettings()
     rtsp: RtspSettings = RtspSettings()
     storage: StorageSettings = StorageSettings()
+    downloads: DownloadSettings = DownloadSettings()
     log: LogSettings = LogSettings()
 
     @property

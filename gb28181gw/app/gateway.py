@@ -31,12 +31,15 @@ from gb28181gw.cascade.service import Uppers
 from gb28181gw.clock import Clock, SystemClock, clock_synchronised
 from gb28181gw.devices.config import DateMode, DevicesConfig, Enrolment
 from gb28181gw.devices.models import Device
+from gb28181gw.devices.records import Records
 from gb28181gw.devices.reports import Reports
 from gb28181gw.devices.service import Devices
 from gb28181gw.devices.snapshots import Snapshots
 from gb28181gw.devices.subscriptions import DeviceSubscriptions, Kind, SubscribeConfig
 from gb28181gw.devices.talking import TalkPartners
+from gb28181gw.downloads.table import DownloadLimits, Downloads
 from gb28181gw.gb.ids import ssrc_domain
+from gb28181gw.gb.manscdp.media_status import MediaStatus
 from gb28181gw.media import native
 from gb28181gw.media.native import NativePlane
 from gb28181gw.media.ports import PortPool
@@ -50,9 +53,9 @@ from gb28181gw.observability.trace import Direction, SipTrace
 from gb28181gw.outputs.listener import ListenerConfig, MediaListener
 from gb28181gw.sessions.call import CallContext, CallLimits
 from gb28181gw.sessions.ending import CallEnder
-from gb28181gw.sessions.live import LiveLimits
 from gb28181gw.sessions.models import StreamState
 from gb28181gw.sessions.pool_watch import PoolWatch
+from gb28181gw.sessions.stream import StreamLimits
 from gb28181gw.sessions.table import Sessions
 from gb28181gw.sessions.talks import Talks
 from gb28181gw.settings import HostPort, MediaSettings, Settings
@@ -275,12 +278,19 @@ class Gateway:
             clock=self._clock,
             next_sn=self.devices.queries.next_sn,
         )
+        self.records = Records(
+            registry=self.devices.registry,
+            queries=self.devices.queries,
+            bus=self.bus,
+            timezone=sip.timezone,
+        )
         await self.devices.start()
         self._at_end(self.devices.close)
         self.reports.start()
         self._at_end(self.reports.close)
         await self.subscriptions.start()
         self._at_end(self.subscriptions.close)
+        self._at_end(self.records.close)
         self.health.up("registry")
 
     async def _start_media(self) -> None:
@@ -315,9 +325,10 @@ class Gateway:
         self.sessions = Sessions(
             context,
             self.devices.registry,
-            LiveLimits(idle_stop_s=float(settings.idle_stop_s), transport=settings.transport),
+            StreamLimits(idle_stop_s=float(settings.idle_stop_s), transport=settings.transport),
         )
         self._at_end(self.sessions.close)
+        self.devices.messages.on_media_status(self._media_status)
         partners = TalkPartners(
             registry=self.devices.registry, queries=self.devices.queries, own_id=self.settings.sip.id
         )
@@ -328,6 +339,23 @@ class Gateway:
         # Who unregistered or was removed has ended, or must end, its media (REG-11).
         self.devices.on_forgotten(lambda device_id: self._end_media(device_id, "device_gone"))
         self.devices.registry.on_removed(lambda device: self._end_media(device.id, "device_removed"))
+        limits = self.settings.downloads
+        self.downloads = Downloads(
+            recordings=self.sessions,
+            engine=self.engine,
+            bus=self.bus,
+            clock=self._clock,
+            directory=self.settings.data_dir / "downloads",
+            limits=DownloadLimits(
+                at_once=limits.at_once,
+                per_device=limits.per_device,
+                keep_days=limits.keep_days,
+                max_gb=limits.max_gb,
+            ),
+        )
+        self.sessions.on_ended(self.downloads.stream_ended)
+        await self.downloads.start()
+        self._at_end(self.downloads.close)
         address = settings.http_address
         self.listener = MediaListener(
             self.engine,
@@ -413,6 +441,8 @@ class Gateway:
                     devices=self.devices.registry,
                     catalogue=self.devices.catalogue,
                     streams=self.sessions,
+                    records=self.records,
+                    downloads=self.downloads,
                     talks=self.talks,
                     ptz=self.devices.ptz,
                     commands=self.devices.commands,
@@ -483,6 +513,9 @@ class Gateway:
     def _path_closed(self, path: Path) -> None:
         self.devices.presence.connection_lost(path)
         self.uppers.connection_closed(path)
+
+    def _media_status(self, device_id: str, status: MediaStatus, call_id: str) -> None:
+        self.sessions.media_status(device_id, status.device_id, status.notify_type, call_id)
 
     def _storage_changed(self, well: bool, detail: str) -> None:
         self.health.problem("storage", "" if well else f"The database does not answer: {detail}.")

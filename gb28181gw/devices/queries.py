@@ -287,6 +287,7 @@ class Queries:
                 else f"Device {device.id} did not answer {cmd_type} within {waits.first_s:g} s.",
                 cmd=cmd_type,
                 sn=query.sn,
+                taken=sending.done() and not sending.cancelled(),
             )
 
     async def touches(self, device: Device, path: Path, body: bytes, *, timeout_s: float) -> bool:

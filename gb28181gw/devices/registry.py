@@ -23,6 +23,7 @@ from gb28181gw.gb.dialect import DEFAULT, PayloadSet
 from gb28181gw.gb.exceptions import GbError
 from gb28181gw.gb.ids import is_gb_id, valid_lenient_id
 from gb28181gw.gb.manscdp.catalogue import CatalogEvent, Status
+from gb28181gw.gb.mansrtsp import RtspVersion
 from gb28181gw.gb.times import parse_zone
 from gb28181gw.observability.events import EventBus
 from gb28181gw.sip.path import Path
@@ -226,6 +227,11 @@ class Registry:
         """Payload types that its dialect says to offer first (INV-13)."""
         device = self._devices.get(device_id)
         return dialect_of(device).payloads if device is not None else DEFAULT.payloads
+
+    def rtsp_version(self, device_id: str) -> RtspVersion:
+        """In which form of MANSRTSP it is steered (PB-09)."""
+        device = self._devices.get(device_id)
+        return (dialect_of(device) if device is not None else DEFAULT).rtsp_used
 
     def is_only_channel(self, device_id: str, channel_id: str) -> bool:
         """Whether the device has no other channel that could be meant (XML-12)."""

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from gb28181gw.gb.charset import Charset
 from gb28181gw.gb.exceptions import GbLocalError
+from gb28181gw.gb.mansrtsp import RtspVersion
 
 
 class Edition(StrEnum):
@@ -76,6 +77,8 @@ class Dialect:
     """Offer ``qop="auth"`` in challenges; a few firmwares fail on it (REG-02)."""
     payloads: PayloadSet = PayloadSet.DEFAULT
     """First rung to offer."""
+    rtsp: RtspVersion | None = None
+    """Protocol name in MANSRTSP; None: by edition, see `rtsp_used` (PB-09)."""
 
     @property
     def charset_used(self) -> Charset:
@@ -83,6 +86,13 @@ class Dialect:
         if self.charset is not None:
             return self.charset
         return Charset.GB18030 if self.edition >= Edition.V3_0 else Charset.GB2312
+
+    @property
+    def rtsp_used(self) -> RtspVersion:
+        """The samples of 2011 write ``MANSRTSP/1.0``, the later texts ``RTSP/1.0`` (Annex B)."""
+        if self.rtsp is not None:
+            return self.rtsp
+        return RtspVersion.MANSRTSP if self.edition is Edition.V1_0 else RtspVersion.RTSP
 
     def with_switches(self, switches: Mapping[str, str]) -> Dialect:
         """A changed copy; names and values as in `switches`. Raises `GbLocalError` naming the wrong one."""
@@ -104,6 +114,8 @@ class Dialect:
                     return replace(self, qop=_BOOLEANS[value])
                 case "payloads":
                     return replace(self, payloads=PayloadSet(value))
+                case "rtsp":
+                    return replace(self, rtsp=RtspVersion(value.upper()) if value else None)
         except (ValueError, KeyError):
             raise GbLocalError(f"dialect switch {name!r} cannot be {value!r}") from None
         raise GbLocalError(f"dialect has no switch {name!r}")
@@ -120,6 +132,7 @@ class Dialect:
             "date": self.date.value,
             "qop": "true" if self.qop else "false",
             "payloads": self.payloads.value,
+            "rtsp": self.rtsp.value if self.rtsp is not None else "",
         }
 
 

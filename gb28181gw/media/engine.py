@@ -185,6 +185,12 @@ class StreamCounters:
     frames_frozen: int = 0
     """Pictures held back because something before them was lost (MED-24)."""
     bytes_out: int = 0
+    pictures: int = 0
+    """Pictures that passed."""
+    picture_90k: int = 0
+    """Decoding time of the newest picture on the stream's clock, which never goes back."""
+    device_90k: int = 0
+    """The same on the device's clock, without its wraps: where the two part, the device's time jumped (MED-21)."""
     demuxed: int = 0
     """Packets that went through a demuxer. Stands still while only raw RTP sinks (or nobody) consume a PS source
     whose tracks are known and whose first key frame was seen; a consumer of frames resumes it at the kept GOP."""

@@ -304,6 +304,9 @@ class NativePlane:
                     frames_dropped=values[2],
                     frames_frozen=values[3],
                     bytes_out=values[4],
+                    pictures=values[5],
+                    picture_90k=values[6],
+                    device_90k=values[7],
                 )
         return found
 

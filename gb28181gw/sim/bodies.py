@@ -9,10 +9,13 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, timezone
 from xml.sax.saxutils import escape
 
 from gb28181gw.sim.quirks import Quirk
+from gb28181gw.sim.recordings import RecordFile
 
+_BEIJING = timezone(timedelta(hours=8))
 _HALF = "@half-character@"
 _GB_NAMES = frozenset({"GB2312", "GBK", "GB18030"})
 
@@ -221,12 +224,77 @@ def device_status(
     return Element("Response", children=tuple(fields))
 
 
-def record_info(me: Identity, sn: str, device_id: str) -> Element:
-    """A.2.6.7 with nothing found: SumNum 0 and no list (Annex M)."""
-    fields = head(me, "RecordInfo", sn, device_id)
+def media_status(channel_id: str, sn: int, kind: int) -> Element:
+    """A.2.5.4: the recording was sent to its end."""
+    return Element(
+        "Notify",
+        children=(
+            leaf("CmdType", "MediaStatus"),
+            leaf("SN", sn),
+            leaf("DeviceID", channel_id),
+            leaf("NotifyType", kind),
+        ),
+    )
+
+
+RECORDS_PAGE = 4
+"""Recordings in one message."""
+
+
+def record_messages(
+    me: Identity, sn: str, device_id: str, found: Sequence[RecordFile], rng: random.Random
+) -> list[Element]:
+    """A.2.6.7 in parts; with nothing found SumNum 0 and no list (Annex M)."""
     name = next((channel.name for channel in me.channels if channel.id == device_id), me.name)
-    fields += [leaf("Name", name), leaf("SumNum", 0)]
-    return Element("Response", children=tuple(fields))
+    page = 1 if Quirk.PB_04 in me.quirks else RECORDS_PAGE
+    messages = []
+    for first in range(0, max(len(found), 1), page):
+        items = tuple(_record(me, device_id, name, file) for file in found[first : first + page])
+        fields = [*head(me, "RecordInfo", sn, device_id), leaf("Name", name), leaf("SumNum", len(found))]
+        if items:
+            fields.append(Element("RecordList", children=items, attributes=(("Num", str(len(items))),)))
+        messages.append(Element("Response", children=tuple(fields)))
+    if not found and Quirk.PB_06 in me.quirks:
+        return []
+    if Quirk.PB_04_LOST in me.quirks:
+        return [message for number, message in enumerate(messages, 1) if number % 3]
+    if Quirk.PB_04_LATE in me.quirks:
+        *early, last = messages
+        twice = [message for message in early for _ in range(2)]
+        rng.shuffle(twice)
+        return [*twice, last]
+    return messages
+
+
+def _record(me: Identity, device_id: str, name: str, file: RecordFile) -> Element:
+    odd = Quirk.PB_18 in me.quirks
+    path = f"/disk 1/{file.start}<{file.end}>.ps" if odd else f"/record/{file.start}.ps"
+    return Element(
+        "Item",
+        children=(
+            leaf("DeviceID", device_id),
+            leaf("Name", name),
+            Element("FilePath", path, raw=odd),
+            leaf("Address", "Simulator"),
+            leaf("StartTime", record_time(me, file.start)),
+            leaf("EndTime", record_time(me, file.end)),
+            leaf("Secrecy", " 0 " if odd else "0"),
+            leaf("Type", {"time": "3", "alarm": "2"}[file.kind] if odd else file.kind),
+            leaf("RecorderID", me.device_id),
+        ),
+    )
+
+
+def record_time(me: Identity, seconds: int) -> str:
+    """Beijing time without zone; PB-01: in one of the other forms that occur."""
+    local = datetime.fromtimestamp(seconds, _BEIJING)
+    if Quirk.PB_01 not in me.quirks:
+        return local.strftime("%Y-%m-%dT%H:%M:%S")
+    if seconds // 600 % 3 == 0:
+        return f"{local.year}-{local.month}-{local.day} {local.hour}:{local.minute}:{local.second}"
+    if seconds // 600 % 3 == 1:
+        return local.strftime("%Y-%m-%dT%H:%M:%S.000")
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def basic_param(me: Identity, written: Mapping[str, str], expires_s: int, keepalive_s: float) -> Element:

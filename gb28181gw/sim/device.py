@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -22,13 +23,14 @@ from gb28181gw.gb.manscdp.document import Document
 from gb28181gw.gb.manscdp.xml import parse as parse_manscdp
 from gb28181gw.sim import bodies
 from gb28181gw.sim.call import ALLOW, Call, CallServices, InviteError
-from gb28181gw.sim.content import Content, ContentError
+from gb28181gw.sim.content import Content, ContentError, Loop
 from gb28181gw.sim.controls import snapshots_finished
 from gb28181gw.sim.faults import FaultRates
 from gb28181gw.sim.media_sender import Pump
 from gb28181gw.sim.options import DeviceOptions, count_up
 from gb28181gw.sim.queries import react
 from gb28181gw.sim.quirks import Quirk, select
+from gb28181gw.sim.recordings import Recorded, RecordFile, files
 from gb28181gw.sim.registration import USER_AGENT, Account, RefusedError, Registration
 from gb28181gw.sim.sdp import OfferError, read_offer
 from gb28181gw.sim.signalling import NoAnswerError, NotConnectedError, Signalling
@@ -40,6 +42,7 @@ from gb28181gw.sip.exceptions import SipError
 from gb28181gw.sip.message import Headers, Request, Response
 
 MANSCDP = "Application/MANSCDP+xml"
+MANSRTSP = "Application/MANSRTSP"
 MISSES = 3
 """Unanswered keepalives after which the platform counts as away (9.6)."""
 LATER_S = 0.1
@@ -75,6 +78,8 @@ class DeviceServices:
     pump: Pump
     content_of: Callable[[str], Awaitable[Content]]
     """Content of a channel by its name; may take seconds the first time."""
+    loop_of: Callable[[str], Awaitable[Loop]]
+    """The loop that a channel's recordings show."""
     observer: Observer
     seed: int
 
@@ -85,6 +90,8 @@ class _State:
     stopping: bool = False
     last_error: str = ""
     sn: int = 0
+    searching: bool = False
+    """PB-05: a search for recordings is being answered."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
 
@@ -498,8 +505,13 @@ class SimDevice:
         self.signalling.reply(request, 200, to_tag=self.signalling.tag(), headers=[("Allow", ALLOW)])
 
     def _on_info(self, request: Request) -> None:
-        known = request.call_id in self.calls
-        self.signalling.reply(request, 200 if known else 481, to_tag=self.signalling.tag())
+        call = self.calls.get(request.call_id)
+        if call is None:
+            self.signalling.reply(request, 481, to_tag=self.signalling.tag())
+            return
+        status, body = call.steer(request)
+        headers = [("Content-Type", MANSRTSP)] if body else []
+        self.signalling.reply(request, status, to_tag=call.tag, headers=headers, body=body)
 
     def _on_message(self, request: Request) -> None:
         if request.to.tag and request.call_id not in self.calls:
@@ -524,7 +536,18 @@ class SimDevice:
         code = document.text("PTZCmd")
         if code:
             self._note("ptz", channel_id=document.device_id, code=code)
+        if Quirk.PB_05 in self.quirks and document.cmd_type == "RecordInfo":
+            if self._state.searching:
+                return
+            self._state.searching = True
         self._spawn(self._react(document))
+
+    async def _before_record_part(self, *, last: bool) -> None:
+        """What the PB rows put between the parts of a list of recordings."""
+        if Quirk.PB_04 in self.quirks or Quirk.PB_05 in self.quirks:
+            await asyncio.sleep(0.5)
+        if Quirk.PB_04_LATE in self.quirks and last:
+            await asyncio.sleep(3.0)
 
     async def _react(self, document: Document) -> None:
         """What follows the 200 of a query or a control."""
@@ -536,6 +559,7 @@ class SimDevice:
             keepalive_s=self.keepalive_s,
             now=datetime.now(UTC),
             rng=self._rng,
+            recordings=self.recordings,
         )
         if reaction.keepalive_s is not None:
             self.keepalive_s = reaction.keepalive_s
@@ -546,7 +570,9 @@ class SimDevice:
         if reaction.listen_as:
             self._spawn(self._listen(reaction.listen_as))
         try:
-            for body in reaction.answers:
+            for number, body in enumerate(reaction.answers, 1):
+                if document.cmd_type == "RecordInfo":
+                    await self._before_record_part(last=number == len(reaction.answers))
                 # Annex M: parts are sent one after the other, each when the one before was answered.
                 await self._message(body)
                 self.counters.catalog_items += len(bodies.items_of(body))
@@ -560,6 +586,9 @@ class SimDevice:
                 await self._take_pictures(reaction.snapshots)
         except NoAnswerError as error:
             self._note("answer_lost", command=document.cmd_type, error=str(error))
+        finally:
+            if document.cmd_type == "RecordInfo":
+                self._state.searching = False
 
     async def _take_pictures(self, order: SnapshotOrder) -> None:
         """Take them in their interval, upload each, and tell which ones arrived."""
@@ -620,6 +649,8 @@ class SimDevice:
                 signalling=self.signalling,
                 pump=self._services.pump,
                 content=lambda: self._services.content_of(channel.name),
+                recorded=lambda start, stop: self._recorded(channel.name, start, stop),
+                tell=self._message,
                 note=self._note,
                 ended=self._call_ended,
                 spawn=self._spawn,
@@ -628,6 +659,22 @@ class SimDevice:
         )
         self.calls[request.call_id] = call
         self._spawn(self._accept(call, request))
+
+    async def _recorded(self, name: str, start: int, stop: int) -> Recorded | None:
+        """What a channel recorded of a time."""
+        found = self.recordings(start, stop)
+        return Recorded(await self._services.loop_of(name), found, start, stop) if found else None
+
+    def recordings(self, start: float, stop: float) -> list[RecordFile]:
+        """The files of a channel that touch a time; all channels have the same."""
+        return files(
+            start,
+            stop,
+            now=time.time(),
+            hours=self.options.record_hours,
+            file_s=self.options.record_file_s,
+            quirks=self.quirks,
+        )
 
     async def _listen(self, user: str) -> None:
         """Call the platform, which announced a broadcast to `user`."""
@@ -678,6 +725,8 @@ class SimDevice:
         if Quirk.INV_08 in quirks and request.to.uri.host != self.options.domain:
             return 400
         if Quirk.INV_11 in quirks:
+            return 486
+        if Quirk.PB_16 in quirks and any(call.channel_id == user for call in self.calls.values()):
             return 486
         if Quirk.INV_14 in quirks and user not in self._invited:
             self._invited.add(user)

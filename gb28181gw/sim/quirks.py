@@ -131,6 +131,26 @@ class Quirk(StrEnum):
     MED_30 = "MED-30"
     MED_33 = "MED-33"
     MED_34 = "MED-34"
+    PB_01 = "PB-01"
+    PB_04 = "PB-04"
+    PB_04_LOST = "PB-04-LOST"
+    PB_04_LATE = "PB-04-LATE"
+    PB_05 = "PB-05"
+    PB_06 = "PB-06"
+    PB_07 = "PB-07"
+    PB_08 = "PB-08"
+    PB_08_ALL = "PB-08-ALL"
+    PB_08_REFUSED = "PB-08-REFUSED"
+    PB_08_TIMES = "PB-08-TIMES"
+    PB_09 = "PB-09"
+    PB_11 = "PB-11"
+    PB_11_BYE = "PB-11-BYE"
+    PB_12 = "PB-12"
+    PB_12_INFO = "PB-12-INFO"
+    PB_13 = "PB-13"
+    PB_14 = "PB-14"
+    PB_16 = "PB-16"
+    PB_18 = "PB-18"
     SES_01 = "SES-01"
     SES_04 = "SES-04"
     TK_01 = "TK-01"
@@ -267,6 +287,26 @@ TABLE: dict[Quirk, str] = {
     Quirk.MED_30: "a stranger's RTP with another SSRC in between",
     Quirk.MED_33: "UDP source port changes after 5 s",
     Quirk.MED_34: "starts in the middle of a GOP and sends key frames only when asked (IFrameCmd) or after 20 s",
+    Quirk.PB_01: "times of recordings in odd forms: one-digit months, blanks, milliseconds, Z",
+    Quirk.PB_04: "one recording in each message, half a second apart",
+    Quirk.PB_04_LOST: "every third message of recordings is never sent",
+    Quirk.PB_04_LATE: "messages of recordings out of order, each twice, and the last one after 3 s",
+    Quirk.PB_05: "of two questions for recordings at once only the first is answered",
+    Quirk.PB_06: "no answer to a question for recordings when there are none",
+    Quirk.PB_07: "t= is taken loosely: begins 6 s early and plays on past the end",
+    Quirk.PB_08: "answers OK to a speed and goes on at the old one",
+    Quirk.PB_08_ALL: "answers OK to every INFO and does nothing",
+    Quirk.PB_08_REFUSED: "refuses every speed: 200 to the INFO, 400 in its MANSRTSP answer",
+    Quirk.PB_08_TIMES: "sends faster at a speed, with timestamps that go on at 1",
+    Quirk.PB_09: "understands MANSRTSP/1.0 only: 400 to RTSP/1.0",
+    Quirk.PB_11: "at the end of a recording the stream just stops: no MediaStatus, no BYE",
+    Quirk.PB_11_BYE: "BYE at the end of a recording in place of MediaStatus",
+    Quirk.PB_12: "MediaStatus outside the dialog, with a Call-ID of its own",
+    Quirk.PB_12_INFO: "MediaStatus as INFO",
+    Quirk.PB_13: "5 s are missing at the end of every recorded file",
+    Quirk.PB_14: "MediaStatus 121 at the end of every recorded file, and goes on with the next",
+    Quirk.PB_16: "486 to a playback or download while the channel streams anything",
+    Quirk.PB_18: "recordings with blanks in Secrecy, a number as Type and raw characters in FilePath",
     Quirk.SES_01: "answers BYE with 200 and goes on sending for 60 s",
     Quirk.SES_04: "sends BYE itself after 10 s",
     Quirk.TK_01: "knows broadcast only: 488 to s=Talk",

@@ -165,7 +165,8 @@ public:
         const auto counters = engine_.stream_counters(stream);
         if (!counters) return nb::none();
         return nb::make_tuple(counters->sinks, counters->frames_in, counters->frames_dropped,
-                              counters->frames_frozen, counters->bytes_out);
+                              counters->frames_frozen, counters->bytes_out, counters->pictures,
+                              counters->picture_90k, counters->device_90k);
     }
 
     SinkId add_socket_sink(StreamKey stream, int fd, int wrapping, int hevc, int audio, std::size_t queue_bytes,

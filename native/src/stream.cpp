@@ -263,6 +263,10 @@ void Stream::publish() {
     counters.frames_frozen = frames_frozen_;
     counters.frames_dropped = ended_dropped_ + frame_sinks_dropped_;
     counters.bytes_out = ended_bytes_;
+    counters.pictures = pictures_;
+    const StreamClock::PictureTimes times = clock_.picture_times();
+    counters.picture_90k = times.output_90k;
+    counters.device_90k = times.device_90k;
     const auto add = [&counters](const SocketSink& sink) {
         ++counters.sinks;
         counters.frames_dropped += sink.frames_dropped();
@@ -282,6 +286,7 @@ void Stream::publish() {
 
 void Stream::take_frame(Role role, const Frame& frame) {
     ++frames_in_;
+    if (role == Role::video) ++pictures_;
     worker_->mark(*this);
     last_dts_90k_ = frame.dts_90k;
     const bool changed = note_track(role, frame.track);

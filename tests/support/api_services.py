@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import httpx
@@ -26,12 +26,14 @@ from gb28181gw.devices.models import (
     Presence,
 )
 from gb28181gw.devices.ptz import PresetAction, PresetList
+from gb28181gw.devices.records import Location, RecordList
 from gb28181gw.devices.registry import DeviceChange
 from gb28181gw.devices.reports import Alarm, Place, PtzPlace, ReportFilter
 from gb28181gw.devices.snapshots import Picture, PictureFilter, SnapshotState, SnapshotView
 from gb28181gw.devices.subscriptions import Kind, SubscriptionState, SubscriptionView
 from gb28181gw.devices.tree import TreeNode, build_tree
 from gb28181gw.errors import GatewayError
+from gb28181gw.gb import mansrtsp
 from gb28181gw.gb.manscdp.presets import Preset
 from gb28181gw.gb.manscdp.schema import Values
 from gb28181gw.media.engine import MediaTransport, ReceiverCounters
@@ -40,7 +42,7 @@ from gb28181gw.observability.events import EventBus
 from gb28181gw.observability.health import HealthBoard
 from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import SipTrace
-from gb28181gw.sessions.models import StreamKind, StreamState, StreamView
+from gb28181gw.sessions.models import ControlView, HistoryView, StreamKind, StreamState, StreamView
 from gb28181gw.sessions.talk import Holder, TalkView, TalkWay
 from gb28181gw.sip.path import Path
 from tests.support.stores import MemoryKeyStore
@@ -141,6 +143,8 @@ class FakeStreams:
     def __init__(self) -> None:
         self.views: dict[str, StreamView] = {}
         self.asked: list[tuple[str, str, MediaTransport | None]] = []
+        self.recordings: list[tuple[Any, ...]] = []
+        self.steered: list[tuple[str, mansrtsp.Action]] = []
         self.error: Exception | None = None
 
     async def start_live(
@@ -150,6 +154,28 @@ class FakeStreams:
         if self.error is not None:
             raise self.error
         return self.views.setdefault("s1", make_stream(device_id, channel_id))
+
+    async def start_playback(
+        self,
+        device_id: str,
+        channel_id: str,
+        start: datetime,
+        end: datetime,
+        *,
+        transport: MediaTransport | None = None,
+        centre: bool = False,
+    ) -> StreamView:
+        self.recordings.append((device_id, channel_id, start, end, transport, centre))
+        history = HistoryView(start=start.timestamp(), end=end.timestamp(), position_s=0.0)
+        view = replace(make_stream(device_id, channel_id), id="p1", kind=StreamKind.PLAYBACK, history=history)
+        return self.views.setdefault("p1", view)
+
+    async def control(self, stream_id: str, action: mansrtsp.Action) -> ControlView:
+        self.get(stream_id)
+        self.steered.append((stream_id, action))
+        if self.error is not None:
+            raise self.error
+        return ControlView(action="any", sip_status=200)
 
     def list(self) -> list[StreamView]:
         return [*self.views.values()]
@@ -162,6 +188,27 @@ class FakeStreams:
     async def stop(self, stream_id: str, reason: str = "stopped") -> None:
         self.get(stream_id)
         del self.views[stream_id]
+
+
+class FakeRecords:
+    """As `devices.records.Records`; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.found = RecordList(items=(), partial=False, sum_num=0)
+
+    async def search(
+        self,
+        device_id: str,
+        channel_id: str,
+        start: datetime,
+        end: datetime,
+        *,
+        kind: str = "all",
+        location: Location = Location.FRONT_END,
+    ) -> RecordList:
+        self.asked.append((device_id, channel_id, start, end, kind, location))
+        return self.found
 
 
 class FakePtz:
@@ -359,6 +406,7 @@ class Rig:
     devices: FakeDevices
     catalogue: FakeCatalogue
     streams: FakeStreams
+    records: FakeRecords
     ptz: FakePtz
     commands: FakeCommands
     reports: FakeReports
@@ -401,6 +449,7 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
     pending = make_device(PENDING, approved=False)
     pending.channels = {CAMERA: Channel(PENDING, CAMERA, "Hidden", "camera")}
     devices, catalogue, streams = FakeDevices([nvr, pending]), FakeCatalogue(), FakeStreams()
+    records = FakeRecords()
     ptz, commands, reports = FakePtz(), FakeCommands(), FakeReports()
     subscriptions, snapshots = FakeSubscriptions(), FakeSnapshots()
     health = HealthBoard(())
@@ -408,6 +457,7 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
         devices=devices,
         catalogue=catalogue,
         streams=streams,
+        records=records,
         talks=FakeTalks(),
         ptz=ptz,
         commands=commands,
@@ -431,6 +481,7 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
         devices=devices,
         catalogue=catalogue,
         streams=streams,
+        records=records,
         ptz=ptz,
         commands=commands,
         reports=reports,

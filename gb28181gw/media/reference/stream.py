@@ -165,6 +165,7 @@ class Stream:
         self._frozen = False
         self._frames_in = 0
         self._frames_frozen = 0
+        self._pictures = 0
         self._quirks_told: set[str] = set()
         """Names of the clock's tolerances (MED-20, MED-21) that were told already."""
         self._ended_dropped = 0
@@ -370,6 +371,7 @@ class Stream:
 
     def counters(self) -> StreamCounters:
         sinks = [*self._waiting, *(sink for v in self._variants.values() for sink in v.sinks)]
+        picture_90k, device_90k = self._clock.picture_times()
         outputs = [output.counters() for output in self._outputs]
         return StreamCounters(
             sinks=len(sinks) + len(self._frame_sinks) + len(outputs),
@@ -379,6 +381,9 @@ class Stream:
             bytes_out=self._ended_bytes
             + sum(sink.bytes_out for sink in sinks)
             + sum(output.bytes for output in outputs),
+            pictures=self._pictures,
+            picture_90k=picture_90k,
+            device_90k=device_90k,
             demuxed=self.demuxed,
         )
 
@@ -386,6 +391,7 @@ class Stream:
 
     def _take_frame(self, role: Role, frame: Frame) -> None:
         self._frames_in += 1
+        self._pictures += role is Role.VIDEO
         self._last_dts_90k = frame.dts_90k
         changed = self._note_track(role, frame.track)
         first_key = False

@@ -152,6 +152,9 @@ struct StreamCounters {
     std::uint64_t frames_frozen = 0;
     std::uint64_t bytes_out = 0;
     std::uint64_t demuxed = 0;
+    std::uint64_t pictures = 0;
+    std::int64_t picture_90k = 0;  // decoding time of the newest picture: output, and on the device's clock
+    std::int64_t device_90k = 0;
 };
 
 }  // namespace gb28181

@@ -227,6 +227,7 @@ private:
     bool frozen_ = false;
     std::uint64_t frames_in_ = 0;
     std::uint64_t frames_frozen_ = 0;
+    std::uint64_t pictures_ = 0;
     std::uint64_t frame_sinks_dropped_ = 0;
     std::uint64_t ended_dropped_ = 0;  // of the sinks that have ended
     std::uint64_t ended_bytes_ = 0;

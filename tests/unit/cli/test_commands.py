@@ -571,6 +571,7 @@ def test_simulate_hands_every_option_on(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "--rtp-loss": "0.4", "--rtp-duplicate": "0.5", "--rtp-reorder": "0.6", "--register-rate": "1",
         "--retry": "2", "--duration": "3", "--alarm": "4", "--position": "5", "--talk-codec": "aac",
         "--talk-transport": "tcp-active", "--speakers": "1", "--hear-dir": str(tmp_path), "--change": "6",
+        "--record-hours": "6", "--record-file": "70",
     }  # fmt: skip
     flat = [part for pair in changed.items() for part in pair]
     assert run("simulate", "device", *flat, "--live-clock", "--json").exit_code == 7

@@ -37,6 +37,10 @@ storage.url
 log.format log.level
 """
 ADDED = [
+    "downloads.at_once",
+    "downloads.per_device",
+    "downloads.keep_days",
+    "downloads.max_gb",
     "sip.subscribe",
     "sip.subscribe_s",
     "sip.position_interval_s",

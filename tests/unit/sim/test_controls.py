@@ -41,6 +41,7 @@ class Sim:
             keepalive_s=60.0,
             now=self.now,
             rng=random.Random(1),
+            recordings=lambda start, stop: (),
         )
 
     def control(self, extra: str) -> Reaction:
