@@ -409,6 +409,7 @@ class Gateway:
                     ssrcs=self.ssrcs,
                     bus=self.bus,
                     clock=self._clock,
+                    next_sn=self.devices.queries.next_sn,
                     media_listen=self.settings.media.listen,
                     media_advertise=self.settings.media.advertise,
                 )
@@ -424,6 +425,7 @@ class Gateway:
         self.reports.on_alarm(self.uppers.alarm)
         self.reports.on_position(self.uppers.place)
         self.reports.on_ptz(self.uppers.ptz_place)
+        self.sessions.on_ended(self.uppers.calls.source_ended)
         self._at_end(self.uppers.close)
         self.agent.on_path_closed = self._path_closed
 

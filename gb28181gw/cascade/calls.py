@@ -15,7 +15,8 @@ import asyncio
 import contextlib
 import ipaddress
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from gb28181gw.cascade.link import UpperLink
@@ -23,7 +24,11 @@ from gb28181gw.cascade.routes import OfferError, Route
 from gb28181gw.cascade.sharing import Key
 from gb28181gw.clock import Clock
 from gb28181gw.errors import GatewayError
+from gb28181gw.gb import mansrtsp
 from gb28181gw.gb.exceptions import GbError
+from gb28181gw.gb.manscdp.media_status import SENT_COMPLETELY, MediaStatus, write_media_status
+from gb28181gw.gb.manscdp.messages import CONTENT_TYPE as MANSCDP_TYPE
+from gb28181gw.gb.mansrtsp import Action, MansRtspAnswer, MansRtspRequest, Teardown
 from gb28181gw.gb.sdp import (
     CONTENT_TYPE,
     Payload,
@@ -47,6 +52,7 @@ from gb28181gw.media.engine import (
 from gb28181gw.media.ports import PortLease, PortPool
 from gb28181gw.media.ssrc import SsrcLease, SsrcPool, ssrc_text
 from gb28181gw.observability.events import EventBus
+from gb28181gw.sessions.models import ControlView, StreamView
 from gb28181gw.sip.dialog import Dialog
 from gb28181gw.ua.agent import UserAgent
 from gb28181gw.ua.incoming import Incoming
@@ -55,6 +61,9 @@ CALLS_LIMIT: Final = 512
 """Of one upper at once (threat S-21)."""
 _BIND_TRIES: Final = 4
 _BYE_S: Final = 4.0
+_AFTER_END_S: Final = 2.0
+"""For the BYE of an upper that was told the end of a recording."""
+_AT_END: Final = frozenset({"end_of_file", "end_silent"})
 _STATUS: Final = {
     "device_unknown": 404,
     "channel_unknown": 404,
@@ -97,6 +106,20 @@ class StreamSource(Protocol):
 
     async def lease_live(self, device_id: str, channel_id: str, consumer: Viewer) -> Lease: ...
 
+    async def lease_stream(self, stream_id: str, consumer: Viewer) -> Lease: ...
+
+    async def start_playback(
+        self, device_id: str, channel_id: str, start: datetime, end: datetime
+    ) -> StreamView: ...
+
+    async def start_download(
+        self, device_id: str, channel_id: str, start: datetime, end: datetime, *, speed: float
+    ) -> StreamView: ...
+
+    async def control(self, stream_id: str, action: Action) -> ControlView: ...
+
+    async def stop(self, stream_id: str, reason: str = "stopped") -> None: ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallTools:
@@ -109,6 +132,7 @@ class CallTools:
     ssrcs: SsrcPool
     bus: EventBus
     clock: Clock
+    next_sn: Callable[[], int]
     media_listen: str
     media_advertise: str
 
@@ -231,11 +255,16 @@ class UpperCall:
         self._bye = True
         """We end the dialog; False: the upper did."""
         self._lease: Lease | None = None
+        self._history = ""
+        """Id of the recording's stream, which is ours alone; empty: live."""
+        self._file_size: int | None = None
+        self._steering: set[asyncio.Task[None]] = set()
         self._sink: RtpSink | None = None
         self._port: PortLease | None = None
         self._ssrc_lease: SsrcLease | None = None
         self._ssrc = 0
         self._dialog: Dialog | None = None
+        self._upper_bye = False
         self._answer = b""
         self._began = tools.clock.monotonic()
         self._task: asyncio.Task[None] | None = None
@@ -264,6 +293,11 @@ class UpperCall:
         """Until everything is released."""
         if self._task is not None:
             await asyncio.wait({self._task})
+
+    def source_ended(self, stream_id: str, reason: str) -> None:
+        """A recording begins to end; `end_of_file` is passed on before the BYE (9.8.2)."""
+        if stream_id and stream_id == self._history:
+            self.end(reason)
 
     @property
     def sending(self) -> bool:
@@ -294,6 +328,7 @@ class UpperCall:
             )
             self._release_media()
             await self._hang_up()
+            await self._stop_recording()
         except Exception as error:  # supervision point: one call's trouble must not cost another
             self._tools.bus.emit(
                 "gateway.task_failed", task="upper call", error=type(error).__name__, detail=str(error)[:200]
@@ -302,19 +337,19 @@ class UpperCall:
                 self._respond_failure(500)
         finally:
             self._release_media()
+            if self._dialog is None and self._history:
+                await self._stop_recording()
             if self._dialog is not None:
                 self._tools.agent.unwatch_dialog(self._dialog)
 
     async def _open(self) -> None:
         """Source, ports, 200. Raises GatewayError; what was acquired is released by the caller."""
-        viewer = Viewer(
-            client=self.link.path.peer if self.link.path else "", grant_id=f"upper:{self.link.upper.id}"
-        )
-        self._lease = await self._tools.source.lease_live(self.key.device_id, self.key.channel_id, viewer)
+        self._lease = await self._lease_source()
         if self._wanted.sdp.y is not None:
             self._ssrc = self._wanted.sdp.y  # real uppers choose it (practice); else the called domain does
         else:
-            self._ssrc_lease = self._tools.ssrcs.acquire(True, f"upper {self.link.upper.id}")
+            live = self._wanted.sdp.session is SessionKind.PLAY
+            self._ssrc_lease = self._tools.ssrcs.acquire(live, f"upper {self.link.upper.id}")
             self._ssrc = self._ssrc_lease.value
         self._sink = await self._add_sink(self._lease.stream_id)
         self._answer = self._description(self._sink)
@@ -324,6 +359,25 @@ class UpperCall:
         dialog = self._dialog = self._incoming.dialog
         if dialog is not None:
             self._tools.agent.watch_dialog(dialog, self._in_dialog, user=self.link.upper.id)
+
+    async def _lease_source(self) -> Lease:
+        """The channel's live stream, which everybody shares, or a recording's, which is this call's alone (PB-17)."""
+        source, sdp, key = self._tools.source, self._wanted.sdp, self.key
+        viewer = Viewer(
+            client=self.link.path.peer if self.link.path else "", grant_id=f"upper:{self.link.upper.id}"
+        )
+        if sdp.session is SessionKind.PLAY:
+            return await source.lease_live(key.device_id, key.channel_id, viewer)
+        start, end = (datetime.fromtimestamp(moment, UTC) for moment in (sdp.start_time, sdp.end_time))
+        if sdp.session is SessionKind.PLAYBACK:
+            view = await source.start_playback(key.device_id, key.channel_id, start, end)
+        else:
+            view = await source.start_download(
+                key.device_id, key.channel_id, start, end, speed=_download_speed(sdp)
+            )
+        self._history = view.id
+        self._file_size = view.history.file_size if view.history is not None else None
+        return await source.lease_stream(view.id, viewer)
 
     async def _add_sink(self, stream_id: str) -> RtpSink:
         """Ports and sink, all or nothing; a port that another program has is replaced."""
@@ -365,14 +419,17 @@ class UpperCall:
             or self._tools.media_advertise
             or (path.local_host if path is not None else "")
         )
-        return answer_to(
+        answer = answer_to(
             self._wanted.sdp,
             user=upper.local_id,
             host=host or sink.host,
             port=sink.port,
             ssrc=self._ssrc,
             payloads=(self._wanted.payload,),
-        ).to_bytes()
+        )
+        if self._file_size is not None:
+            answer = replace(answer, attributes=(("filesize", str(self._file_size)),))
+        return answer.to_bytes()
 
     async def _stay(self) -> None:
         """From the 200 to the wish to end."""
@@ -385,12 +442,32 @@ class UpperCall:
             await self._wake.wait()
 
     async def _hang_up(self) -> None:
-        """BYE until it is answered, or the upper is away."""
+        """BYE, after the word that a recording is at its end."""
         dialog = self._dialog
         if dialog is None or not self._bye:
             return
         with contextlib.suppress(GatewayError):
+            if self._reason in _AT_END:
+                await self._tell_end(dialog)
             await self._tools.agent.send_in_dialog(dialog, "BYE", path=self.link.path, timeout_s=_BYE_S)
+
+    async def _tell_end(self, dialog: Dialog) -> None:
+        """MediaStatus 121 in the dialog (9.8.2, PB-17); a receiver that understands it sends BYE itself."""
+        body = write_media_status(
+            MediaStatus(sn=self._tools.next_sn(), device_id=self.channel, notify_type=SENT_COMPLETELY),
+            self.link.upper.dialect.charset_used,
+        )
+        await self._tools.agent.send_in_dialog(
+            dialog, "MESSAGE", path=self.link.path, body=body, content_type=MANSCDP_TYPE, timeout_s=_BYE_S
+        )
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_AFTER_END_S):
+                while not self._upper_bye:
+                    await self._wake.wait()
+                    self._wake.clear()
+        if self._upper_bye:
+            raise GatewayError("gb.sip.cancelled", "The upper ended the call itself.")
 
     # -- what happens --------------------------------------------------------------------------------------
 
@@ -416,7 +493,11 @@ class UpperCall:
             case "BYE":
                 incoming.respond(200)
                 self._counters.ended_by_upper += 1
+                self._upper_bye = True
                 self.end("upper_bye", bye=False)
+                self._wake.set()
+            case "INFO":
+                self._steer(incoming)
             case "INVITE":
                 # A refresh of the session; media that would go elsewhere is another call.
                 self._refresh(incoming)
@@ -424,6 +505,49 @@ class UpperCall:
                 incoming.respond(200)
             case _:
                 incoming.respond(488)
+
+    def _steer(self, incoming: Incoming) -> None:
+        """MANSRTSP: passed on, and answered with what the device answered (9.8.2)."""
+        try:
+            request = mansrtsp.parse(incoming.request.body)
+        except GbError:
+            incoming.respond(400)
+            return
+        if not isinstance(request, MansRtspRequest) or not self._history:
+            incoming.respond(488)
+            return
+        if isinstance(request.action, Teardown):
+            incoming.respond(200, body=self._rtsp(request, 200), content_type=mansrtsp.CONTENT_TYPE)
+            self.end("upper_teardown")
+            return
+        task = asyncio.get_running_loop().create_task(self._control(incoming, request))
+        self._steering.add(task)
+        task.add_done_callback(self._steering.discard)
+
+    async def _control(self, incoming: Incoming, request: MansRtspRequest) -> None:
+        try:
+            view = await self._tools.source.control(self._history, request.action)
+        except GatewayError as error:
+            self._tools.bus.emit(
+                "upper.command_failed",
+                upper_id=self.link.upper.id,
+                device_id=self.key.device_id,
+                channel_id=self.key.channel_id,
+                cmd="INFO",
+                reason=error.reason,
+                detail=error.detail,
+            )
+            status = error.sip_status if error.sip_status is not None else _STATUS.get(error.reason, 500)
+            incoming.respond(status if 400 <= status < 700 else 500)
+            return
+        body = self._rtsp(request, view.rtsp_status or 200)
+        incoming.respond(200, body=body, content_type=mansrtsp.CONTENT_TYPE)
+
+    @staticmethod
+    def _rtsp(request: MansRtspRequest, status: int) -> bytes:
+        return mansrtsp.write_answer(
+            MansRtspAnswer(status=status, cseq=request.cseq, version=request.version)
+        )
 
     def _refresh(self, incoming: Incoming) -> None:
         body = incoming.request.body
@@ -464,6 +588,14 @@ class UpperCall:
             if lease is not None:
                 lease.release()
         self._lease = self._port = self._ssrc_lease = None
+        for task in self._steering:
+            task.cancel()
+
+    async def _stop_recording(self) -> None:
+        """A recording has no other viewer: its device need not wait for the idle time."""
+        if self._history:
+            with contextlib.suppress(GatewayError):  # it has ended by itself
+                await self._tools.source.stop(self._history, "upper_gone")
 
     def _bytes_sent(self) -> int:
         if self._sink is None:
@@ -486,6 +618,15 @@ class UpperCall:
             user_identity=self._route.identity or None,
             **fields,
         )
+
+
+def _download_speed(sdp: Sdp) -> float:
+    """`a=downloadspeed` of the session or of its media; 1 without one."""
+    for name, value in (*sdp.first.attributes, *sdp.attributes):
+        if name == "downloadspeed":
+            with contextlib.suppress(ValueError):
+                return min(max(float(value), 1.0), 32.0)
+    return 1.0
 
 
 def _sender_serial(incoming: Incoming) -> str:
@@ -523,8 +664,13 @@ class UpperCalls:
                 raise OfferError(486, f"{CALLS_LIMIT} calls of it run")
             route.check()
             wanted = read_offer(incoming.request.body, incoming.path.remote_host, link.upper.media_allow)
-            if wanted.sdp.session is not SessionKind.PLAY:
+            if wanted.sdp.session is SessionKind.TALK:
                 raise OfferError(488, f"s={wanted.sdp.session_name[:32]} cannot be served")
+            if (
+                wanted.sdp.session is not SessionKind.PLAY
+                and not 0 < wanted.sdp.start_time < wanted.sdp.end_time
+            ):
+                raise OfferError(488, "t= is no span of a recording")
         except OfferError as error:
             self.counters.refused += 1
             self._tools.bus.emit(
@@ -549,6 +695,12 @@ class UpperCalls:
         """The upper is lost, or nothing may be sent to it any more."""
         for call in list(self._calls.get(upper_id, ())):
             call.end(reason, bye=bye)
+
+    def source_ended(self, view: StreamView, reason: str) -> None:
+        """`Sessions.on_ended`."""
+        for calls in self._calls.values():
+            for call in list(calls):
+                call.source_ended(view.id, reason)
 
     def end_unshared(self, upper_id: str, is_shared: Callable[[Key], bool]) -> None:
         """Shares were taken back: what plays of them ends at once."""

@@ -14,6 +14,7 @@ from datetime import timedelta, timezone
 from pathlib import Path as FilePath
 
 from gb28181gw.errors import GatewayError
+from gb28181gw.gb import mansrtsp
 from gb28181gw.gb.charset import Charset
 from gb28181gw.gb.dialect import Edition
 from gb28181gw.gb.exceptions import GbError
@@ -316,11 +317,18 @@ class Platform:
         output: FilePath | None = None,
         *,
         transport: Transport = Transport.UDP,
-        ssrc: int = 0,
+        span: tuple[int, int] | None = None,
+        speed: int = 0,
         headers: tuple[tuple[str, str], ...] = (),
     ) -> Playing:
-        """INVITE a live stream into a file of its payloads. `transport` is seen from our offer. Raises GatewayError."""
-        ssrc = ssrc or 200_000_000 + secrets.randbelow(9_999) + 1
+        """INVITE a stream into a file of its payloads. `transport` is seen from our offer. Raises GatewayError.
+
+        `span`: of a recording, Unix seconds; with `speed` it is downloaded, without it played.
+        """
+        ssrc = (1_200_000_000 if span else 200_000_000) + secrets.randbelow(9_999) + 1
+        session = SessionKind.PLAY
+        if span is not None:
+            session = SessionKind.DOWNLOAD if speed else SessionKind.PLAYBACK
         recording = Recording(output, ssrc)
         socket = MediaSocket(self.host, recording)
         try:
@@ -336,7 +344,11 @@ class Platform:
                 ssrc=ssrc,
                 transport=transport,
                 payloads=PAYLOADS_PS_ONLY,
-                session=SessionKind.PLAY,
+                session=session,
+                uri=f"{channel_id}:0" if span else "",
+                start_time=span[0] if span else 0,
+                end_time=span[1] if span else 0,
+                attributes=(("downloadspeed", str(speed)),) if speed else (),
             )
             answer = await self.agent.invite(
                 self._target(lower, channel_id),
@@ -372,6 +384,22 @@ class Platform:
                 ) from error
         self._tell("playing", channel_id=channel_id, ssrc=format_ssrc(recording.ssrc), route=playing.route)
         return playing
+
+    async def steer(self, playing: Playing, action: mansrtsp.Action) -> mansrtsp.MansRtspAnswer | None:
+        """One INFO; the MANSRTSP answer, if there is one. Raises GatewayError."""
+        response = await self.agent.send_in_dialog(
+            playing.dialog,
+            "INFO",
+            body=mansrtsp.write_request(action, self._next_sn()),
+            content_type=mansrtsp.CONTENT_TYPE,
+            timeout_s=ANSWER_S,
+        )
+        if response.status >= 300:
+            raise GatewayError(
+                "gb.sip.rejected", f"INFO was answered {response.status}.", sip_status=response.status
+            )
+        answer = mansrtsp.parse(response.body) if response.body else None
+        return answer if isinstance(answer, mansrtsp.MansRtspAnswer) else None
 
     async def stop(self, playing: Playing) -> None:
         """BYE, and close the file. Idempotent."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
+from gb28181gw.gb.mansrtsp import Pause, Resume, Scale, Seek
 from gb28181gw.gb.sdp import Transport
 from gb28181gw.sim.platform import Lower, Platform, PlatformOptions
 from tests.support.gateway import GatewayProcess, simulated_devices
@@ -148,3 +151,35 @@ async def test_f06_the_device_goes_and_every_hop_ends(tmp_path: Path, transport:
         assert answer.status_code == 204
         async with asyncio.timeout(30):
             await playing.ended.wait()
+
+
+async def test_pb17_a_recording_plays_is_steered_and_ends_through_the_chain(tmp_path: Path) -> None:
+    async with chain(tmp_path, "--channels", "1", "--record-hours", "2") as made:
+        above = await made.top.registered(IDS[2])
+        now = int(time.time())
+        span = (now - 3600, now - 3590)
+        answer = await made.top.ask(
+            above,
+            "RecordInfo",
+            {"StartTime": beijing(now - 7000), "EndTime": beijing(now - 100), "Type": "all"},
+            target=CAMERA,
+        )
+        assert int(str(answer["SumNum"])) > 0
+        playing = await made.top.play(above, CAMERA, tmp_path / "record.ps", span=span)
+        async with asyncio.timeout(20):
+            await playing.recording.first.wait()
+        for action in (Pause(), Resume(), Seek(6.0), Scale(2.0)):
+            steered = await made.top.steer(playing, action)
+            assert steered is not None and steered.ok
+        infos = [line for line in made.gateways[0].events if line.get("event") == "playback.control"]
+        assert [line["action"] for line in infos] == ["pause", "resume", "seek", "scale"]
+        async with asyncio.timeout(40):
+            await playing.ended.wait()
+        assert playing.media_status == "121"
+        assert playing.recording.bytes > 10_000
+        for gateway in made.gateways:
+            await until(lambda gateway=gateway: gateway.get("/streams")["total"] == 0, "no stream to be left")  # type: ignore[misc]
+
+
+def beijing(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, timezone(timedelta(hours=8))).strftime("%Y-%m-%dT%H:%M:%S")

@@ -136,6 +136,8 @@ class NoStreams:
     async def lease_live(self, device_id: str, channel_id: str, consumer: object) -> Any:
         raise GatewayError("gb.route.offline", "There is no media in this test.")
 
+    lease_stream = start_playback = start_download = control = stop = lease_live
+
 
 class Lab:
     """The cascade and what it hangs on."""
@@ -175,6 +177,7 @@ class Lab:
                     ssrcs=SsrcPool("20100", 1.0, clock),
                     bus=self.bus,
                     clock=clock,
+                    next_sn=lambda: 1,
                     media_listen="127.0.0.1",
                     media_advertise="",
                 )
