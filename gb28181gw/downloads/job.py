@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from gb28181gw.clock import Clock
 from gb28181gw.downloads.models import (
@@ -26,17 +26,20 @@ from gb28181gw.downloads.models import (
     DownloadRequest,
     DownloadState,
     DownloadView,
+    FileError,
     Gap,
     Part,
     manifest_of,
 )
-from gb28181gw.downloads.mp4 import Mp4Error, Mp4Writer
 from gb28181gw.downloads.seam import Seam
 from gb28181gw.errors import GatewayError
 from gb28181gw.media.engine import Engine, MediaTransport
 from gb28181gw.media.tracks import Frame
 from gb28181gw.observability.events import EventBus
 from gb28181gw.sessions.models import Consumer, StreamView
+
+if TYPE_CHECKING:
+    from gb28181gw.downloads.mp4 import Mp4Writer
 
 OVERLAP_S: Final = 6
 """A further part begins so long before the end of what is there; more than a usual distance of key frames."""
@@ -364,7 +367,7 @@ class DownloadJob:
         """Raises gb.output.disk, gb.codec.codec_unsupported."""
         try:
             await asyncio.get_running_loop().run_in_executor(self._context.threads, work)
-        except (Mp4Error, OSError) as error:
+        except (FileError, OSError) as error:
             raise GatewayError("gb.output.disk", str(error)) from error
 
     def _write(self, frames: list[Frame]) -> None:
@@ -381,6 +384,8 @@ class DownloadJob:
 
     def _file_writer(self) -> Mp4Writer:
         if self._writer is None:
+            from gb28181gw.downloads.mp4 import Mp4Writer  # PyAV, with the first use and in a thread
+
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o750)
             self._writer = Mp4Writer(self.directory / f"{self._name()}.part")
         return self._writer

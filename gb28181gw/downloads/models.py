@@ -9,6 +9,10 @@ from typing import Any
 from gb28181gw.media.engine import MediaTransport
 
 
+class FileError(Exception):
+    """The frames cannot be written: a codec that the file cannot hold, or a disk that takes no more."""
+
+
 class DownloadState(StrEnum):
     """Exits of each state::
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import av
 
+from gb28181gw.downloads.models import FileError
 from gb28181gw.media.tracks import Codec, Frame, TrackKind
 from gb28181gw.media.wire.aac import build_adts
 from gb28181gw.outputs.aac_encoder import AacEncoder
@@ -29,10 +30,6 @@ AUDIO_WAIT_90K: Final = 2 * _CLOCK
 """How much video may come before the first sound that still is in the file."""
 _FORMATS = {Codec.H264: "h264", Codec.H265: "hevc"}
 _G711 = (Codec.PCMA, Codec.PCMU)
-
-
-class Mp4Error(Exception):
-    """The frames cannot be written: a codec that MP4 has not, or a file that cannot be written."""
 
 
 class Mp4Writer:
@@ -52,7 +49,7 @@ class Mp4Writer:
         self._duration = 3600
 
     def write(self, frames: list[tuple[Frame, int]]) -> None:
-        """Frames with what is to be added to their times. Raises Mp4Error."""
+        """Frames with what is to be added to their times. Raises FileError."""
         try:
             if self._container is None:
                 self._waiting += frames
@@ -63,10 +60,10 @@ class Mp4Writer:
             for frame, offset in frames:
                 self._put(frame, offset)
         except (av.FFmpegError, OSError, ValueError) as error:
-            raise Mp4Error(f"{self.path.name} cannot be written: {error}.") from error
+            raise FileError(f"{self.path.name} cannot be written: {error}.") from error
 
     def close(self) -> None:
-        """Finish the file; without a picture there is none. Raises Mp4Error."""
+        """Finish the file; without a picture there is none. Raises FileError."""
         try:
             if self._container is None and any(f.track.kind is TrackKind.VIDEO for f, _ in self._waiting):
                 frames, self._waiting = self._waiting, []
@@ -77,7 +74,7 @@ class Mp4Writer:
             if container is not None:
                 container.close()
         except (av.FFmpegError, OSError, ValueError) as error:
-            raise Mp4Error(f"{self.path.name} cannot be finished: {error}.") from error
+            raise FileError(f"{self.path.name} cannot be finished: {error}.") from error
 
     def _ready(self) -> bool:
         """Which tracks there are is known: sound has come, or so much video that none will."""
@@ -89,7 +86,7 @@ class Mp4Writer:
         first = next(frame for frame, _ in frames if frame.track.kind is TrackKind.VIDEO)
         name = _FORMATS.get(first.track.codec)
         if name is None:
-            raise Mp4Error(f"MP4 has no {first.track.codec} video.")
+            raise FileError(f"MP4 has no {first.track.codec} video.")
         container = av.open(str(self.path), "w", format="mp4", options={"movflags": "+faststart"})
         self._container = container
         with av.open(io.BytesIO(first.payload), format=name) as template:

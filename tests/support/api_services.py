@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import hashlib
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
+from pathlib import Path as FilePath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -16,6 +19,9 @@ from gb28181gw.access.roles import Role
 from gb28181gw.access.tokens import PlayTokens
 from gb28181gw.api.app import create_api
 from gb28181gw.api.services import ApiServices, PlayUrlConfig
+from gb28181gw.cascade.models import Tree, Upper, UpperChange, UpperView
+from gb28181gw.cascade.sharing import Key, ShareItem, sharing_of
+from gb28181gw.cascade.tree import Node, SharedTree
 from gb28181gw.devices.commands import Outcome
 from gb28181gw.devices.models import (
     Binding,
@@ -32,6 +38,14 @@ from gb28181gw.devices.reports import Alarm, Place, PtzPlace, ReportFilter
 from gb28181gw.devices.snapshots import Picture, PictureFilter, SnapshotState, SnapshotView
 from gb28181gw.devices.subscriptions import Kind, SubscriptionState, SubscriptionView
 from gb28181gw.devices.tree import TreeNode, build_tree
+from gb28181gw.downloads.models import (
+    DownloadFile,
+    DownloadRequest,
+    DownloadState,
+    DownloadView,
+    Gap,
+    Part,
+)
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb import mansrtsp
 from gb28181gw.gb.manscdp.presets import Preset
@@ -98,6 +112,9 @@ class FakeDevices:
     def __init__(self, devices: Sequence[Device]) -> None:
         self.devices = {device.id: device for device in devices}
         self.changes: list[tuple[str, DeviceChange]] = []
+
+    def __iter__(self) -> Iterator[Device]:
+        return iter(self.devices.values())
 
     def get(self, device_id: str) -> Device | None:
         return self.devices.get(device_id)
@@ -209,6 +226,81 @@ class FakeRecords:
     ) -> RecordList:
         self.asked.append((device_id, channel_id, start, end, kind, location))
         return self.found
+
+
+class FakeDownloads:
+    """As `downloads.table.Downloads`: a download is complete with the second look at it."""
+
+    def __init__(self, directory: FilePath) -> None:
+        self.directory = directory
+        self.views: dict[str, DownloadView] = {}
+        self.error: GatewayError | None = None
+
+    def add(
+        self,
+        device_id: str,
+        channel_id: str,
+        start: datetime,
+        end: datetime,
+        *,
+        speed: float,
+        transport: MediaTransport | None = None,
+        centre: bool = False,
+    ) -> DownloadView:
+        request = DownloadRequest(
+            device_id=device_id,
+            channel_id=channel_id,
+            start=int(start.timestamp()),
+            end=int(end.timestamp()),
+            speed=speed,
+            transport=transport,
+            centre=centre,
+        )
+        view = DownloadView(
+            id="d1", request=request, state=DownloadState.QUEUED, created_at=NOW, queue_position=1
+        )
+        self.views["d1"] = view
+        return view
+
+    def list(self) -> list[DownloadView]:
+        return [*self.views.values()]
+
+    def get(self, download_id: str) -> DownloadView:
+        if download_id not in self.views:
+            raise GatewayError("gb.route.download_unknown")
+        view = self.views[download_id]
+        data = b"a recording"
+        (self.directory / "a.mp4").write_bytes(data)
+        (self.directory / "manifest.json").write_text("{}")
+        file = DownloadFile(
+            name="a.mp4", size=len(data), sha256=hashlib.sha256(data).hexdigest(), frames=25, duration_s=1.0
+        )
+        error = self.error
+        self.views[download_id] = replace(
+            view,
+            state=DownloadState.COMPLETE if error is None else DownloadState.FAILED,
+            queue_position=None,
+            progress=1.0,
+            finished_at=NOW + 5,
+            file=file if error is None else None,
+            gaps=(Gap(at_s=2.0, seconds=5.0, reason="not_recorded"),),
+            parts=(Part(from_s=0, joined="start", repeated=0, ended="end_of_file"),),
+            error_code=error.code if error is not None else "",
+            error_detail=error.detail if error is not None else "",
+            sip_status=error.sip_status if error is not None else None,
+        )
+        return view
+
+    async def remove(self, download_id: str) -> None:
+        if self.views.pop(download_id, None) is None:
+            raise GatewayError("gb.route.download_unknown")
+
+    def path_of(self, download_id: str, *, manifest: bool = False) -> FilePath:
+        if download_id not in self.views:
+            raise GatewayError("gb.route.download_unknown")
+        if not self.views[download_id].state.over:
+            raise GatewayError("gb.route.busy")
+        return self.directory / ("manifest.json" if manifest else "a.mp4")
 
 
 class FakePtz:
@@ -357,6 +449,64 @@ ORDER = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 PICTURE = "a" * 32
 
 
+class FakeUppers:
+    """As `cascade.service.Uppers`, without a network."""
+
+    def __init__(self) -> None:
+        self.views: dict[str, UpperView] = {}
+        self.shares: dict[str, tuple[bool, list[tuple[Key, str]]]] = {}
+
+    def all(self) -> list[UpperView]:
+        return [self.views[key] for key in sorted(self.views)]
+
+    def get(self, upper_id: str) -> UpperView:
+        if upper_id not in self.views:
+            raise GatewayError("gb.route.upper_unknown")
+        return self.views[upper_id]
+
+    async def add(self, upper_id: str, change: UpperChange) -> UpperView:
+        blank = Upper(id=upper_id, domain="", host="", local_id="34020000002000000001")
+        view = UpperView(
+            upper=change.applied(blank),
+            registered=False,
+            registered_at=None,
+            last_error="It does not answer.",
+            remote_address="192.0.2.9:5060",
+            shared_channels=0,
+            share_all=False,
+            streams=0,
+        )
+        self.views[upper_id] = view
+        return view
+
+    async def change(self, upper_id: str, change: UpperChange) -> UpperView:
+        view = self.get(upper_id)
+        self.views[upper_id] = replace(view, upper=change.applied(view.upper))
+        return self.views[upper_id]
+
+    async def remove(self, upper_id: str) -> None:
+        self.get(upper_id)
+        del self.views[upper_id]
+
+    async def shared(self, upper_id: str) -> tuple[bool, list[tuple[Key, str]]]:
+        self.get(upper_id)
+        return self.shares.get(upper_id, (False, []))
+
+    async def share(
+        self, upper_id: str, items: Sequence[ShareItem], *, share_all: bool, dry_run: bool = False
+    ) -> list[tuple[Key, str]]:
+        rows = sharing_of(self.get(upper_id).upper, items).items()
+        if not dry_run:
+            self.shares[upper_id] = (share_all, rows)
+        return rows
+
+    async def tree(self, upper_id: str, form: Tree | None = None) -> SharedTree:
+        _, rows = await self.shared(upper_id)
+        return SharedTree(
+            self.get(upper_id).upper, [Node(shared_id, "", key, True) for key, shared_id in rows], []
+        )
+
+
 class FakeTalks:
     """As `sessions.talks.Talks` when nobody talks."""
 
@@ -407,6 +557,8 @@ class Rig:
     catalogue: FakeCatalogue
     streams: FakeStreams
     records: FakeRecords
+    downloads: FakeDownloads
+    uppers: FakeUppers
     ptz: FakePtz
     commands: FakeCommands
     reports: FakeReports
@@ -449,7 +601,9 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
     pending = make_device(PENDING, approved=False)
     pending.channels = {CAMERA: Channel(PENDING, CAMERA, "Hidden", "camera")}
     devices, catalogue, streams = FakeDevices([nvr, pending]), FakeCatalogue(), FakeStreams()
-    records = FakeRecords()
+    records, directory = FakeRecords(), TemporaryDirectory(prefix="gb28181gw-")
+    uppers = FakeUppers()
+    downloads = FakeDownloads(FilePath(directory.name))
     ptz, commands, reports = FakePtz(), FakeCommands(), FakeReports()
     subscriptions, snapshots = FakeSubscriptions(), FakeSnapshots()
     health = HealthBoard(())
@@ -458,6 +612,8 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
         catalogue=catalogue,
         streams=streams,
         records=records,
+        downloads=downloads,
+        uppers=uppers,
         talks=FakeTalks(),
         ptz=ptz,
         commands=commands,
@@ -475,20 +631,23 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
         version="0.1.0",
     )
     services = replace(services, **changes)
-    yield Rig(
-        app=create_api(services),
-        services=services,
-        devices=devices,
-        catalogue=catalogue,
-        streams=streams,
-        records=records,
-        ptz=ptz,
-        commands=commands,
-        reports=reports,
-        subscriptions=subscriptions,
-        snapshots=snapshots,
-        clock=clock,
-        key_store=store,
-        texts={role: text for role, (_, text) in made.items()},
-    )
+    with directory:
+        yield Rig(
+            app=create_api(services),
+            services=services,
+            devices=devices,
+            catalogue=catalogue,
+            streams=streams,
+            records=records,
+            downloads=downloads,
+            uppers=uppers,
+            snapshots=snapshots,
+            subscriptions=subscriptions,
+            ptz=ptz,
+            commands=commands,
+            reports=reports,
+            clock=clock,
+            key_store=store,
+            texts={role: text for role, (_, text) in made.items()},
+        )
     services.bus.close()

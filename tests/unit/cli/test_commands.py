@@ -583,3 +583,44 @@ def test_simulate_hands_every_option_on(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_simulate_lists_the_quirks() -> None:
     rows = json.loads(run("simulate", "device", "--list-quirks", "--json").stdout)
     assert {"id", "does"} == set(rows[0])
+
+
+# ---------------------------------------------------------------- download
+
+
+async def test_download_saves_a_verified_file(config: Path, tmp_path: Path) -> None:
+    span = ("2024-05-01T08:00:00", "2024-05-01T08:10:00+08:00")
+    async with running(config) as rig:
+        done = await asyncio.to_thread(
+            run, "download", NVR, CAMERA, *span, "--speed", "8", "--output", tmp_path, "--config", config
+        )
+        request = rig.downloads.views["d1"].request
+        as_json = await asyncio.to_thread(
+            run, "download", NVR, CAMERA, *span, "--output", tmp_path / "b.mp4", "--remove", "--json",
+            "--config", config,
+        )  # fmt: skip
+        assert rig.downloads.views == {}
+    assert (request.length_s, request.speed) == (600, 8.0)  # without an offset it is the platform's zone
+    assert done.exit_code == 0, done.stderr
+    assert (tmp_path / "a.mp4").read_bytes() == b"a recording"
+    assert "25 pictures" in done.stdout
+    assert "Missing: 5.0 s" in done.stderr
+    assert json.loads(as_json.stdout)["saved"] == str(tmp_path / "b.mp4")
+    assert not list(tmp_path.glob("*.part"))
+
+
+async def test_download_that_failed_tells_why(config: Path, tmp_path: Path) -> None:
+    async with running(config) as rig:
+        rig.downloads.error = GatewayError("gb.sip.rejected", "It said 404.", sip_status=404)
+        failed = await asyncio.to_thread(
+            run, "download", NVR, CAMERA, "2024-05-01", "2024-05-02", "--output", tmp_path, "--config", config
+        )
+    assert failed.exit_code == 1
+    assert "It said 404." in failed.stderr
+    assert not list(tmp_path.glob("*.mp4"))
+
+
+def test_download_wants_times(config: Path) -> None:
+    result = run("download", NVR, CAMERA, "yesterday", "today", "--config", config)
+    assert result.exit_code == 2
+    assert "is no time" in result.stderr

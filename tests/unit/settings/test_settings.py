@@ -87,6 +87,7 @@ def test_the_default_file_gives_the_defaults(tmp_path: Path) -> None:
     assert load_settings(file, environ={}) == load_settings(environ={})
     assert set(tomllib.loads(default_toml())) == {
         "data_dir",
+        "downloads",
         "sip",
         "media",
         "http",
