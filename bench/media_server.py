@@ -18,7 +18,7 @@ from typing import Any
 
 import uvloop
 
-from gb28181gw.media.engine import EngineEvent, MediaTransport, ReceiverSpec
+from gb28181gw.media.engine import EngineEvent, MediaTransport, ReceiverSpec, RtpSinkSpec, RtpSinkUpdate
 from gb28181gw.media.native import NativePlane
 from gb28181gw.media.reference.plane import ReferencePlane
 from gb28181gw.observability.events import EventBus
@@ -82,6 +82,20 @@ class Server:
                 self._plane.create_stream(f"s{number}", ignore)
                 self._plane.attach(receiver_id, f"s{number}")
         return {"receivers": len(self._receivers)}
+
+    async def relay(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Each stream goes on as RTP to `to` and every second port above it."""
+        for number, stream_id in enumerate(self._streams):
+            spec = RtpSinkSpec(
+                transport=MediaTransport.UDP,
+                host="127.0.0.1",
+                port=order["port"] + 2 * number,
+                ssrc=500_000 + number,
+                remote=("127.0.0.1", order["to"] + 2 * number),
+            )
+            sink = await self._plane.add_rtp_sink(stream_id, spec, ignore)
+            self._plane.update_rtp_sink(sink.id, RtpSinkUpdate(sending=True))
+        return {}
 
     async def close(self, order: dict[str, Any]) -> dict[str, Any]:
         """Everything that was opened."""
@@ -160,7 +174,7 @@ def quantile(ordered: list[float], part: float) -> float:
     return round(ordered[min(len(ordered) - 1, int(part * len(ordered)))], 3)
 
 
-async def serve(plane_name: str, workers: int) -> None:
+async def serve(plane_name: str, workers: int, merge_s: float) -> None:
     """Answer orders until the input ends."""
     plane = NativePlane(workers) if plane_name == "native" else ReferencePlane()
     config = ListenerConfig(
@@ -169,12 +183,14 @@ async def serve(plane_name: str, workers: int) -> None:
         viewers_per_stream=10_000,
         connections=10_000,
         connections_per_host=10_000,
+        merge_s=merge_s,
     )
     listener = MediaListener(plane, _Source(), _Guard(), EventBus(), config)
     await listener.start()
     server = Server(plane, listener)
     handlers: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
         "open": server.open,
+        "relay": server.relay,
         "close": server.close,
         "counters": server.counters,
         "calls": server.calls,
@@ -202,9 +218,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--plane", choices=("native", "python"), default="native")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--merge-ms", type=int, default=0)
     options = parser.parse_args()
     configure_logging(format="json", level="error")
-    uvloop.run(serve(options.plane, options.workers))
+    uvloop.run(serve(options.plane, options.workers, options.merge_ms / 1000))
 
 
 if __name__ == "__main__":

@@ -142,6 +142,26 @@ private:
         if (consumer.state == State::head && !take_head(consumer)) return;
         unwrap(consumer);
         tags(consumer, now);
+        if (consumer.state == State::body && consumer.file_head_seen && begins_key(consumer)) has_key(consumer, now);
+    }
+
+    /// The first bytes of a tag with a key picture have come, in a chunk or message that is not whole yet.
+    bool begins_key(const Consumer& consumer) const {
+        const std::vector<std::uint8_t>& raw = consumer.raw;
+        if (!consumer.flv.empty() || raw.size() < 2) return false;
+        std::size_t head = (raw[1] & 0x7F) == 126 ? 4 : (raw[1] & 0x7F) == 127 ? 10 : 2;
+        if (!ws_) {
+            const void* const line = ::memchr(raw.data(), '\n', std::min<std::size_t>(raw.size(), 20));
+            if (line == nullptr) return false;
+            head = static_cast<std::size_t>(static_cast<const std::uint8_t*>(line) - raw.data()) + 1;
+        }
+        return raw.size() >= head + 13 && raw[head] == 9 && raw[head + 11] >> 4 == 1 && raw[head + 12] == 1;
+    }
+
+    void has_key(Consumer& consumer, std::int64_t now) {
+        consumer.state = State::drain;
+        first_key_.add(now - consumer.asked_ns);
+        ++ready_;
     }
 
     static bool take_head(Consumer& consumer) {
@@ -208,11 +228,7 @@ private:
 
     void picture(Consumer& consumer, const std::uint8_t* data, std::size_t size, std::int64_t now) {
         const bool key = data[0] >> 4 == 1;
-        if (key && consumer.state == State::body) {
-            consumer.state = State::drain;
-            first_key_.add(now - consumer.asked_ns);
-            ++ready_;
-        }
+        if (key && consumer.state == State::body) has_key(consumer, now);
         if (!stamps_) return;
         Stamp stamp;
         if (!find_stamp(data, std::min<std::size_t>(size, 512), stamp)) return;

@@ -1,7 +1,7 @@
 // Cameras: RTP/PS over UDP or TCP, in real time with phases spread, or as fast as asked (flood).
 //
 //   bench_rtp_send --port 41000 --streams 100 --seconds 10 [--step 2] [--ssrc 1000] [--gso] [--tcp] [--bind 127.0.0.2]
-//                  [--drop-packet N] [--flood PACKETS_PER_S] [--together] [--mbit 4]
+//                  [--drop-packet N] [--flood PACKETS_PER_S [--size 100]] [--together] [--mbit 4]
 //
 // A picture goes out in one burst with its sound behind it; the streams' pictures and groups are spread over time.
 // `--together`: the groups of all streams begin at the same time, and the run ends with whole ones if it lasts an even
@@ -50,12 +50,16 @@ public:
         ++number_;
     }
 
-    /// One packet of the middle of a picture.
-    void send_any() {
+    /// Packets of the middle of a picture, `size` bytes each: as many as one call takes, or one.
+    long send_any(std::size_t size) {
         begin();
         const Pack& pack = camera_.picture(1);
-        entry(pack.bytes.data() + payload_size, payload_size, false, 0);
+        const long count = gso_ ? static_cast<long>(max_segments) : 1;
+        for (long index = 0; index < count; ++index) {
+            entry(pack.bytes.data() + payload_size, size - header_size, false, 0);
+        }
         flush();
+        return count;
     }
 
     std::uint64_t packets = 0;
@@ -220,15 +224,18 @@ Histogram send_paced(std::vector<Stream>& streams, double seconds) {
     return late;
 }
 
-Histogram send_flood(std::vector<Stream>& streams, double seconds, double packets_per_s) {
+Histogram send_flood(std::vector<Stream>& streams, double seconds, double packets_per_s, std::size_t size) {
     const std::int64_t begun = now_ns();
     const auto total = static_cast<std::int64_t>(seconds * packets_per_s);
     Histogram late;
-    for (std::int64_t number = 0; number < total && stopped == 0; ++number) {
+    std::size_t next = 0;
+    for (std::int64_t number = 0; number < total && stopped == 0;) {
         const auto due = begun + static_cast<std::int64_t>(static_cast<double>(number) / packets_per_s * 1e9);
-        if (due > now_ns() + 200'000) sleep_until(due);
-        streams[static_cast<std::size_t>(number) % streams.size()].send_any();
-        if (number % 100 == 0) late.add(now_ns() - due);
+        const std::int64_t now = now_ns();
+        if (now > begun + static_cast<std::int64_t>(seconds * 1e9)) break;  // it cannot send so many
+        if (due > now + 200'000) sleep_until(due);
+        number += streams[next++ % streams.size()].send_any(size);
+        if (next % 100 == 0) late.add(now_ns() - due);
     }
     return late;
 }
@@ -249,7 +256,8 @@ int main(int count, char** arguments) {
     const double seconds = options.number("seconds", 10);
     const std::int64_t begun = now_ns();
     const double flood = options.number("flood", 0);
-    const Histogram late = flood > 0 ? send_flood(streams, seconds, flood) : send_paced(streams, seconds);
+    const auto size = std::min(static_cast<std::size_t>(options.integer("size", packet_size)), packet_size);
+    const Histogram late = flood > 0 ? send_flood(streams, seconds, flood, size) : send_paced(streams, seconds);
     std::uint64_t packets = 0;
     std::uint64_t bytes = 0;
     std::uint64_t refused = 0;

@@ -49,7 +49,7 @@ def alarm_answer(alarm: Alarm, zone: tzinfo) -> AlarmAnswer:
 
 
 class PositionAnswer(Answer):
-    """One position, WGS-84 by the standard; some devices send another system."""
+    """One position in WGS-84; of a device whose dialect says that it sends GCJ-02 it was converted."""
 
     id: int
     device_id: str

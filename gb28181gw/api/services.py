@@ -263,6 +263,8 @@ class PlayUrlConfig:
     """``host`` or ``host:port``; empty: the Host name of the API request."""
     port: Callable[[], int]
     """The bound port of the media listener."""
+    rtsp_port: Callable[[], int]
+    """The bound port of the RTSP server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,7 +37,9 @@ from gb28181gw.devices.service import Devices
 from gb28181gw.devices.snapshots import Snapshots
 from gb28181gw.devices.subscriptions import DeviceSubscriptions, Kind, SubscribeConfig
 from gb28181gw.devices.talking import TalkPartners
+from gb28181gw.dialect_files import load_dialects
 from gb28181gw.downloads.table import DownloadLimits, Downloads
+from gb28181gw.errors import GatewayError
 from gb28181gw.gb.ids import ssrc_domain
 from gb28181gw.gb.manscdp.media_status import MediaStatus
 from gb28181gw.media import native
@@ -51,6 +53,7 @@ from gb28181gw.observability.logs import configure_logging
 from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import Direction, SipTrace
 from gb28181gw.outputs.listener import ListenerConfig, MediaListener
+from gb28181gw.outputs.rtsp import RtspConfig, RtspListener
 from gb28181gw.sessions.call import CallContext, CallLimits
 from gb28181gw.sessions.ending import CallEnder
 from gb28181gw.sessions.models import StreamState
@@ -245,6 +248,7 @@ class Gateway:
                 keepalive_misses=sip.keepalive_misses,
                 date=DateMode(sip.date),
                 timezone=sip.timezone,
+                profiles=load_dialects(self.settings.data_dir),
             ),
             store=SqliteDeviceStore(self.database),
             agent=self.agent,
@@ -262,6 +266,12 @@ class Gateway:
             alarm_days=self.settings.storage.alarm_days,
             position_days=self.settings.storage.position_days,
         )
+        self.records = Records(
+            registry=self.devices.registry,
+            queries=self.devices.queries,
+            bus=self.bus,
+            timezone=sip.timezone,
+        )
         self.subscriptions = DeviceSubscriptions(
             config=SubscribeConfig(
                 kinds=tuple(map(Kind, sip.subscribe)),
@@ -278,27 +288,26 @@ class Gateway:
             clock=self._clock,
             next_sn=self.devices.queries.next_sn,
         )
-        self.records = Records(
-            registry=self.devices.registry,
-            queries=self.devices.queries,
-            bus=self.bus,
-            timezone=sip.timezone,
-        )
         await self.devices.start()
         self._at_end(self.devices.close)
         self.reports.start()
         self._at_end(self.reports.close)
+        self._at_end(self.records.close)
         await self.subscriptions.start()
         self._at_end(self.subscriptions.close)
-        self._at_end(self.records.close)
         self.health.up("registry")
 
     async def _start_media(self) -> None:
         settings = self.settings.media
+        freeze = settings.on_loss == "freeze"
         self.engine: NativePlane | ReferencePlane = (
-            NativePlane(settings.workers) if self._plane is NativePlane else ReferencePlane()
+            NativePlane(settings.workers, freeze_on_loss=freeze)
+            if self._plane is NativePlane
+            else ReferencePlane(freeze_on_loss=freeze)
         )
         self._at_end(self.engine.close)
+        if settings.shared_port:
+            await self._open_shared_port(settings.listen, settings.shared_port)
         ports = settings.port_range
         self.ports = PortPool(ports.first, ports.last, float(settings.port_rest_s), self._clock)
         self.ssrcs = SsrcPool(ssrc_domain(self.settings.sip.id), float(settings.port_rest_s), self._clock)
@@ -321,6 +330,7 @@ class Gateway:
             bus=self.bus,
             clock=self._clock,
             limits=CallLimits(silence_s=float(settings.source_timeout_s)),
+            shared_port=settings.shared_port,
         )
         self.sessions = Sessions(
             context,
@@ -362,7 +372,12 @@ class Gateway:
             self.sessions,
             self.guard,
             self.bus,
-            ListenerConfig(host=address.host, port=address.port, origins=settings.origins),
+            ListenerConfig(
+                host=address.host,
+                port=address.port,
+                origins=settings.origins,
+                merge_s=settings.merge_ms / 1000,
+            ),
         )
         self.guard.on_revoked(self.listener.close_grants)
         self.snapshots = Snapshots(
@@ -381,6 +396,19 @@ class Gateway:
         self._at_end(self.snapshots.close)
         await self.listener.start()
         self._at_end(self.listener.close)
+        address = self.settings.rtsp.address
+        self.rtsp = RtspListener(
+            self.engine,
+            self.sessions,
+            self.guard,
+            self.bus,
+            self.listener.viewers,
+            self.ports,
+            RtspConfig(host=address.host, port=address.port),
+        )
+        await self.rtsp.start()
+        self._at_end(self.rtsp.close)
+        self.health.up("rtsp")
         self.health.up("media")
 
     async def _start_cascade(self) -> None:
@@ -429,6 +457,15 @@ class Gateway:
         self._at_end(self.uppers.close)
         self.agent.on_path_closed = self._path_closed
 
+    async def _open_shared_port(self, host: str, port: int) -> None:
+        try:
+            await self.engine.open_shared_port(host, port)
+        except OSError as error:
+            raise GatewayError(
+                "gb.config.port_in_use",
+                f"media.shared_port: {host}:{port} or the port above it cannot be bound: {error.strerror}.",
+            ) from error
+
     async def _start_listeners(self) -> None:
         """SIP first: devices may talk from here on. The API last: who reaches it finds everything."""
         sip, http = self.settings.sip.address, self.settings.http.address
@@ -459,7 +496,9 @@ class Gateway:
                     metrics=self.metrics,
                     trace=self.trace,
                     play=PlayUrlConfig(
-                        advertise=self.settings.media.http_advertise, port=lambda: self.listener.port
+                        advertise=self.settings.media.http_advertise,
+                        port=lambda: self.listener.port,
+                        rtsp_port=lambda: self.rtsp.port,
                     ),
                     zone=self.settings.sip.zone,
                     version=__version__,

@@ -153,6 +153,13 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
     metrics.gauge(
         "media_http_connections", "Connections that are no viewers yet.", lambda: gateway.listener.connections
     )
+    metrics.counter("rtsp_refused", "RTSP requests refused.", lambda: gateway.rtsp.refused)
+    metrics.gauge("rtsp_connections", "Open RTSP connections.", lambda: gateway.rtsp.connections)
+    metrics.counter(
+        "rtsp_udp_dropped",
+        "RTP packets over UDP that the kernel did not take.",
+        lambda: gateway.rtsp.udp.dropped,
+    )
     metrics.gauge("database_queued", "Jobs that wait for the database.", lambda: gateway.database.queued)
     metrics.gauge("database_well", "1 while the database answers.", lambda: int(gateway.database.well))
     metrics.gauge(

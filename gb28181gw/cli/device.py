@@ -84,6 +84,36 @@ def ptz(
     _with_gateway(run, config, url, key)
 
 
+@app.command("dialect")
+def dialect(
+    device_id: DeviceArgument,
+    as_json: JsonOption = False,
+    url: UrlOption = "",
+    key: KeyOption = "",
+    config: ConfigOption = None,
+) -> None:
+    """Show how a device is spoken to and why, its tolerances, and what it does not know."""
+
+    def run(gateway: RunningGateway) -> None:
+        found = gateway.get_json(f"/api/v1/devices/{quote(device_id, safe='')}/dialect")
+        if as_json:
+            print(json.dumps(found, ensure_ascii=False))
+            return
+        switches = [[name, one["value"], one["origin"]] for name, one in found["switches"].items()]
+        _table(["Switch", "Value", "From"], switches)
+        if found["file"]:
+            print(f"Dialect file: {found['file']}")
+        if found["quirks"]:
+            print()
+            rows = [[name, one["row"], str(one["count"])] for name, one in found["quirks"].items()]
+            _table(["Tolerance", "Row", "Count"], rows)
+        if found["unsupported"]:
+            print()
+            _table(["Does not know", "Shown by"], [[name, why] for name, why in found["unsupported"].items()])
+
+    _with_gateway(run, config, url, key)
+
+
 @app.command("preset")
 def preset(
     device_id: DeviceArgument,
@@ -224,7 +254,7 @@ def command(
         str, typer.Option(help="The channel; without it the device itself.", show_default=False)
     ] = "",
     force: Annotated[
-        bool, typer.Option("--force", help="Send it although the device's edition does not know it.")
+        bool, typer.Option("--force", help="Send it although the device seems not to know it.")
     ] = False,
     as_json: JsonOption = False,
     url: UrlOption = "",

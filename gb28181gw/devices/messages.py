@@ -27,19 +27,20 @@ from gb28181gw.devices.queries import Queries
 from gb28181gw.devices.registry import Registry
 from gb28181gw.gb.exceptions import GbParseError
 from gb28181gw.gb.ids import clean_id, is_gb_id
+from gb28181gw.gb.manscdp.catalogue import read_catalog_response
 from gb28181gw.gb.manscdp.document import Document
 from gb28181gw.gb.manscdp.keepalive import Keepalive, read_keepalive, sniff_keepalive
 from gb28181gw.gb.manscdp.media_status import MediaStatus, read_media_status
 from gb28181gw.gb.manscdp.xml import parse
-from gb28181gw.gb.quirks import Quirk
 from gb28181gw.observability.events import EventBus
+from gb28181gw.sip.grammar import MAX_TRUSTED_MESSAGE
 from gb28181gw.sip.message import Request
 from gb28181gw.sip.path import Path
 
 KEEPALIVE_BYTES: Final = 1_024
 """The pattern of the fast path is tried on bodies up to this."""
 UDP_BYTES: Final = 65_536
-TCP_BYTES: Final = 1_048_576
+TCP_BYTES: Final = MAX_TRUSTED_MESSAGE
 THREAD_BYTES: Final = 131_072
 """Bodies beyond this are parsed in a thread (S-05): a megabyte takes longer than the loop may be blocked (I8)."""
 PARSED_AT_ONCE: Final = 8
@@ -89,6 +90,14 @@ class _Poison:
     paused_until: float = 0.0
 
 
+def _read_apart(body: bytes, limit: int) -> Document:
+    """Parse, and read what a long body usually is: 10,000 items take longer than the loop may be blocked (I8)."""
+    document = parse(body, max_bytes=limit)
+    if document.cmd_type == "Catalog" and document.root == "Response":
+        read_catalog_response(document)  # the document keeps what was read
+    return document
+
+
 class Messages:
     """Handler of MESSAGE and of NOTIFY outside dialogs."""
 
@@ -102,8 +111,11 @@ class Messages:
         bus: EventBus,
         clock: Clock,
         on_refused: Callable[[Path], None],
+        on_heard: Callable[[Device, Document], None] = lambda _device, _document: None,
     ) -> None:
-        """`on_refused(path)` counts a refusal against its source (S-20)."""
+        """`on_refused(path)` counts a refusal against its source (S-20); `on_heard` sees each document of the bound
+        path, before it is routed."""
+        self._on_heard = on_heard
         self.counters = MessageCounters()
         self.unhandled: Counter[str] = Counter()
         """By root and CmdType; at most 256 names."""
@@ -278,7 +290,7 @@ class Messages:
     async def _parse_apart(self, device: Device, body: bytes, limit: int, envelope: Envelope) -> None:
         loop = asyncio.get_running_loop()
         try:
-            document = await loop.run_in_executor(None, lambda: parse(body, max_bytes=limit))
+            document = await loop.run_in_executor(None, _read_apart, body, limit)
         except GbParseError as error:
             self._malformed(device, error, envelope)
             return
@@ -286,6 +298,7 @@ class Messages:
 
     def _malformed(self, device: Device, error: GbParseError, envelope: Envelope) -> None:
         self.counters.malformed += 1
+        self._queries.unreadable(device, error.reason)
         self._bus.emit(
             "message.invalid",
             device_id=device.id,
@@ -334,6 +347,8 @@ class Messages:
 
     def _route(self, device: Device, document: Document, envelope: Envelope) -> None:
         self._note(device, document)
+        if envelope.bound:
+            self._on_heard(device, document)
         cmd_type = document.cmd_type
         if cmd_type == "Keepalive":
             self.counters.keepalives_slow += 1
@@ -368,13 +383,10 @@ class Messages:
         )
 
     def _note_form(self, incoming: IncomingRequest, device: Device) -> None:
-        """Deviations of the SIP message. The first sight is enough: counting each would be a row a keepalive."""
+        """Deviations of the SIP message, which come with each one of this device."""
         for name in incoming.request.quirks:
-            if name not in device.quirks:
-                self._registry.add_quirk(device, name)
+            self._registry.count_quirk(device, name)
 
     def _note(self, device: Device, document: Document) -> None:
         for quirk in document.quirks:
-            if quirk is not Quirk.XML_NO_DECLARATION or quirk.value not in device.quirks:
-                # The missing declaration is so common that its first sight is enough.
-                self._registry.add_quirk(device, quirk.value, row=quirk.row)
+            self._registry.count_quirk(device, quirk.value)

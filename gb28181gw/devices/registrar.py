@@ -579,6 +579,17 @@ class Registrar:
                 detail=HINTS["duplicate_id"],
             )
 
+    def heard_beside(self, device: Device, bound: Path, other: Path) -> None:
+        """The bound path answers, and a message came over `other`: REG-15 if the device was registered there."""
+        if self._duplicates.lives_on(device.id, other):
+            self._bus.emit(
+                "device.duplicate_id",
+                device_id=device.id,
+                peer=bound.peer,
+                other_peer=other.peer,
+                detail=HINTS["duplicate_id"],
+            )
+
     def _confirm(self, registration: _Registration) -> None:
         """200, marks and events."""
         incoming, device, binding = registration.incoming, registration.device, registration.binding

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from gb28181gw.clock import Clock
-from gb28181gw.devices.dialects import dialect_of
+from gb28181gw.devices.dialects import dialect_of, profile_for
 from gb28181gw.devices.models import QUIRK_LIMIT, Binding, Channel, Device, Presence, listed_channels
 from gb28181gw.devices.quirks import QUIRK_ROWS
 from gb28181gw.devices.store import DeviceStore
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb.charset import Charset
-from gb28181gw.gb.dialect import DEFAULT, PayloadSet
+from gb28181gw.gb.dialect import DEFAULT, Edition, PayloadSet, Profile
 from gb28181gw.gb.exceptions import GbError
 from gb28181gw.gb.ids import is_gb_id, valid_lenient_id
 from gb28181gw.gb.manscdp.catalogue import CatalogEvent, Status
@@ -108,7 +108,10 @@ _ON_OFF: Final = {
 class Registry:
     """See the module. All calls on the loop's thread."""
 
-    def __init__(self, *, store: DeviceStore, bus: EventBus, clock: Clock) -> None:
+    def __init__(
+        self, *, store: DeviceStore, bus: EventBus, clock: Clock, profiles: tuple[Profile, ...] = ()
+    ) -> None:
+        self._profiles = profiles
         self._store = store
         self._bus = bus
         self._clock = clock
@@ -273,6 +276,7 @@ class Registry:
         """
         for device in await self._store.load():
             self._devices[device.id] = device
+            self.match_profile(device)
             if not device.approved:
                 self._pending[device.id] = device
             if (
@@ -467,7 +471,48 @@ class Registry:
 
     def set_binding(self, device: Device, binding: Binding) -> None:
         """A verified REGISTER (or its end) is committed: it counts."""
+        changed = device.binding is None or device.binding.user_agent != binding.user_agent
         device.binding = binding
+        if changed:
+            self.match_profile(device)
+
+    def count_quirk(self, device: Device, name: str) -> None:
+        """`add_quirk` for what comes with every message: only its first time makes a row be written."""
+        if name in device.quirks:
+            device.quirks[name] += 1
+        else:
+            self.add_quirk(device, name)
+
+    def match_profile(self, device: Device) -> None:
+        """Call after the maker or the program of a device became known or another one."""
+        if not self._profiles:
+            return
+        found = profile_for(self._profiles, device)
+        if found is not device.profile:
+            device.profile = found
+            self._bus.emit(
+                "device.profile", device_id=device.id, file=found.name if found is not None else None
+            )
+
+    def learn(self, device: Device, name: str, value: str, why: str) -> None:
+        """A switch of the dialect was found out from what the device sends; empty: back to the default."""
+        if device.learnt.get(name, "") == value:
+            return
+        if value:
+            device.learnt = {**device.learnt, name: value}
+        else:
+            device.learnt = {key: text for key, text in device.learnt.items() if key != name}
+        self.unsaved(device, UNSAVED_FACTS)
+        self._bus.emit(
+            "device.learnt", device_id=device.id, switch=name, value=value or "default", detail=why
+        )
+
+    def learn_edition(self, device: Device, edition: Edition, why: str) -> None:
+        """Which edition a device without `X-GB-Ver` follows, from what it sends."""
+        if device.detected_edition != edition.value:
+            device.detected_edition = edition.value
+            self.unsaved(device, UNSAVED_FACTS)
+            self._bus.emit("device.edition_detected", device_id=device.id, edition=edition.value, detail=why)
 
     def add_quirk(self, device: Device | str, name: str, count: int = 1, row: str = "") -> None:
         """Count a tolerance that fired for the device; the first time is an event."""
@@ -489,6 +534,13 @@ class Registry:
         if device is not None and device.media_way != way:
             device.media_way = way
             self.unsaved(device, UNSAVED_FACTS)
+
+    def remember_payloads(self, device_id: str, payloads: PayloadSet) -> None:
+        """The list of payload types that was accepted after others were refused (INV-13)."""
+        device = self._devices.get(device_id)
+        if device is not None and payloads is not dialect_of(device).payloads:
+            default = payloads is PayloadSet.DEFAULT
+            self.learn(device, "payloads", "" if default else payloads.value, "others were refused")
 
     def media_way(self, device_id: str) -> str:
         """The remembered media transport; empty: none yet."""

@@ -21,6 +21,7 @@ from gb28181gw.devices.models import Device
 from gb28181gw.devices.queries import Queries
 from gb28181gw.devices.registry import Registry
 from gb28181gw.errors import GatewayError
+from gb28181gw.gb.datum import to_wgs84
 from gb28181gw.gb.manscdp.alarm import AlarmNotify, AlarmResponse, read_alarm_notify, write_alarm_response
 from gb28181gw.gb.manscdp.document import Document
 from gb28181gw.gb.manscdp.position import read_position_notify
@@ -255,6 +256,9 @@ class Reports:
             self._known.popitem(last=False)
         self.counters.alarms += 1
         received = self._clock.wall()
+        longitude, latitude = alarm.longitude, alarm.latitude
+        if longitude is not None and latitude is not None:
+            longitude, latitude = to_wgs84(longitude, latitude, dialect_of(device).datum)
         kept = Alarm(
             device_id=device.id,
             channel_id=source,
@@ -265,8 +269,8 @@ class Reports:
             time=self._time(device, alarm.time, received),
             received_at=received,
             description=alarm.description,
-            longitude=alarm.longitude,
-            latitude=alarm.latitude,
+            longitude=longitude,
+            latitude=latitude,
         )
         self._store.add_alarm(kept)
         for hear in self._hear_alarm:
@@ -319,13 +323,14 @@ class Reports:
                 self._placed.clear()
             self._placed[key] = now
             self.counters.positions += 1
+            longitude, latitude = to_wgs84(position.longitude, position.latitude, dialect_of(device).datum)
             place = Place(
                 device_id=device.id,
                 channel_id=source,
                 time=self._time(device, position.time, received),
                 received_at=received,
-                longitude=position.longitude,
-                latitude=position.latitude,
+                longitude=longitude,
+                latitude=latitude,
                 speed=position.speed,
                 direction=position.direction,
                 altitude=position.altitude,

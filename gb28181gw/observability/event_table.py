@@ -212,6 +212,25 @@ _ROWS = (
         "The edition of the standard that the device follows is known now.",
     ),
     _row(
+        "device.learnt",
+        "info",
+        "device_id switch value detail",
+        "A switch of the device's dialect was found out from what it sends.",
+    ),
+    _row(
+        "device.profile",
+        "info",
+        "device_id file",
+        "A dialect file fits the device from now on; without `file` none does any more.",
+    ),
+    _row(
+        "device.unsupported",
+        "info",
+        "device_id cmd reason",
+        "A device showed that it does not know a command or configuration (silent, error, sip); it is not asked "
+        "again at once.",
+    ),
+    _row(
         "device.quirk",
         "info",
         "device_id quirk row detail count",

@@ -18,20 +18,24 @@ from typing import TYPE_CHECKING, cast
 import httptools
 
 from gb28181gw.errors import GatewayError
-from gb28181gw.media.engine import Container, SocketSinkSpec
+from gb28181gw.media.engine import SocketSinkSpec
 from gb28181gw.media.tracks import Codec, TrackKind
 from gb28181gw.outputs import http
+from gb28181gw.outputs.hls_playlist import PLAYLIST_TYPE
 from gb28181gw.outputs.routes import (
+    HlsTarget,
     PlayOptions,
     PlayTarget,
     decode_path,
     is_play_path,
+    parse_hls,
     parse_options,
     parse_target,
 )
-from gb28181gw.outputs.source import Lease, Viewer
+from gb28181gw.outputs.source import Grant, Lease, Viewer
 from gb28181gw.outputs.uploads import PREFIX as UPLOAD_PREFIX
 from gb28181gw.outputs.uploads import Upload
+from gb28181gw.outputs.viewers import lease_of
 
 if TYPE_CHECKING:
     from gb28181gw.outputs.listener import MediaListener
@@ -47,9 +51,9 @@ UPLOAD_S = 60.0
 """An uploaded picture must have arrived within so long."""
 _MAX_EARLY = 4 * 1024
 """What a client may send behind a WebSocket request before it is answered."""
-_CONTENT_TYPE = "video/x-flv"
 _PROBLEM_TYPE = "application/problem+json"
-_FLV_VIDEO = frozenset({Codec.H264, Codec.H265})
+_VIDEO = frozenset({Codec.H264, Codec.H265})
+"""What the containers carry."""
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _METHODS = ("GET", "HEAD", "OPTIONS")
 
@@ -248,12 +252,14 @@ class MediaConnection(asyncio.Protocol):
             if not is_play_path(path):
                 raise GatewayError("gb.route.not_found", "The media listener serves /live/ and /playback/.")
             options = parse_options(url.query or b"")
-            grant = self._listener.guard.check(
-                path, options.token, self._headers.get("authorization"), self.host
-            )
+            hls = parse_hls(path)
+            grant = self._grant(path, options, hls)
+            if hls is not None:
+                self._begin_hls(hls, options, grant, path, head_only=method == "HEAD")
+                return
             target = parse_target(path)
             if method == "HEAD":
-                self._answer(200, self._cors, content_type=_CONTENT_TYPE, head_only=True)
+                self._answer(200, self._cors, content_type=target.form.content_type, head_only=True)
                 return
             accept = self._websocket_accept()
         except GatewayError as error:
@@ -261,10 +267,48 @@ class MediaConnection(asyncio.Protocol):
             return
         if accept == "":
             return
-        kind = "ws_flv" if accept else "http_flv"
+        kind = target.form.kind(websocket=accept is not None)
         viewer = Viewer(client=self.client, kind=kind, grant_id=grant.id)
         self._set_timer(None)
         self._task = self._listener.own(self._play(target, options, viewer, accept, path))
+
+    def _grant(self, path: str, options: PlayOptions, hls: HlsTarget | None) -> Grant:
+        """Raises GatewayError. A session of HLS goes on when the token that opened it has expired."""
+        guard = self._listener.guard
+        if hls is not None and options.token:
+            stream = hls.path
+            grant = guard.check_open(
+                path, options.token, lambda grant_id: self._listener.hls.is_open(stream, grant_id)
+            )
+            if grant is not None:
+                return grant
+        return guard.check(path, options.token, self._headers.get("authorization"), self.host)
+
+    def _begin_hls(
+        self, target: HlsTarget, options: PlayOptions, grant: Grant, path: str, *, head_only: bool
+    ) -> None:
+        if head_only:
+            self._answer(200, self._cors, content_type=PLAYLIST_TYPE, head_only=True)
+            return
+        viewer = Viewer(client=self.client, kind="hls", grant_id=grant.id)
+        self._set_timer(None)
+        self._task = self._listener.own(self._serve_hls(target, options, grant, viewer, path))
+
+    async def _serve_hls(
+        self, target: HlsTarget, options: PlayOptions, grant: Grant, viewer: Viewer, path: str
+    ) -> None:
+        """Answer one request; the connection stays for the next one, which may have come meanwhile."""
+        try:
+            answer = await self._listener.hls.answer(target, options, grant, viewer)
+        except GatewayError as error:
+            self._task = None
+            self._refuse_view(error, path)
+        else:
+            self._task = None
+            self._answer(200, self._cors, answer.body, content_type=answer.content_type)
+        early, self._early = bytes(self._early), bytearray()
+        if early:
+            self.data_received(early)
 
     def _websocket_accept(self) -> str | None:
         """The handshake's answer; None for plain HTTP; empty when the handshake was refused."""
@@ -286,10 +330,7 @@ class MediaConnection(asyncio.Protocol):
         source = self._listener.source
         lease: Lease | None = None
         try:
-            if target.stream_id:
-                lease = await source.lease_stream(target.stream_id, viewer)
-            else:
-                lease = await source.lease_live(target.device_id, target.channel_id, viewer)
+            lease = await lease_of(source, target, viewer)
             self._hand_over(lease, target, options, viewer, accept)
             lease = None
         except GatewayError as error:
@@ -318,25 +359,27 @@ class MediaConnection(asyncio.Protocol):
             raise ConnectionResetError("the consumer has gone")
         if self._listener.viewers.on_stream(lease.stream_id) >= self._listener.viewers.per_stream:
             raise GatewayError("gb.output.too_many_viewers")
+        form = target.form
         for track in self._listener.engine.tracks(lease.stream_id):
-            if track.kind is TrackKind.VIDEO and track.codec not in _FLV_VIDEO:
+            if track.kind is TrackKind.VIDEO and track.codec not in _VIDEO:
                 raise GatewayError(
-                    "gb.codec.codec_unsupported", f"FLV does not carry {track.codec.value} video."
+                    "gb.codec.codec_unsupported", f"{form.label} does not carry {track.codec.value} video."
                 )
         transport.pause_reading()
         chunked = self._parser.get_http_version() != "1.0"
         if accept is not None:
             head = http.websocket_head(accept)
         else:
-            head = http.stream_head(_CONTENT_TYPE, self._cors, chunked=chunked)
+            head = http.stream_head(form.content_type, self._cors, chunked=chunked)
         spec = SocketSinkSpec(
-            container=Container.FLV if accept is None else Container.WS_FLV,
-            audio="copy" if options.audio == "auto" else options.audio,
+            container=form.over_http if accept is None else form.over_websocket,
+            audio=form.auto_audio if options.audio == "auto" else options.audio,
             hevc=options.hevc,
             chunked=chunked,
             received=bytes(self._early),
             queue_bytes=self._listener.config.queue_bytes,
             stall_s=self._listener.config.stall_s,
+            merge_s=self._listener.config.merge_s,
         )
         duplicate = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
         try:

@@ -24,7 +24,7 @@ from gb28181gw.gb.manscdp.xml import parse as parse_manscdp
 from gb28181gw.sim import bodies
 from gb28181gw.sim.call import ALLOW, Call, CallServices, InviteError
 from gb28181gw.sim.content import Content, ContentError, Loop
-from gb28181gw.sim.controls import snapshots_finished
+from gb28181gw.sim.controls import is_new, snapshots_finished
 from gb28181gw.sim.faults import FaultRates
 from gb28181gw.sim.media_sender import Pump
 from gb28181gw.sim.options import DeviceOptions, count_up
@@ -45,6 +45,8 @@ MANSCDP = "Application/MANSCDP+xml"
 MANSRTSP = "Application/MANSRTSP"
 MISSES = 3
 """Unanswered keepalives after which the platform counts as away (9.6)."""
+REBOOT_S = 1.0
+"""A simulated device is back soon."""
 LATER_S = 0.1
 """What a real device needs minutes for, such as an upgrade, takes so long."""
 
@@ -153,7 +155,7 @@ class SimDevice:
                 domain=options.domain,
                 username=options.username or device_id,
                 password=options.password,
-                expires_s=options.expires_s,
+                expires_s=self._asked_expiry(),
                 edition=options.edition,
                 quirks=self.quirks,
             ),
@@ -245,9 +247,9 @@ class SimDevice:
             task.cancel()
         for call in list(self.calls.values()):
             call.end("crash")
-        self.notifier.forget()
         for talk in list(self.talks.values()):
             talk.end("crash")
+        self.notifier.forget()
         self.signalling.close()
         self._state.registered = False
 
@@ -307,7 +309,7 @@ class SimDevice:
                 self._note("refreshed")
                 refresh_at = self._refresh_at()
             if now >= next_beat:
-                next_beat = now + self.keepalive_s
+                next_beat = now + self.keepalive_s * (0.5 if Quirk.KA_01 in self.quirks else 1.0)
                 if await self._beat():
                     misses = 0
                     beats += 1
@@ -322,6 +324,12 @@ class SimDevice:
                     await self.signalling.open()
                     await self._registration.register()
                     self._note("moved", address=self.signalling.socket_name)
+
+    def _asked_expiry(self) -> int:
+        """KA-03: shorter than the heartbeat."""
+        if Quirk.KA_03 in self.quirks:
+            return max(1, int(self.options.keepalive_s / 2))
+        return self.options.expires_s
 
     def _refresh_at(self) -> float:
         """When to register again: at 80 % of the granted time, at least 10 s before its end if it allows."""
@@ -362,6 +370,8 @@ class SimDevice:
             return False
         if Quirk.CTL_02 in self.quirks:
             source = f"{self.id[:10]}134{self.id[13:]}"
+        if Quirk.CTL_03 in self.quirks:
+            source = self.id
         self._state.sn += 1
         self.state.of(source).alarmed = True
         self._note("alarm", channel_id=source, sn=self._state.sn)
@@ -528,6 +538,9 @@ class SimDevice:
             self.signalling.reply(request, 403, to_tag=self.signalling.tag())
             self._note("control_forbidden", command=document.cmd_type)
             return
+        if Quirk.CTL_11_501 in self.quirks and is_new(document):
+            self.signalling.reply(request, 501, to_tag=self.signalling.tag())
+            return
         self.signalling.reply(request, 200, to_tag=self.signalling.tag())
         self.counters.queries += 1
         self._note("query", command=document.cmd_type, target=document.device_id)
@@ -563,6 +576,12 @@ class SimDevice:
         )
         if reaction.keepalive_s is not None:
             self.keepalive_s = reaction.keepalive_s
+        if reaction.reboot:
+            with suppress(NoAnswerError, RefusedError):
+                await self._registration.register(0)
+                self._note("rebooting")
+                await asyncio.sleep(REBOOT_S)
+                await self._registration.register()
         if reaction.key_frame_of:
             for call in self.calls.values():
                 if reaction.key_frame_of in (call.channel_id, self.id):
@@ -574,6 +593,10 @@ class SimDevice:
                 if document.cmd_type == "RecordInfo":
                     await self._before_record_part(last=number == len(reaction.answers))
                 # Annex M: parts are sent one after the other, each when the one before was answered.
+                data = bodies.render(body, self.options.charset, self.quirks)
+                if bodies.is_lost_on_the_way(self.identity, data, self.options.transport):
+                    self._note("lost_on_the_way", bytes=len(data))
+                    continue
                 await self._message(body)
                 self.counters.catalog_items += len(bodies.items_of(body))
             if document.fields.keys() & {"PTZCmd", "PTZPreciseCtrl"}:

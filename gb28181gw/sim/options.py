@@ -96,12 +96,12 @@ class DeviceOptions:
     """Raise an alarm so often; 0: never."""
     position_s: float = 0.0
     """Tell the position so often; 0: never."""
-    change_s: float = 0.0
-    """Switch the first channel off and on so often, for those who subscribed the catalogue; 0: never."""
     record_hours: float = 24.0
     """Recordings of so many hours up to now; 0: nothing is recorded."""
     record_file_s: int = 600
     """Length of a recorded file."""
+    change_s: float = 0.0
+    """Switch the first channel off and on so often, for those who subscribed the catalogue; 0: never."""
     duration_s: float = 0.0
     """End by itself after so long; 0: run until SIGINT or SIGTERM."""
     json: bool = False

@@ -34,6 +34,8 @@ class Reaction:
     """Notifications that follow by themselves."""
     snapshots: SnapshotOrder | None = None
     """Pictures to be taken and uploaded."""
+    reboot: bool = False
+    """The device leaves and comes back."""
     listen_as: str = ""
     """Id of the loudspeaker that now calls the platform (9.12.1); empty: none."""
 
@@ -88,6 +90,9 @@ def _answers(
     recordings: Recordings,
 ) -> tuple[Element, ...]:
     me, sn, target, command = asked.me, asked.sn, asked.target, asked.document.cmd_type
+    poor = controls.poor(asked)
+    if poor is not None:
+        return poor
     if command == "Catalog":
         return tuple(bodies.catalog_messages(me, sn, target, rng))
     if command == "DeviceInfo":
@@ -121,8 +126,10 @@ def _control(asked: Asked) -> Reaction:
         answers, later = controls.configure(asked)
         interval = asked.state.basic.get("HeartBeatInterval", "")
         told = asked.text("BasicParam", "HeartBeatInterval") == interval
+        reboot = Quirk.CTL_08_REBOOT in asked.me.quirks
         return Reaction(
-            answers=answers,
+            reboot=reboot,
+            answers=() if reboot else answers,
             keepalive_s=max(1.0, float(interval))
             if told and interval.isdecimal() and interval.isascii()
             else None,

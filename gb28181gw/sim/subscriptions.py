@@ -100,7 +100,7 @@ class Notifier:
         status, document = self._judge(request)
         if document is None:
             self._signalling.reply(request, status, to_tag=self._signalling.tag())
-            self._note("subscribe_refused", status=status, event=request.headers.get("Event"))
+            self._note("subscribe_refused", status=status, package=request.headers.get("Event"))
             return
         interval = document.text("Interval")
         granted = Granted(
@@ -121,7 +121,7 @@ class Notifier:
             "subscribed",
             command=granted.command,
             target=granted.target,
-            event=granted.event,
+            package=granted.event,
             expires=expires_s,
         )
         if Quirk.CAT_19 not in quirks:

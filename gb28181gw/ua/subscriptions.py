@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 from gb28181gw.errors import GatewayError
@@ -29,6 +30,8 @@ from gb28181gw.ua.models import Target
 
 MAX_EXPIRES_S: Final = 86_400
 """What a 423 may make us ask for at most."""
+KNOWN_CHARS: Final = 64
+"""Texts up to this length are remembered with what they mean."""
 ENDED_KEPT: Final = 10_000
 """Call-IDs of subscriptions that we ended: their notifications are answered 481 for as long as they are known."""
 
@@ -233,7 +236,10 @@ class Subscriptions:
     def hear(self, request: Request) -> Heard:
         """Which subscription a NOTIFY belongs to, and what it says of its state. Never raises."""
         call_id = request.call_id
-        state, reason, expires_s, retry_after_s = _state(request.headers.get("Subscription-State"))
+        told = request.headers.get("Subscription-State") or ""
+        # Most devices count down from the same number, so a few hundred texts are all that there is.
+        read = _known_state if len(told) <= KNOWN_CHARS else _state
+        state, reason, expires_s, retry_after_s = read(told)
         subscription = self._by_call.get(call_id)
         if subscription is not None:
             belonging = Belonging.EXACT if _fits(subscription, request) else Belonging.CALL_ID
@@ -284,7 +290,9 @@ def _granted(response: Response, asked_s: int) -> int:
 
 def _fits(subscription: Subscription, request: Request) -> bool:
     event = request.headers.get("Event") or ""
-    return subscription.dialog.matches(request) and _event_key(event) == _event_key(subscription.event)
+    return subscription.dialog.matches(request) and (
+        event == subscription.event or _event_key(event) == _event_key(subscription.event)
+    )
 
 
 def _event_key(event: str) -> tuple[str, str]:
@@ -294,7 +302,7 @@ def _event_key(event: str) -> tuple[str, str]:
     return package.lower(), found
 
 
-def _state(text: str | None) -> tuple[str, str, int | None, int | None]:
+def _state(text: str) -> tuple[str, str, int | None, int | None]:
     """State, reason, expires and retry-after of a Subscription-State (RFC 6665 8.4); leniently."""
     if not text:
         return "active", "", None, None
@@ -306,3 +314,6 @@ def _state(text: str | None) -> tuple[str, str, int | None, int | None]:
         parse_delta_seconds(values.get("expires", "")),
         parse_delta_seconds(values.get("retry-after", "")),
     )
+
+
+_known_state = lru_cache(maxsize=4096)(_state)

@@ -33,7 +33,7 @@ DatagramSender::Sent DatagramSender::send(int fd, const SocketAddress* to, std::
             iovec* const vectors = &vectors_[2 * taken];
             // The kernel only reads; iovec has no const.
             vectors[0] = {.iov_base = const_cast<std::uint8_t*>(packet.head.data()) + OutPacket::frame_size,
-                          .iov_len = rtp_header_size};
+                          .iov_len = packet.head_size - OutPacket::frame_size};
             vectors[1] = {.iov_base = const_cast<std::uint8_t*>(packet.body.data()), .iov_len = packet.body.size()};
             bytes += packet.size();
             ++taken;

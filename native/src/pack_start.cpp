@@ -35,14 +35,22 @@ Unit h265_unit(unsigned header) noexcept {
     return (type >= 16 && type <= 23) || type == 32 || type == 33 ? Unit::key : Unit::beside;
 }
 
-/// What the first telling unit is; nothing when none is in the packet.
-std::optional<PackStart> look_at_units(ByteView units, Codec codec) noexcept {
+/// Nothing is known of the codec: parameter sets have headers that nothing else has.
+Unit unknown_unit(unsigned first, unsigned second) noexcept {
+    return (first & 0x9FU) == 7 || (first == 0x40 && second == 1) ? Unit::key : Unit::beside;
+}
+
+/// What the first telling unit is; nothing when none is there.
+std::optional<PackStart> look_at_units(ByteView units, std::optional<Codec> codec) noexcept {
     std::size_t at = 0;
     for (int count = 0; count < max_units; ++count) {
         at = find_start_code(units, at);
-        if (at == npos || at + 3 >= units.size()) return std::nullopt;
+        if (at == npos || at + 4 >= units.size()) return std::nullopt;
         at += 3;
-        const Unit unit = codec == Codec::h264 ? h264_unit(units[at]) : h265_unit(units[at]);
+        if (units[at] == pack_code) return PackStart::picture;  // the next one: nothing told of a key frame in this
+        const Unit unit = !codec                    ? unknown_unit(units[at], units[at + 1])
+                          : *codec == Codec::h264 ? h264_unit(units[at])
+                                                  : h265_unit(units[at]);
         if (unit != Unit::beside) return unit == Unit::key ? PackStart::key : PackStart::picture;
     }
     return std::nullopt;
@@ -50,28 +58,28 @@ std::optional<PackStart> look_at_units(ByteView units, Codec codec) noexcept {
 
 }  // namespace
 
-PackStart look_at_pack(ByteView payload, std::optional<Codec> video) noexcept {
-    if (!begins_pack(payload)) return PackStart::none;
-    const bool is_mpeg1 = payload[4] >> 4U == 0b0010;
-    std::size_t at = is_mpeg1 ? 12 : std::size_t{14} + (payload[13] & 7U);
+PackStart look_at_pack(ByteView data, std::optional<Codec> video, bool last) noexcept {
+    if (!begins_pack(data)) return PackStart::none;
+    const bool is_mpeg1 = data[4] >> 4U == 0b0010;
+    const bool has_units = !is_mpeg1 && (!video || video == Codec::h264 || video == Codec::h265);
+    std::size_t at = is_mpeg1 ? 12 : std::size_t{14} + (data[13] & 7U);
     bool has_map = false;
     for (int count = 0; count < max_headers; ++count) {
-        if (at + 6 > payload.size()) break;
-        const std::uint32_t code = payload.u32(at);
-        if (code >> 8U != 1) break;
+        if (at + 9 > data.size()) break;
+        const std::uint32_t code = data.u32(at);
+        if (code >> 8U != 1 || (code & 0xFFU) < pack_code) return has_map ? PackStart::key : PackStart::none;
         const unsigned id = code & 0xFFU;
+        if (id == pack_code) return has_map ? PackStart::key : PackStart::none;  // the next one
         if (id >= first_video_code && id <= last_video_code) {
-            const bool is_known = video == Codec::h264 || video == Codec::h265;
-            if (is_known && !is_mpeg1) {
-                const auto found = look_at_units(payload.from(at + 9 + payload[at + 8]), *video);
-                if (found) return *found;
-            }
-            return has_map ? PackStart::key : PackStart::picture;
+            if (!has_units) return has_map ? PackStart::key : PackStart::picture;
+            const auto found = look_at_units(data.from(at + 9 + data[at + 8]), video);
+            if (found) return *found;
+            break;
         }
-        if (id < pack_code) break;  // not a header of the system layer
         has_map = has_map || id == system_header_code || id == map_code;
-        at += std::size_t{6} + payload.u16(at + 4);
+        at += std::size_t{6} + data.u16(at + 4);
     }
+    if (!last) return PackStart::more;
     return has_map ? PackStart::key : PackStart::none;
 }
 

@@ -169,4 +169,14 @@ std::vector<std::uint8_t> build_receiver_report(std::uint32_t ssrc, const Report
     return out;
 }
 
+std::vector<std::uint8_t> build_goodbye(std::uint32_t ssrc, std::string_view cname) {
+    std::vector<std::uint8_t> out;
+    write_head(out, 0, receiver_report, 1);
+    write_u32(out, ssrc);
+    write_cname(out, ssrc, cname);
+    write_head(out, 1, goodbye, 1);
+    write_u32(out, ssrc);
+    return out;
+}
+
 }  // namespace gb28181

@@ -21,7 +21,8 @@ constexpr int UDP_GRO = 104;
 #ifndef UDP_SEGMENT
 constexpr int UDP_SEGMENT = 103;
 #endif
-// A key frame of a 4K camera arrives faster than a busy worker may turn; the kernel caps it at rmem_max.
+// A key frame of a 4K camera arrives faster than a busy worker may turn. The kernel caps it at rmem_max, unless we may
+// pass that (CAP_NET_ADMIN).
 constexpr int receive_buffer = 2 * 1024 * 1024;
 constexpr int backlog = 8;
 
@@ -139,7 +140,9 @@ Outcome<UdpPair> bind_udp_pair(const std::string& host, std::uint16_t port, bool
         return {.error = rtcp.error};
     }
     // Neither of these may fail the binding: a smaller buffer and single datagrams work as well.
-    (void)::setsockopt(rtp.value.get(), SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
+    if (::setsockopt(rtp.value.get(), SOL_SOCKET, SO_RCVBUFFORCE, &receive_buffer, sizeof receive_buffer) != 0) {
+        (void)::setsockopt(rtp.value.get(), SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
+    }
     if (gro) {
         const int on = 1;
         (void)::setsockopt(rtp.value.get(), IPPROTO_UDP, UDP_GRO, &on, sizeof on);

@@ -266,6 +266,19 @@ async def test_rfc6665_a_notification_after_the_end_is_answered_481(tmp_path: Pa
         assert await made.device.notifier.notify(granted, None) == 481
 
 
+async def test_r011_over_tcp_the_dialog_goes_on_over_the_next_connection(tmp_path: Path) -> None:
+    async with bench(tmp_path, transport="tcp", devices=wants(Kind.CATALOG)) as made:
+        await active(made, Kind.CATALOG)
+        await made.device.signalling.open()
+        await made.device._registration.register()
+        await made.device.change_channel(made.channel, "OFF")
+        assert [note.facts["status"] for note in made.sim.noted("notified")] == [200]
+        made.running.subscriptions.renew(made.id)
+        await until(lambda: made.sim.noted("renewed"))
+        assert len(made.sim.noted("subscribed")) == 1
+        assert (await subscriptions(made))["catalog"]["state"] == "active"
+
+
 async def test_f17_a_subscription_survives_a_restart_of_the_gateway(tmp_path: Path) -> None:
     async with bench(tmp_path, devices=wants(Kind.CATALOG)) as made:
         await active(made, Kind.CATALOG)

@@ -626,7 +626,7 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
         health=health,
         metrics=Metrics(process=False),
         trace=SipTrace(zone=ZONE, wall=clock.wall),
-        play=PlayUrlConfig(port=lambda: 18081),
+        play=PlayUrlConfig(port=lambda: 18081, rtsp_port=lambda: 8554),
         zone=ZONE,
         version="0.1.0",
     )

@@ -83,14 +83,21 @@ async def use_preset(
     await services.ptz.preset(device.id, channel_id, number, body.action, name=body.name)
 
 
-@router.post("/commands", operation_id="send_command", dependencies=[requires(Action.CONTROL_DEVICE)])
+@router.post(
+    "/commands",
+    operation_id="send_command",
+    response_model_exclude_unset=True,
+    dependencies=[requires(Action.CONTROL_DEVICE)],
+)
 async def send_command(
     device: VisibleDevice, body: CommandRequest, services: Services, request: Request
 ) -> CommandAnswer:
     """Send a control, query or configuration of the standard and await the device's answer.
 
     `command` is the CmdType or the control's element; its fields stand beside it by their XML names. An answer with
-    ERROR is gb.sip.command_failed, none is gb.sip.no_answer. TeleBoot, DeviceUpgrade and FormatSDCard are for admins.
+    ERROR is gb.sip.command_failed, one that cannot be read or says nothing is gb.sip.bad_answer, none is
+    gb.sip.no_answer; what the device is known not to know is gb.route.edition or gb.route.unsupported. TeleBoot,
+    DeviceUpgrade and FormatSDCard are for admins.
     """
     name, values = command_values(body)
     if COMMANDS[name].drastic:

@@ -26,8 +26,9 @@ namespace gb28181 {
 
 class Engine {
 public:
-    /// `workers`: threads; 0 as many as the process has cores. Throws std::system_error.
-    explicit Engine(unsigned workers);
+    /// `workers`: threads; 0 as many as the process has cores. `freeze_on_loss`: video behind a loss is held back until
+    /// the next key frame. Throws std::system_error.
+    explicit Engine(unsigned workers, bool freeze_on_loss = false);
     ~Engine();
     Engine(const Engine&) = delete;
     Engine& operator=(const Engine&) = delete;
@@ -56,7 +57,8 @@ public:
     /// Takes the connected socket over; where it returns 0 the socket still belongs to the caller.
     [[nodiscard]] SinkId add_socket_sink(StreamKey stream, int fd, SocketSinkSpec spec);
     [[nodiscard]] SinkId add_frame_sink(StreamKey stream, const FrameSinkSpec& spec);
-    /// Binds, all or nothing; `error` is an errno. It sends nothing before it is told to.
+    /// Binds, all or nothing; `error` is an errno, ENOENT for a receiver to send through that is not open. It sends nothing
+    /// before it is told to.
     [[nodiscard]] Outcome<SinkId> add_rtp_sink(StreamKey stream, RtpSinkSpec spec);
     void update_rtp_sink(SinkId id, RtpSinkUpdate update);
     [[nodiscard]] std::optional<RtpSinkFacts> rtp_sink_facts(SinkId id) const;
@@ -101,6 +103,7 @@ private:
         StreamKey stream;
         SinkKind kind;
         std::shared_ptr<RtpSinkBoard> board;
+        ReceiverId through = 0;
     };
 
     [[nodiscard]] std::size_t least_loaded() const noexcept;

@@ -42,6 +42,8 @@ public:
         }
         return false;
     }
+    /// Some payload type carries a program stream, as far as is known.
+    [[nodiscard]] bool has_program() const noexcept { return program_ != nullptr; }
     /// Packets were lost before the next one.
     void gap();
     /// The source has ended.

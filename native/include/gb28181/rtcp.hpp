@@ -65,6 +65,9 @@ struct SenderFacts {
 /// Compound of a sender report without blocks and an SDES CNAME.
 [[nodiscard]] std::vector<std::uint8_t> build_sender_report(const SenderFacts& facts, std::string_view cname);
 
+/// Compound that ends a source: an empty receiver report, SDES and BYE (RFC 3550 6.6).
+[[nodiscard]] std::vector<std::uint8_t> build_goodbye(std::uint32_t ssrc, std::string_view cname);
+
 /// Compound of a receiver report with one block and an SDES CNAME (RFC 3550 6.1).
 [[nodiscard]] std::vector<std::uint8_t> build_receiver_report(std::uint32_t ssrc, const ReportBlock& block,
                                                               std::string_view cname);

@@ -12,8 +12,10 @@
 #include <string_view>
 
 #include "gb28181/bytes.hpp"
+#include "gb28181/dialler.hpp"
 #include "gb28181/out_packet.hpp"
 #include "gb28181/sockets.hpp"
+#include "gb28181/rfc4571.hpp"
 #include "gb28181/source.hpp"
 #include "gb28181/worker.hpp"
 
@@ -34,6 +36,8 @@ public:
     virtual void outlet_writable() = 0;
     /// The peer is gone. The outlet may be used no more.
     virtual void outlet_gone() = 0;
+    /// There is somewhere to send to now.
+    virtual void outlet_ready() = 0;
     /// An RTCP packet of the peer.
     virtual void outlet_rtcp(ByteView data) = 0;
 };
@@ -47,6 +51,8 @@ public:
         std::size_t lost = 0;
         /// The kernel is full; `wait_writable` says when it is not.
         bool full = false;
+        /// Bytes went, perhaps of a part of a packet.
+        bool any = false;
         /// The peer cannot be reached any more.
         bool gone = false;
     };
@@ -71,8 +77,14 @@ public:
     virtual void tick(double now) = 0;
     /// `ip:port` of the peer; empty while unknown.
     [[nodiscard]] virtual std::string remote() const = 0;
-    /// A connection, which keeps order and may be written in part.
+    /// A connection, which keeps order.
     [[nodiscard]] virtual bool is_connection() const noexcept = 0;
+    /// The kernel has a part of the first packet: it must be offered again before any other.
+    [[nodiscard]] virtual bool is_inside() const noexcept { return false; }
+    /// The receiver that it sends through, on the worker that owns it now.
+    virtual void rehome(Worker& /*home*/) {}
+    /// Where that receiver believes its device to be; empty: nowhere.
+    virtual void peer_is(std::string /*peer*/) {}
 };
 
 /// RTP from one socket and RTCP from the next.
@@ -89,7 +101,7 @@ public:
     [[nodiscard]] Taken send(std::span<const OutPacket> packets) override;
     void wait_writable(bool wanted) override;
     void report(ByteView data) override;
-    void tick(double now) override;
+    void tick(double /*now*/) override {}
     [[nodiscard]] std::string remote() const override { return remote_ ? remote_->text() : std::string(); }
     [[nodiscard]] bool is_connection() const noexcept override { return false; }
 
@@ -106,7 +118,7 @@ private:
         bool is_rtp_;
     };
 
-    void came(const sockaddr* peer, ByteView data);
+    void came(const SocketAddress& peer, ByteView data, bool on_rtcp);
     void refused(double now);
 
     OutletOwner& owner_;
@@ -116,10 +128,89 @@ private:
     const double stall_s_;
     std::optional<SocketAddress> remote_;
     Source remote_source_;
+    std::optional<SocketAddress> rtcp_remote_;  // where its reports come from, else the port above
     bool segments_ = true;
     bool waiting_ = false;
     std::optional<double> refused_since_;
     double refused_at_ = 0;
+};
+
+/// Sends on what a receiver owns (talk: both ways on one port, GB/T 28181-2022 9.12). The receiver may live on another
+/// worker, so packets go there by its mailbox: once a turn, and talk is some fifty packets a second.
+class ThroughOutlet final : public RtpOutlet {
+public:
+    /// `peer`: as `peer_is`.
+    ThroughOutlet(OutletOwner& owner, SinkId id, ReceiverId receiver, Worker& home, std::string peer)
+        : owner_(owner), id_(id), receiver_(receiver), home_(&home), peer_(std::move(peer)) {}
+
+    void enter(Worker& worker) override { worker_ = &worker; }
+    void leave() override;
+    void aim(const SocketAddress& remote) override;
+    void begin() override {}
+    [[nodiscard]] bool ready() const noexcept override { return remote_ || !peer_.empty(); }
+    [[nodiscard]] Taken send(std::span<const OutPacket> packets) override;
+    void wait_writable(bool /*wanted*/) override {}
+    void report(ByteView data) override;
+    void tick(double /*now*/) override {}
+    [[nodiscard]] std::string remote() const override { return peer_.empty() && remote_ ? remote_->text() : peer_; }
+    [[nodiscard]] bool is_connection() const noexcept override { return false; }
+    void rehome(Worker& home) override { home_ = &home; }
+    void peer_is(std::string peer) override;
+
+private:
+    OutletOwner& owner_;
+    const SinkId id_;
+    const ReceiverId receiver_;
+    Worker* home_;
+    Worker* worker_ = nullptr;
+    std::optional<SocketAddress> remote_;
+    std::string peer_;
+};
+
+/// One connection, listened for or dialled (RFC 4571; GB/T 28181-2022 Annex D).
+class TcpOutlet final : public RtpOutlet {
+public:
+    /// `socket`: a listener; where `dials`, one that holds the port to dial from, or none. `expected`: who may connect
+    /// (threat S-11); empty: any. `stall_s`: a peer that has not connected for so long is gone.
+    TcpOutlet(OutletOwner& owner, UniqueFd socket, bool dials, const std::string& host, HostSet expected, double stall_s);
+    ~TcpOutlet() override;
+
+    void enter(Worker& worker) override;
+    void leave() override;
+    void aim(const SocketAddress& remote) override;
+    void begin() override;
+    [[nodiscard]] bool ready() const noexcept override { return connection_ != nullptr; }
+    [[nodiscard]] Taken send(std::span<const OutPacket> packets) override;
+    void wait_writable(bool wanted) override;
+    void report(ByteView data) override;
+    void tick(double now) override;
+    [[nodiscard]] std::string remote() const override { return peer_; }
+    [[nodiscard]] bool is_connection() const noexcept override { return true; }
+    [[nodiscard]] bool is_inside() const noexcept override;
+
+private:
+    class Listener;
+    class Connection;
+    friend class Listener;
+    friend class Connection;
+
+    void accepted(UniqueFd fd, const SocketAddress& peer);
+    void made(UniqueFd fd, const SocketAddress& peer);
+    void dial();
+
+    OutletOwner& owner_;
+    UniqueFd held_;
+    const bool dials_;
+    const HostSet expected_;
+    const double stall_s_;
+    std::optional<SocketAddress> local_;
+    std::unique_ptr<Listener> listener_;
+    std::unique_ptr<Connection> connection_;
+    std::unique_ptr<Dialler> dialler_;
+    Worker* worker_ = nullptr;
+    std::optional<SocketAddress> remote_;
+    std::string peer_;
+    double begun_at_ = never;
 };
 
 }  // namespace gb28181

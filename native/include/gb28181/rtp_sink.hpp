@@ -4,7 +4,7 @@
 // its own (SSRC, payload type, and a sequence number a constant away from the source's, so that a gap stays a gap of
 // the same width) before the bytes that all consumers share. What a turn of the worker queued is sent at its end, in one
 // call and in runs of equal size that the kernel cuts. The kept group, with which a sink begins, is the one thing that is
-// paced (4.3.6: a sender limits its peak rate); all else leaves as it came.
+// paced (4.3.6: a sender limits its peak rate); all else leaves as it came. Frames of other sources are muxed or packed here.
 #pragma once
 
 #include <array>
@@ -17,12 +17,15 @@
 #include <vector>
 
 #include "gb28181/buffer.hpp"
+#include "gb28181/es_packetiser.hpp"
 #include "gb28181/out_packet.hpp"
+#include "gb28181/ps_mux.hpp"
 #include "gb28181/published.hpp"
 #include "gb28181/raw_group.hpp"
 #include "gb28181/rtp_outlet.hpp"
 #include "gb28181/sockets.hpp"
 #include "gb28181/spec.hpp"
+#include "gb28181/variant.hpp"
 #include "gb28181/worker.hpp"
 
 namespace gb28181 {
@@ -54,6 +57,8 @@ struct SinkSockets {
 class RtpSink final : public Mortal, private OutletOwner {
 public:
     RtpSink(SinkId id, RtpSinkSpec spec, SinkSockets sockets, std::shared_ptr<RtpSinkBoard> board);
+    /// One that sends through a receiver on the worker `home`.
+    RtpSink(SinkId id, RtpSinkSpec spec, Worker& home, std::string peer, std::shared_ptr<RtpSinkBoard> board);
     ~RtpSink() override;
 
     /// The worker that owns it begins to watch the sockets.
@@ -68,12 +73,22 @@ public:
     [[nodiscard]] bool takes_raw() const noexcept {
         return spec_.packing == Packing::ps && spec_.video && spec_.audio;
     }
+    /// It can begin with a frame, whatever other tracks may come.
+    [[nodiscard]] bool needs_one_track() const noexcept {
+        return spec_.packing == Packing::es || !spec_.video || !spec_.audio;
+    }
     /// It could send now, and has not begun.
     [[nodiscard]] bool can_start() const noexcept { return sending_ && !started_ && !closed_ && outlet_->ready(); }
-    /// Begin with the kept group.
-    void start(const std::vector<RawGroup::Entry>& group);
-    /// A packet of the source in order. `beginning`: a consumer can begin here.
-    void packet(const Buffer& datagram, bool beginning);
+    /// It waits for a key frame.
+    [[nodiscard]] bool waits() const noexcept { return can_start() || skipping_; }
+    /// The source's packets since a key frame: nothing was sent, or packets were skipped before it.
+    void begin(const std::vector<RawGroup::Entry>& group);
+    /// The source's next packet.
+    void packet(const Buffer& datagram);
+    /// It takes frames of this track.
+    [[nodiscard]] bool wants(Role role, Codec codec) const noexcept;
+    /// A frame that it wants. `key`: a peer can begin here. `tracks`: of the stream. `kept`: of the kept group.
+    void write(const Frame& frame, const RoleTracks& tracks, bool key, bool kept);
     /// What follows is another sequence of the source's.
     void new_sequence() noexcept { rebase_ = true; }
     /// What follows is another source: it begins at a key frame.
@@ -83,6 +98,9 @@ public:
 
     /// Offer the kernel what waits; the worker calls it at the end of a turn.
     void flush();
+    [[nodiscard]] RtpOutlet& outlet() noexcept { return *outlet_; }
+    /// RTCP that came to the receiver it sends through.
+    void heard(ByteView data) { outlet_rtcp(data); }
     /// The moment it asked to be reminded of.
     void alarm();
     /// Called several times a second.
@@ -101,11 +119,18 @@ private:
     void outlet_failed(const std::string& peer, const std::string& reason) override;
     void outlet_writable() override;
     void outlet_gone() override;
+    void outlet_ready() override;
     void outlet_rtcp(ByteView data) override;
 
-    void enqueue(const Buffer& datagram);
+    [[nodiscard]] bool is_full(std::size_t size) const noexcept;
+    void forward(const Buffer& datagram);
+    void mux(const Frame& frame, const Buffer& head, const RoleTracks& tracks);
+    void enqueue(RtpPiece piece);
+    void enqueued(const OutPacket& packet);
+    void drop_queue() noexcept;
     void sent(std::size_t count);
     void skip(std::size_t count);
+    void dropped();
     void begin_anew() noexcept;
     void pause() noexcept;
     void report(double now);
@@ -136,6 +161,15 @@ private:
     double sending_since_ = 0;
     double progress_at_ = 0;
     double pace_at_ = 0;  // the next portion of the kept group
+    std::optional<PsMuxer> ps_;
+    EsPacketiser es_;
+    std::uint32_t clock_rate_ = 90'000;
+    struct SentReport {
+        std::uint32_t middle_ntp = 0;
+        double at = 0;
+    };
+    std::array<SentReport, 8> reports_{};  // those whose time is remembered, for the round trip
+    std::size_t next_report_ = 0;
     std::uint64_t octets_ = 0;  // payload bytes sent, as a report counts them
     std::uint32_t last_timestamp_ = 0;
     double last_sent_at_ = 0;

@@ -44,13 +44,15 @@ struct ReceiverUpdate {
     bool acknowledged = false;
 };
 
+enum class Container : std::uint8_t { flv, fmp4, ts };
 enum class Wrapping : std::uint8_t { chunked, plain, websocket };
 enum class AudioChoice : std::uint8_t { copy, aac, none };
 
-/// Consumers with equal keys get the same bytes.
+/// Consumers with equal keys get the same bytes, as long as they may share a muxer (`Variant::fits`).
 struct VariantKey {
+    Container container = Container::flv;
     Wrapping wrapping = Wrapping::chunked;
-    FlvHevc hevc = FlvHevc::enhanced;
+    FlvHevc hevc = FlvHevc::enhanced;  // of FLV; elsewhere it stays as it is here
     AudioChoice audio = AudioChoice::copy;
 
     friend auto operator<=>(const VariantKey&, const VariantKey&) = default;
@@ -60,12 +62,16 @@ struct SocketSinkSpec {
     VariantKey variant;
     std::size_t queue_bytes = std::size_t{2} * 1024 * 1024;
     double stall_s = 10.0;
+    /// Frames of so long are written together; 0: each at once.
+    double merge_s = 0;
     std::string received;  // what the listener read behind the request
 };
 
 struct FrameSinkSpec {
     bool video = true;
     bool audio = true;
+    /// AAC made from the source's audio.
+    bool made_audio = false;
 };
 
 enum class Packing : std::uint8_t { ps, es };
@@ -83,6 +89,7 @@ struct RtpSinkSpec {
     bool audio = true;
     std::optional<std::pair<std::string, std::uint16_t>> remote;
     std::vector<std::string> expected_hosts;
+    ReceiverId through = 0;  // 0: sockets of its own
     std::size_t queue_bytes = std::size_t{2} * 1024 * 1024;
     double stall_s = 10.0;
 };

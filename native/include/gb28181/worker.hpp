@@ -66,6 +66,8 @@ struct Shared {
     Outbox outbox;
     bool has_gro = false;
     bool has_gso = false;
+    /// Video behind a loss is held back until the next key frame (MED-24).
+    bool freeze_on_loss = false;
     std::atomic<double> dial_pause_s{1.0};
     std::atomic<double> rtcp_report_s{5.0};
     std::atomic<double> rtcp_silence_s{60.0};
