@@ -437,7 +437,6 @@ void define_muxer(nb::module_& module, const char* name) {
         .def("fits", &Py::fits)
         .def_prop_ro("stale", &Py::stale);
 }
-
 // ----------------------------------------------------------------- source
 
 class PySourceRule {

@@ -34,7 +34,9 @@ _SIZES = (0, 1, 159, 160, 161, 320, 1399, 1400, 1401, 1402, 2800, 8184, 8185, 64
 
 
 def _time(rng: random.Random) -> int:
-    return rng.choice((0, rng.randrange(1 << 20), rng.randrange(1 << 34), (1 << 33) - 1, -rng.randrange(1 << 20)))
+    return rng.choice(
+        (0, rng.randrange(1 << 20), rng.randrange(1 << 34), (1 << 33) - 1, -rng.randrange(1 << 20))
+    )
 
 
 def _annexb(rng: random.Random) -> bytes:
@@ -82,7 +84,10 @@ def test_es_packetiser(seed: int) -> None:
         payload = _annexb(rng) if track.codec.is_video else rng.randbytes(1) * rng.choice(_SIZES[:12])
         if track.codec.is_video and rng.random() < 0.3:
             head = b"\0\0\0\1\x67\x42\0\0\0\1\x68\xce"
-        expected = [RtpPacket.parse(data) for data in oracle.packetise(frame_of(track, pts, pts, True, head + payload))]
+        expected = [
+            RtpPacket.parse(data)
+            for data in oracle.packetise(frame_of(track, pts, pts, True, head + payload))
+        ]
         assert native.packetise(tracks.native(track), pts, payload, head) == [
             (packet.timestamp, packet.marker, packet.payload) for packet in expected
         ]
