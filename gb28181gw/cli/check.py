@@ -57,6 +57,18 @@ def check(
         raise typer.Exit(1)
 
 
+def _check_dialects(data_dir: Path) -> list[Finding]:
+    """The dialect files of the operator: the gateway does not start with a wrong one."""
+    from gb28181gw.dialect_files import load_dialects
+    from gb28181gw.settings import SettingsError
+
+    try:
+        found = load_dialects(data_dir)
+    except SettingsError as error:
+        return [Finding(level=Level.ERROR, name="dialects", detail=line) for line in error.problems]
+    return [Finding(level=Level.OK, name="dialects", detail=f"{len(found)} dialect files can be used.")]
+
+
 def examine(config: Path | None, *, deep: bool) -> list[Finding]:
     """All findings; only those about the configuration when that cannot be used."""
     from gb28181gw.settings import load_settings
@@ -68,6 +80,7 @@ def examine(config: Path | None, *, deep: bool) -> list[Finding]:
             Finding(level=Level.ERROR, name="configuration", detail=line) for line in sentences(error)[:-1]
         ]
     findings = [Finding(level=Level.WARNING, name=key, detail=text) for key, text in settings.warnings()]
+    findings += _check_dialects(settings.data_dir)
     running = own_instance(settings)
     if running:
         findings.append(

@@ -74,6 +74,11 @@ def check_listeners(settings: Settings, *, running: bool) -> Iterator[Finding]:
         ("media.http", settings.media.http_address, (socket.SOCK_STREAM,)),
         ("http.listen", settings.http.address, (socket.SOCK_STREAM,)),
     ]
+    if settings.media.shared_port:
+        from gb28181gw.settings import HostPort
+
+        shared = HostPort(settings.media.listen, settings.media.shared_port)
+        wanted.append(("media.shared_port", shared, (socket.SOCK_DGRAM, socket.SOCK_STREAM)))
     for key, address, kinds in wanted:
         problem = next(filter(None, (bind_problem(address.host, address.port, kind) for kind in kinds)), None)
         if problem is None:

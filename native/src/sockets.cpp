@@ -18,6 +18,9 @@ namespace {
 #ifndef UDP_GRO
 constexpr int UDP_GRO = 104;
 #endif
+#ifndef UDP_SEGMENT
+constexpr int UDP_SEGMENT = 103;
+#endif
 // A key frame of a 4K camera arrives faster than a busy worker may turn; the kernel caps it at rmem_max.
 constexpr int receive_buffer = 2 * 1024 * 1024;
 constexpr int backlog = 8;
@@ -158,10 +161,17 @@ Outcome<UniqueFd> listen_tcp(const std::string& host, std::uint16_t port) {
     return bound;
 }
 
-Outcome<UniqueFd> connect_tcp(const SocketAddress& peer) {
+Outcome<UniqueFd> connect_tcp(const SocketAddress& peer, const SocketAddress* local) {
     UniqueFd fd(::socket(peer.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (!fd) {
         return {.error = errno};
+    }
+    if (local != nullptr) {
+        const int on = 1;
+        if (::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
+            ::bind(fd.get(), local->get(), local->size()) != 0) {
+            return {.error = errno};
+        }
     }
     if (::connect(fd.get(), peer.get(), peer.size()) == 0) {
         return {.value = std::move(fd)};
@@ -170,6 +180,10 @@ Outcome<UniqueFd> connect_tcp(const SocketAddress& peer) {
         return {.error = errno};
     }
     return {.value = std::move(fd), .error = EINPROGRESS};
+}
+
+Outcome<UniqueFd> hold_tcp(const std::string& host, std::uint16_t port) {
+    return open_bound(host, port, SOCK_STREAM, true);
 }
 
 void keep_alive(int fd) noexcept {
@@ -195,6 +209,12 @@ bool probe_udp_gro() noexcept {
     const UniqueFd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     const int on = 1;
     return fd && ::setsockopt(fd.get(), IPPROTO_UDP, UDP_GRO, &on, sizeof on) == 0;
+}
+
+bool probe_udp_gso() noexcept {
+    const UniqueFd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    const int size = 1400;
+    return fd && ::setsockopt(fd.get(), IPPROTO_UDP, UDP_SEGMENT, &size, sizeof size) == 0;
 }
 
 }  // namespace gb28181
