@@ -11,7 +11,7 @@
 // after the same wait. Consumers that were there before get everything from the key frame on.
 //
 // Beside units a feed brings the *packets* of a program stream, which go to RTP sinks as they are. While nobody needs frames
-// a published stream *rests*: from the next key frame on its receiver does not demultiplex. A consumer of frames wakes it;
+// a published stream *rests*: its receiver does not demultiplex, and only packets are kept. A consumer of frames wakes it;
 // the receiver reads what it has kept, so that the consumer begins as if the stream had never rested.
 #pragma once
 
