@@ -182,6 +182,11 @@ Outcome<UniqueFd> connect_tcp(const SocketAddress& peer, const SocketAddress* lo
     return {.value = std::move(fd), .error = EINPROGRESS};
 }
 
+void enlarge_receive_buffer(int fd) noexcept {
+    const int wanted = 8 * receive_buffer;  // the kernel caps it at rmem_max
+    (void)::setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &wanted, sizeof wanted);
+}
+
 Outcome<UniqueFd> hold_tcp(const std::string& host, std::uint16_t port) {
     return open_bound(host, port, SOCK_STREAM, true);
 }
