@@ -314,7 +314,7 @@ class Bench:
         """Streams taken apart, FLV ready, nobody watching."""
         with self.server() as server:
             transport = "tcp-passive" if tcp else "udp"
-            server.ask("open", count=streams, port=self._in_port, transport=transport)
+            server.ask("open", count=streams, port=self._in_port, transport=transport, awake=self._relay_port)
             # Two seconds until every stream had its first key frame.
             sender = self.load(
                 "rtp_send", port=self._in_port, streams=streams, seconds=self._seconds + 3.5, gso=gso, tcp=tcp
