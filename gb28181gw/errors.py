@@ -67,6 +67,12 @@ _ROWS = (
         "Unknown talk",
         "It has ended; start one with POST …/channels/{cid}/talk.",
     ),
+    _row(
+        "gb.route.download_unknown",
+        404,
+        "Unknown download",
+        "It was removed, or never was; list them with GET /api/v1/downloads.",
+    ),
     _row("gb.route.not_found", 404, "Not found", "Check the path against the API reference."),
     _row(
         "gb.route.offline",
@@ -81,6 +87,12 @@ _ROWS = (
         "Let it in with POST /api/v1/devices/{id}/approve.",
     ),
     _row("gb.route.busy", 409, "Busy", "Wait for the running operation, or end it, and try again."),
+    _row(
+        "gb.route.not_steerable",
+        409,
+        "Not a recording",
+        "Pause, seek and speed are for playback and download streams; start one with POST …/playback.",
+    ),
     _row("gb.route.exists", 409, "Exists already", "Change it with PATCH, or delete it first."),
     _row("gb.route.invalid", 422, "Invalid request", "Correct the named field and send the request again."),
     _row(
@@ -101,6 +113,12 @@ _ROWS = (
         409,
         "The device's edition does not know this",
         'Send it with "force": true to try all the same, or set the edition that the device really speaks: PATCH /api/v1/devices/{id} {"dialect": {"edition": "3.0"}}.',
+    ),
+    _row(
+        "gb.route.unsupported",
+        409,
+        "The device does not do this",
+        'It did not know this command before: send it with "force": true to try again. It is forgotten when the device comes with other firmware.',
     ),
     _row("gb.route.shutting_down", 503, "Gateway is stopping", "Try again when it has restarted."),
     _row(
@@ -148,6 +166,12 @@ _ROWS = (
         "The device understood the command and could not do it; see detail.",
     ),
     _row(
+        "gb.sip.bad_answer",
+        502,
+        "Answer says nothing",
+        "The device answered with a message that cannot be read or lacks what was asked for; see detail and the SIP trace of the device.",
+    ),
+    _row(
         "gb.sip.no_call",
         504,
         "Device did not call",
@@ -190,6 +214,12 @@ _ROWS = (
         504,
         "No key frame",
         "Media arrives without a key frame: shorten the key frame interval of the device, and check that encryption is off.",
+    ),
+    _row(
+        "gb.media.no_recording",
+        404,
+        "Nothing recorded",
+        "Ask for the recordings of the time with GET …/records; the device has none for the span that was asked.",
     ),
     _row("gb.media.silent", 504, "Media stopped", "The device stopped sending; check its network."),
     _row(
@@ -247,6 +277,12 @@ _ROWS = (
         503,
         "Too many viewers",
         "End another player of this stream first.",
+    ),
+    _row(
+        "gb.output.disk",
+        503,
+        "File cannot be written",
+        "Free space below data_dir, or remove downloads; see detail.",
     ),
     # configuration and host (command line and start)
     _row(

@@ -22,7 +22,9 @@ class Action(StrEnum):
     VIEW_PENDING = "view_pending"
     """See devices that wait for approval; without it they are as unknown as any."""
     PLAY = "play"
-    """Start a live stream and get URLs of it."""
+    """Start a live stream or a playback, steer it, and get URLs of it."""
+    DOWNLOAD = "download"
+    """Copy recordings to the gateway, and fetch and remove the files."""
     STOP_STREAM = "stop_stream"
     """End a stream for everybody."""
     QUERY_DEVICE = "query_device"
@@ -51,6 +53,7 @@ ALLOWED: Final[dict[Action, frozenset[Role]]] = {
     Action.VIEW: _EVERYBODY,
     Action.VIEW_PENDING: _STAFF,
     Action.PLAY: _EVERYBODY,
+    Action.DOWNLOAD: _STAFF,
     Action.STOP_STREAM: _STAFF,
     Action.QUERY_DEVICE: _STAFF,
     Action.CONTROL_DEVICE: _STAFF,

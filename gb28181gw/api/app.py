@@ -14,10 +14,14 @@ from gb28181gw.api.routes import (
     channels,
     control,
     devices,
+    downloads,
     events,
     keys,
+    records,
     reports,
+    snapshots,
     streams,
+    subscriptions,
     system,
     talks,
     trace,
@@ -26,7 +30,22 @@ from gb28181gw.api.security import action_of, requires
 from gb28181gw.api.services import ApiServices
 
 API = "/api/v1"
-MODULES = (system, devices, channels, control, streams, talks, reports, events, keys, trace)
+MODULES = (
+    system,
+    devices,
+    subscriptions,
+    channels,
+    control,
+    streams,
+    records,
+    downloads,
+    talks,
+    reports,
+    snapshots,
+    events,
+    keys,
+    trace,
+)
 """The resources, in the order of the reference."""
 
 

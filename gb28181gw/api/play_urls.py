@@ -37,11 +37,8 @@ def api_authority(host_header: str) -> str:
     return host_header if _HOST.fullmatch(host_header) is not None else "127.0.0.1"
 
 
-def live_urls(
-    config: PlayUrlConfig, tokens: PlayTokens, grant: Grant, *, host: str, device_id: str, channel_id: str
-) -> PlayUrls:
-    """URLs of a live stream for one grant."""
-    path = f"/live/{device_id}_{channel_id}"
+def play_urls(config: PlayUrlConfig, tokens: PlayTokens, grant: Grant, *, host: str, path: str) -> PlayUrls:
+    """URLs of a stream for one grant; `path` is ``/live/DEVICE_CHANNEL`` or ``/playback/STREAM``."""
     token = tokens.mint(path, grant)
     authority = media_authority(config, host)
     http, websocket = f"http://{authority}{path}", f"ws://{authority}{path}"

@@ -7,22 +7,34 @@ from collections.abc import Mapping
 from datetime import datetime, tzinfo
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from gb28181gw.access.keys import Key
 from gb28181gw.access.roles import Role
+from gb28181gw.devices.dialects import dialect_of, origins_of
+from gb28181gw.devices.experience import unsupported
 from gb28181gw.devices.models import CatalogueState, Channel, Device, listed_channels
+from gb28181gw.devices.quirks import QUIRK_ROWS
 from gb28181gw.devices.tree import TreeNode
+from gb28181gw.gb import mansrtsp
 from gb28181gw.gb.charset import Charset
 from gb28181gw.gb.dialect import DEFAULT
 from gb28181gw.gb.exceptions import GbLocalError
 from gb28181gw.media.engine import MediaTransport
 from gb28181gw.media.tracks import Track
 from gb28181gw.observability.trace import TraceMessage
-from gb28181gw.sessions.models import StreamView
+from gb28181gw.sessions.models import HistoryView, StreamView
 
 Item = TypeVar("Item")
 MAX_PAGE_SIZE = 500
+Moment = Annotated[AwareDatetime, Field(description="ISO 8601 with offset.")]
+Location = Annotated[
+    Literal["front_end", "centre"],
+    Field(
+        description="Whose recordings: those of the channel itself, or those that its device keeps as a centre "
+        "(told by the To id, GB/T 28181-2022 A.2.4.5)."
+    ),
+]
 StreamTransport = Literal["auto", "udp", "tcp-passive", "tcp-active"]
 
 
@@ -107,6 +119,14 @@ class DeviceSettings(Body):
     dialect: Annotated[dict[str, str | bool], Field(max_length=16), AfterValidator(_switches)] | None = Field(
         default=None, description='Named switches, as in {"edition": "2.0", "qop": false}; empty: learnt.'
     )
+    subscribe: (
+        Literal["default"]
+        | Annotated[list[Literal["catalog", "alarm", "position", "ptz"]], Field(max_length=4)]
+        | None
+    ) = Field(
+        default=None,
+        description='What is subscribed at this device; [] is nothing, "default" as in [sip] subscribe.',
+    )
 
 
 class NewDevice(DeviceSettings):
@@ -132,6 +152,7 @@ class DeviceAnswer(Answer):
     last_seen_at: str | None
     approved: bool
     quirks: dict[str, int] = Field(description="Tolerances that fired for it, with their counts.")
+    subscribe: list[str] | None = Field(description="Its own choice; null: as in [sip] subscribe.")
 
 
 def device_answer(device: Device, zone: tzinfo) -> DeviceAnswer:
@@ -150,6 +171,54 @@ def device_answer(device: Device, zone: tzinfo) -> DeviceAnswer:
         last_seen_at=iso_time(device.last_seen_at, zone),
         approved=device.approved,
         quirks=dict(device.quirks),
+        subscribe=None if device.subscribe is None else list(device.subscribe),
+    )
+
+
+class SwitchAnswer(Answer):
+    """One switch of a dialect."""
+
+    value: str = Field(description="Empty charset: by edition.")
+    origin: Literal["default", "told", "learnt", "file", "set"] = Field(
+        description="told: X-GB-Ver; learnt: from what it sends; file: a dialect file; set: by a person."
+    )
+
+
+class DialectAnswer(Answer):
+    """How a device is spoken to, where each switch comes from, and what it does not know."""
+
+    device_id: str
+    switches: dict[str, SwitchAnswer]
+    charset_used: str
+    file: str | None = Field(description="The dialect file that fits the device.")
+    unsupported: dict[str, str] = Field(
+        description="What it showed not to know, as command@id or ConfigDownload.type@id: silent, error or sip."
+    )
+    quirks: dict[str, QuirkAnswer] = Field(description="Tolerances that fired for it.")
+
+
+class QuirkAnswer(Answer):
+    """One tolerance."""
+
+    count: int
+    row: str = Field(description="Of docs/reference/quirks.md; empty: none.")
+
+
+def dialect_answer(device: Device) -> DialectAnswer:
+    dialect, origins = dialect_of(device), origins_of(device)
+    return DialectAnswer(
+        device_id=device.id,
+        switches={
+            name: SwitchAnswer.model_validate({"value": value, "origin": origins[name]})
+            for name, value in dialect.all().items()
+        },
+        charset_used=dialect.charset_used.value,
+        file=device.profile.name if device.profile is not None else None,
+        unsupported=unsupported(device),
+        quirks={
+            name: QuirkAnswer(count=count, row=QUIRK_ROWS.get(name, ""))
+            for name, count in sorted(device.quirks.items())
+        },
     )
 
 
@@ -191,6 +260,9 @@ class ChannelAnswer(Answer):
     device_id: str
     name: str
     status: Literal["ON", "OFF", "UNKNOWN"]
+    fault: str = Field(
+        description="VLOST or DEFECT while the device says so; listed, but probably not playable."
+    )
     ptz_type: str
     parent_id: str
     civil_code: str
@@ -206,6 +278,7 @@ def channel_answer(device: Device, channel: Channel) -> ChannelAnswer:
         device_id=device.id,
         name=channel.name,
         status=device.status_of(channel).value,
+        fault=channel.fault,
         ptz_type=channel.ptz_type,
         parent_id=channel.parent_id or device.id,
         civil_code=channel.civil_code,
@@ -255,6 +328,52 @@ class LiveRequest(Body):
         return None if self.transport in (None, "auto") else MediaTransport(self.transport)
 
 
+class PlaybackRequest(LiveRequest):
+    """`POST …/playback`."""
+
+    start: Moment
+    end: Moment
+    location: Location = "front_end"
+
+    @model_validator(mode="after")
+    def _in_order(self) -> PlaybackRequest:
+        if self.end <= self.start:
+            raise ValueError("end must lie after start")
+        return self
+
+
+class ControlRequest(Body):
+    """`POST /api/v1/streams/{id}/control`."""
+
+    action: Literal["pause", "resume", "seek", "scale"]
+    position_s: float | None = Field(
+        default=None, ge=0, description="seek: seconds from the start of the span that was asked for."
+    )
+    scale: float | None = Field(
+        default=None,
+        description="scale: 0.25 to 8, 1 is normal; negative is backwards, where the device can.",
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> ControlRequest:
+        if (self.action == "seek") is not (self.position_s is not None):
+            raise ValueError("position_s belongs to seek, which needs it")
+        if (self.action == "scale") is not (self.scale is not None):
+            raise ValueError("scale belongs to the action scale, which needs it")
+        if self.scale is not None and not 0.25 <= abs(self.scale) <= 8:
+            raise ValueError("scale lies from 0.25 to 8, or from -8 to -0.25")
+        return self
+
+    def to_action(self) -> mansrtsp.Action:
+        if self.action == "pause":
+            return mansrtsp.Pause()
+        if self.action == "resume":
+            return mansrtsp.Resume()
+        if self.position_s is not None:
+            return mansrtsp.Seek(self.position_s)
+        return mansrtsp.Scale(self.scale or 1.0)
+
+
 class TrackAnswer(Answer):
     """A track; what is not known is left out."""
 
@@ -290,6 +409,55 @@ class RtpAnswer(Answer):
     bitrate_kbps: float
 
 
+class ControlAnswer(Answer):
+    """The last control of a recording."""
+
+    action: str
+    sip_status: int
+    rtsp_status: int | None = Field(description="null: the device's 200 carried no MANSRTSP answer.")
+    answer: str
+    effect: Literal["waiting", "seen", "none"] = Field(
+        description="Whether the stream's times show it; none: the device said OK and did nothing."
+    )
+
+
+class HistoryAnswer(Answer):
+    """Where a playback or download stands."""
+
+    start: str | None
+    end: str | None
+    position_s: float = Field(description="Seconds from start, by the stream's own times.")
+    time: str | None = Field(description="The same as a time.")
+    paused: bool
+    scale: float = Field(description="As asked for.")
+    rate: float | None = Field(description="As measured: seconds of recording in a second.")
+    file_size: int | None = None
+    control: ControlAnswer | None = None
+
+
+def history_answer(history: HistoryView, zone: tzinfo) -> HistoryAnswer:
+    control = history.control
+    return HistoryAnswer(
+        start=iso_time(history.start, zone),
+        end=iso_time(history.end, zone),
+        position_s=history.position_s,
+        time=iso_time(history.start + history.position_s, zone),
+        paused=history.paused,
+        scale=history.scale,
+        rate=round(history.rate, 2) if history.rate is not None else None,
+        file_size=history.file_size,
+        control=ControlAnswer(
+            action=control.action,
+            sip_status=control.sip_status,
+            rtsp_status=control.rtsp_status,
+            answer=control.answer,
+            effect=control.effect.value,
+        )
+        if control is not None
+        else None,
+    )
+
+
 class StreamAnswer(Answer):
     """One stream that is not ended."""
 
@@ -304,6 +472,7 @@ class StreamAnswer(Answer):
     rtp: RtpAnswer
     consumers: int
     started_at: str | None
+    history: HistoryAnswer | None = Field(default=None, description="Of playback and download.")
 
 
 def stream_answer(view: StreamView, zone: tzinfo) -> StreamAnswer:
@@ -327,6 +496,7 @@ def stream_answer(view: StreamView, zone: tzinfo) -> StreamAnswer:
         ),
         consumers=view.consumers,
         started_at=iso_time(view.started_at or None, zone),
+        history=history_answer(view.history, zone) if view.history is not None else None,
     )
 
 
@@ -344,7 +514,7 @@ class PlayUrls(Answer):
 
 
 class LiveAnswer(Answer):
-    """A running stream and where it is played."""
+    """A running stream, live or played from a recording, and where it is played."""
 
     id: str
     kind: str

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, tzinfo
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
 from typing import Protocol
 
 from gb28181gw.access.keys import Keys
@@ -15,10 +16,15 @@ from gb28181gw.access.tokens import PlayTokens
 from gb28181gw.devices.commands import Outcome
 from gb28181gw.devices.models import Device
 from gb28181gw.devices.ptz import PresetAction, PresetList
+from gb28181gw.devices.records import Location, RecordList
 from gb28181gw.devices.registry import DeviceChange
-from gb28181gw.devices.reports import Alarm, Place, ReportFilter
+from gb28181gw.devices.reports import Alarm, Place, PtzPlace, ReportFilter
+from gb28181gw.devices.snapshots import Picture, PictureFilter, SnapshotView
+from gb28181gw.devices.subscriptions import SubscriptionView
 from gb28181gw.devices.tree import TreeNode
+from gb28181gw.downloads.models import DownloadView
 from gb28181gw.gb.manscdp.schema import Values
+from gb28181gw.gb.mansrtsp import Action
 from gb28181gw.media.engine import MediaTransport
 from gb28181gw.observability.events import EventBus
 from gb28181gw.observability.health import HealthBoard
@@ -26,7 +32,7 @@ from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import SipTrace
 from gb28181gw.outputs.source import Viewer
 from gb28181gw.outputs.stills import Still
-from gb28181gw.sessions.models import StreamView
+from gb28181gw.sessions.models import ControlView, StreamView
 from gb28181gw.sessions.talk import Holder, TalkView, TalkWay
 
 
@@ -58,6 +64,45 @@ class Catalogue(Protocol):
     def tree(self, device: Device) -> Sequence[TreeNode]:
         """Every node, parents before their children, without loops."""
         ...
+
+
+class RecordBook(Protocol):
+    """Recordings on devices (`devices.records.Records`)."""
+
+    async def search(
+        self,
+        device_id: str,
+        channel_id: str,
+        start: datetime,
+        end: datetime,
+        *,
+        kind: str = "all",
+        location: Location = Location.FRONT_END,
+    ) -> RecordList: ...
+
+
+class DownloadBook(Protocol):
+    """Recordings that are copied into files (`downloads.table.Downloads`)."""
+
+    def add(
+        self,
+        device_id: str,
+        channel_id: str,
+        start: datetime,
+        end: datetime,
+        *,
+        speed: float,
+        transport: MediaTransport | None = None,
+        centre: bool = False,
+    ) -> DownloadView: ...
+
+    def list(self) -> list[DownloadView]: ...
+
+    def get(self, download_id: str) -> DownloadView: ...
+
+    async def remove(self, download_id: str) -> None: ...
+
+    def path_of(self, download_id: str, *, manifest: bool = False) -> Path: ...
 
 
 class Ptz(Protocol):
@@ -100,6 +145,41 @@ class ReportBook(Protocol):
 
     async def places(self, wanted: ReportFilter) -> tuple[list[Place], int]: ...
 
+    async def ptz_place(self, device_id: str, channel_id: str) -> PtzPlace | None:
+        """Where the camera looked when it told last."""
+        ...
+
+
+class SubscriptionBook(Protocol):
+    """What is subscribed at devices (`devices.subscriptions.DeviceSubscriptions`)."""
+
+    def of(self, device: Device) -> list[SubscriptionView]: ...
+
+    def renew(self, device_id: str) -> None:
+        """Try everything again now. Raises gb.route.offline, .not_approved."""
+        ...
+
+
+class SnapshotBook(Protocol):
+    """Pictures that devices take and upload (`devices.snapshots.Snapshots`)."""
+
+    async def order(
+        self,
+        device_id: str,
+        channel_id: str,
+        *,
+        count: int = 1,
+        interval_s: int = 1,
+        force: bool = False,
+        key_id: str = "",
+    ) -> SnapshotView: ...
+
+    def session(self, session_id: str) -> SnapshotView: ...
+
+    async def pictures(self, wanted: PictureFilter) -> tuple[list[Picture], int]: ...
+
+    async def picture(self, picture_id: str) -> tuple[Picture, bytes]: ...
+
 
 class Streams(Protocol):
     """The table of streams (`sessions.table.Sessions`)."""
@@ -107,6 +187,19 @@ class Streams(Protocol):
     async def start_live(
         self, device_id: str, channel_id: str, *, transport: MediaTransport | None = None
     ) -> StreamView: ...
+
+    async def start_playback(
+        self,
+        device_id: str,
+        channel_id: str,
+        start: datetime,
+        end: datetime,
+        *,
+        transport: MediaTransport | None = None,
+        centre: bool = False,
+    ) -> StreamView: ...
+
+    async def control(self, stream_id: str, action: Action) -> ControlView: ...
 
     def list(self) -> list[StreamView]: ...
 
@@ -157,10 +250,14 @@ class ApiServices:
     catalogue: Catalogue
     streams: Streams
     stills: StillBook
+    records: RecordBook
+    downloads: DownloadBook
     talks: TalkBook
     ptz: Ptz
     commands: DeviceCommands
     reports: ReportBook
+    subscriptions: SubscriptionBook
+    snapshots: SnapshotBook
     keys: Keys
     tokens: PlayTokens
     bus: EventBus

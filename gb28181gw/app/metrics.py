@@ -32,6 +32,15 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
     _export(metrics, "talks", gateway.talks.counters)
     _export(metrics, "calls", gateway.ender.counters)
     _export(metrics, "database", gateway.database.counters)
+    _export(metrics, "reports", gateway.reports.counters)
+    _export(metrics, "snapshots", gateway.snapshots.counters)
+    _export(metrics, "subscriptions", gateway.subscriptions.counters)
+    metrics.gauges(
+        "subscriptions",
+        "Subscriptions at devices by kind and state.",
+        ("kind", "state"),
+        lambda: {key: float(number) for key, number in gateway.subscriptions.counts().items()},
+    )
 
     metrics.gauges(
         "devices",

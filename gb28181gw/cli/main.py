@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from gb28181gw.cli import check, device, key, secrets, serve, simulate, trace, version
+from gb28181gw.cli import check, device, download, key, secrets, serve, simulate, trace, version
 
 
 def make_app() -> typer.Typer:
@@ -26,6 +26,7 @@ def make_app() -> typer.Typer:
     app.command("check")(check.check)
     app.command("secrets")(secrets.secrets)
     app.command("trace")(trace.trace)
+    app.command("download")(download.download)
     app.command("version")(version.version)
     app.add_typer(device.app, name="device")
     app.add_typer(key.app, name="key")

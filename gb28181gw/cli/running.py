@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import ssl
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gb28181gw.errors import CODES, GatewayError
@@ -37,6 +39,16 @@ class RunningGateway:
         """The body of an answer. Raises NotRunningError, or GatewayError as the API told it."""
         return self._ask(urllib.request.Request(self.url + path))  # noqa: S310 - the scheme is ours, see `of`
 
+    def save(self, path: str, file: Path) -> str:
+        """GET into a file; its SHA-256. Raises as `get`, and OSError for the file."""
+        request = urllib.request.Request(self.url + path)  # noqa: S310 - the scheme is ours, see `of`
+        total = hashlib.sha256()
+        with self._open(request) as answer, file.open("wb") as out:
+            while piece := answer.read(1 << 20):
+                total.update(piece)
+                out.write(piece)
+        return total.hexdigest()
+
     def post(self, path: str, body: object) -> Any:
         """POST JSON and read JSON; None for an answer without a body. Raises as `get`."""
         request = urllib.request.Request(  # noqa: S310 - the scheme is ours, see `of`
@@ -57,12 +69,18 @@ class RunningGateway:
         self._ask(urllib.request.Request(self.url + path, method="DELETE"))  # noqa: S310 - the scheme is ours
 
     def _ask(self, request: urllib.request.Request) -> bytes:
+        with self._open(request) as answer:
+            try:
+                body: bytes = answer.read()
+            except OSError as error:
+                raise NotRunningError(str(error)) from error
+            return body
+
+    def _open(self, request: urllib.request.Request) -> Any:
         if self._key:
             request.add_header("Authorization", f"Bearer {self._key}")
         try:
-            with self._opener.open(request, timeout=self._timeout_s) as answer:
-                body: bytes = answer.read()
-                return body
+            return self._opener.open(request, timeout=self._timeout_s)
         except urllib.error.HTTPError as error:
             raise _problem(error.read(), error.code) from None
         except (OSError, ValueError) as error:

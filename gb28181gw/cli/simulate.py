@@ -129,6 +129,13 @@ def device(
     retry: Annotated[float, typer.Option(help="Seconds to wait after a refused registration.")] = 60.0,
     alarm: Annotated[float, typer.Option(help="Seconds between alarms; 0: none.", min=0)] = 0.0,
     position: Annotated[float, typer.Option(help="Seconds between positions; 0: none.", min=0)] = 0.0,
+    record_hours: Annotated[
+        float, typer.Option(help="Hours of recordings up to now; 0: none.", min=0)
+    ] = 24.0,
+    record_file: Annotated[int, typer.Option(help="Seconds of a recorded file.", min=10)] = 600,
+    change: Annotated[
+        float, typer.Option(help="Seconds between changes of the first channel's state; 0: none.", min=0)
+    ] = 0.0,
     duration: Annotated[float, typer.Option(help="End after so many seconds; 0: run until Ctrl-C.")] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
@@ -183,6 +190,9 @@ def device(
         retry_s=retry,
         alarm_s=alarm,
         position_s=position,
+        record_hours=record_hours,
+        record_file_s=record_file,
+        change_s=change,
         duration_s=duration,
         json=as_json,
     )

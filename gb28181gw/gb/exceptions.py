@@ -7,7 +7,8 @@
     │   └── EditionError      the device's edition does not know a field or command
     └── GbParseError          the peer's text cannot be used; `reason` is one short token for the log
         ├── XmlParseError     MANSCDP body
-        └── SdpParseError     session description
+        ├── SdpParseError     session description
+        └── MansRtspParseError  body of INFO
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class GbParseError(GbError):
     """What a peer sent cannot be read even with every tolerance.
 
     `reason` is a token of a small set (``empty``, ``too_large``, ``dtd``, ``too_deep``, ``too_many_elements``,
-    ``not_xml``, ``root``, ``too_many_lines``, ``no_media``), stable enough for counters.
+    ``not_xml``, ``root``, ``too_many_lines``, ``no_media``, ``start_line``, ``no_action``), stable enough for counters.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -49,3 +50,7 @@ class XmlParseError(GbParseError):
 
 class SdpParseError(GbParseError):
     """A session description cannot be read."""
+
+
+class MansRtspParseError(GbParseError):
+    """The body of an INFO is no MANSRTSP message."""

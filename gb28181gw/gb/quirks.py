@@ -55,6 +55,8 @@ class Quirk(StrEnum):
     # presets
     PRESET_ID_FORM = "preset.id_form", "CTL-10"
     PRESET_COUNT_DIFFERS = "preset.count_differs", "CTL-10"
+    # recordings
+    RECORD_FORM = "record.form", "PB-18"
     # positions
     POSITION_UNUSABLE = "position.unusable", "CTL-04"
     # ids and times

@@ -212,6 +212,25 @@ _ROWS = (
         "The edition of the standard that the device follows is known now.",
     ),
     _row(
+        "device.learnt",
+        "info",
+        "device_id switch value detail",
+        "A switch of the device's dialect was found out from what it sends.",
+    ),
+    _row(
+        "device.profile",
+        "info",
+        "device_id file",
+        "A dialect file fits the device from now on; without `file` none does any more.",
+    ),
+    _row(
+        "device.unsupported",
+        "info",
+        "device_id cmd reason",
+        "A device showed that it does not know a command or configuration (silent, error, sip); it is not asked "
+        "again at once.",
+    ),
+    _row(
         "device.quirk",
         "info",
         "device_id quirk row detail count",
@@ -324,8 +343,8 @@ _ROWS = (
     _row(
         "channel.status",
         "info",
-        "device_id channel_id status",
-        "A channel changed between ON and OFF.",
+        "device_id channel_id status fault",
+        "A channel changed between ON and OFF, or lost its video (VLOST) or became defective (DEFECT) by `fault`.",
         500,
     ),
     _row(
@@ -333,6 +352,27 @@ _ROWS = (
         "warning",
         "device_id channel_id priority method type time description reason",
         "A device raised an alarm.",
+        500,
+    ),
+    _row(
+        "subscription.started",
+        "info",
+        "device_id channel_id kind expires_s call_id",
+        "A device granted a subscription; renewals are not told.",
+        500,
+    ),
+    _row(
+        "subscription.ended",
+        "info",
+        "device_id channel_id kind reason",
+        "A subscription ended: not wanted any more, or by the device, for the reason that it gave.",
+        500,
+    ),
+    _row(
+        "subscription.failed",
+        "info",
+        "device_id channel_id kind reason sip_status detail",
+        "A device refused or did not answer SUBSCRIBE: told the first time; tried again later, each time later.",
         500,
     ),
     # streams and media
@@ -347,6 +387,20 @@ _ROWS = (
         "info",
         "device_id channel_id session files",
         "A device told which pictures it uploaded; no files: all failed.",
+    ),
+    _row(
+        "snapshot.received",
+        "info",
+        "device_id channel_id session picture size content_type",
+        "A picture that the device was asked for was uploaded and is kept.",
+        200,
+    ),
+    _row(
+        "snapshot.refused",
+        "warning",
+        "client device_id reason",
+        "An upload was refused: `no_session`, `too_many`, `rate_limited`, or `no_picture` (neither JPEG nor PNG).",
+        NOISE,
     ),
     _row(
         "device.video_offered",
@@ -391,6 +445,12 @@ _ROWS = (
         "A motion could not be stopped by the gateway; the camera may still turn.",
     ),
     _row(
+        "records.partial",
+        "warning",
+        "device_id channel_id received expected",
+        "A search for recordings ended before the device had sent all that it counted.",
+    ),
+    _row(
         "stream.requested",
         "debug",
         "device_id channel_id stream_id kind transport reason",
@@ -426,6 +486,61 @@ _ROWS = (
         "info",
         "device_id channel_id stream_id call_id ssrc transport kind reason duration_ms packets lost bytes",
         "The stream ended; `reason` tells why: idle, stopped, device_bye, shutdown and others.",
+    ),
+    _row(
+        "download.queued",
+        "info",
+        "download_id device_id channel_id position",
+        "A download was asked for; it starts when the device and the gateway have room.",
+    ),
+    _row("download.started", "info", "download_id device_id channel_id stream_id", "The device is asked."),
+    _row(
+        "download.progress",
+        "debug",
+        "download_id device_id channel_id stream_id progress position_s rate bytes frames",
+        "About once a second while it runs; `progress` is 0 to 1.",
+    ),
+    _row(
+        "download.retrying",
+        "warning",
+        "download_id device_id channel_id stream_id reason detail position_s delay_s",
+        "The transfer broke off; it is resumed after `delay_s`.",
+    ),
+    _row(
+        "download.finished",
+        "info",
+        "download_id device_id channel_id stream_id progress position_s rate bytes frames gaps sha256 duration_ms",
+        "The file is whole, and its manifest is beside it.",
+    ),
+    _row(
+        "download.failed",
+        "warning",
+        "download_id device_id channel_id stream_id reason code detail sip_status",
+        "It has ended with an error; what came before is kept.",
+    ),
+    _row(
+        "download.manifest_failed",
+        "error",
+        "download_id device_id channel_id stream_id detail",
+        "The manifest could not be written: a restart will not know of the file.",
+    ),
+    _row(
+        "download.removed",
+        "info",
+        "download_id reason",
+        "A download and its files are gone: deleted, stopped, expired or too_large.",
+    ),
+    _row(
+        "playback.control",
+        "info",
+        "device_id channel_id stream_id call_id ssrc transport kind action sip_status rtsp_status detail",
+        "A recording was steered: what the device answered to the INFO.",
+    ),
+    _row(
+        "playback.no_effect",
+        "warning",
+        "device_id channel_id stream_id call_id ssrc transport kind action scale rate detail",
+        "The device said OK to a control and its stream shows nothing of it (PB-08).",
     ),
     _row(
         "stream.adopted",

@@ -33,6 +33,8 @@ from gb28181gw.outputs.routes import (
     parse_target,
 )
 from gb28181gw.outputs.source import Grant, Lease, Viewer
+from gb28181gw.outputs.uploads import PREFIX as UPLOAD_PREFIX
+from gb28181gw.outputs.uploads import Upload
 from gb28181gw.outputs.viewers import lease_of
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ HEAD_S = 10.0
 """A request's head must be complete within so long of its first byte, or of the connection."""
 IDLE_S = 30.0
 """An answered connection is kept for so long."""
+UPLOAD_S = 60.0
+"""An uploaded picture must have arrived within so long."""
 _MAX_EARLY = 4 * 1024
 """What a client may send behind a WebSocket request before it is answered."""
 _PROBLEM_TYPE = "application/problem+json"
@@ -65,6 +69,8 @@ class MediaConnection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._early = bytearray()
+        self._upload: Upload | None = None
+        self._tail = b""
         self.host = ""
         self._port = 0
         self._reset()
@@ -100,7 +106,7 @@ class MediaConnection(asyncio.Protocol):
             self._keep_early(data)
             return
         if self._in_head:
-            self._head_bytes += len(data)
+            self._head_bytes += self._head_part(data)
             if self._head_bytes > MAX_HEAD:
                 self._refuse(None, 431)
                 return
@@ -115,6 +121,14 @@ class MediaConnection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._refuse(None, 400)
 
+    def _head_part(self, data: bytes) -> int:
+        """How much of `data` is head: an uploaded picture may come in one piece with it."""
+        joined = self._tail + data
+        end = joined.find(b"\r\n\r\n")
+        size = len(data) if end < 0 else max(0, end + 4 - len(self._tail))
+        self._tail = joined[-3:] if end < 0 else b""
+        return size
+
     def eof_received(self) -> bool:
         return False
 
@@ -124,6 +138,8 @@ class MediaConnection(asyncio.Protocol):
             self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
+        elif self._upload is not None:
+            self._upload.close()
         self._listener.forget(self)
 
     def close(self) -> None:
@@ -154,14 +170,65 @@ class MediaConnection(asyncio.Protocol):
             or "transfer-encoding" in self._headers
         )
         if self._has_body:
-            self._refuse(None, 413)
+            self._begin_body()
+
+    def on_body(self, data: bytes) -> None:
+        if self._upload is not None:
+            self._upload.feed(data)
+            if not self._upload.fits:
+                self._refuse(None, 413)
 
     def on_message_complete(self) -> None:
         self._head_bytes = 0
         self._in_head = True
         if self._transport is None or self._transport.is_closing() or self._task is not None:
             return
+        if self._upload is not None:
+            self._set_timer(None)
+            self._task = self._listener.own(self._take_upload(self._upload))
+            return
         self._dispatch()
+
+    # uploads
+
+    def _begin_body(self) -> None:
+        """Only a device that was asked for a picture may send a body."""
+        taker = self._listener.uploads
+        method = self._parser.get_method()
+        path = self._url.partition(b"?")[0].decode("latin-1")
+        if taker is None or not path.startswith(UPLOAD_PREFIX) or method not in (b"PUT", b"POST"):
+            self._refuse(None, 413)
+            return
+        length = self._headers.get("content-length", "0")
+        announced = int(length) if length.isascii() and length.isdecimal() and len(length) < 12 else 0
+        try:
+            upload = Upload(taker, path, self._headers.get("content-type", ""), announced, self.client)
+        except GatewayError as error:
+            self._refuse(error)
+            return
+        self._upload = upload
+        if not upload.fits:
+            self._refuse(None, 413)
+            return
+        self._head_bytes = 0
+        self._set_timer(UPLOAD_S)
+        if self._headers.get("expect", "").lower() == "100-continue" and self._transport is not None:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    async def _take_upload(self, upload: Upload) -> None:
+        try:
+            await upload.finish()
+        except GatewayError as error:
+            self._task = None
+            self._answer(
+                error.row.http_status, [], http.problem(error), content_type=_PROBLEM_TYPE, close=True
+            )
+        else:
+            self._task = None
+            self._answer(200, [], close=True)
+        finally:
+            self._upload = None
+            upload.close()
 
     # requests
 
@@ -312,6 +379,7 @@ class MediaConnection(asyncio.Protocol):
             received=bytes(self._early),
             queue_bytes=self._listener.config.queue_bytes,
             stall_s=self._listener.config.stall_s,
+            merge_s=self._listener.config.merge_s,
         )
         duplicate = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
         try:

@@ -25,6 +25,7 @@ from gb28181gw.outputs.http import CorsPolicy
 from gb28181gw.outputs.routes import kind_of
 from gb28181gw.outputs.source import PlayGuard, StreamSource
 from gb28181gw.outputs.transcoding import AudioTranscoding
+from gb28181gw.outputs.uploads import UploadTaker
 from gb28181gw.outputs.viewers import Viewers
 from gb28181gw.transport.binding import BACKLOG, bind_tcp
 
@@ -48,6 +49,8 @@ class ListenerConfig:
     connections_per_host: int = 200
     queue_bytes: int = 2 * 1024 * 1024
     stall_s: float = 10.0
+    merge_s: float = 0.0
+    """Frames of so long are written to a viewer together."""
 
 
 class MediaListener:
@@ -62,6 +65,8 @@ class MediaListener:
         self.guard = guard
         self.cors = CorsPolicy(config.origins)
         self.transcoding = AudioTranscoding(engine, bus)
+        self.uploads: UploadTaker | None = None
+        """Takes the pictures of devices; None: no body is read."""
         self.viewers = Viewers(engine, self.transcoding, bus, per_stream=config.viewers_per_stream)
         self.hls = HlsOutput(engine, source, guard, self.viewers)
         self.refused = 0

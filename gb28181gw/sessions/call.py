@@ -21,13 +21,16 @@ from dataclasses import dataclass, field
 from gb28181gw.clock import Clock
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb.exceptions import GbError
+from gb28181gw.gb.manscdp.media_status import read_media_status
+from gb28181gw.gb.manscdp.xml import parse
 from gb28181gw.gb.sdp import (
     PAYLOAD_LISTS,
     Offer,
     Payload,
     Sdp,
+    SessionKind,
+    Transport,
     agree,
-    live_offer,
     parse_sdp,
 )
 from gb28181gw.media.engine import (
@@ -48,9 +51,35 @@ from gb28181gw.sessions.ladder import Way
 from gb28181gw.sessions.models import CallRecord
 from gb28181gw.sessions.store import CallStore
 from gb28181gw.sip.dialog import Dialog
+from gb28181gw.sip.message import Response
+from gb28181gw.sip.path import Path
 from gb28181gw.ua.agent import UserAgent
 from gb28181gw.ua.incoming import Incoming
 from gb28181gw.ua.models import Answer, Target
+
+MAX_STATUS_BYTES = 8_192
+"""Of a body in which a MediaStatus is looked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What an INVITE asks for; live as it stands."""
+
+    session: SessionKind = SessionKind.PLAY
+    uri: str = ""
+    """`u=` of recordings (Annex G)."""
+    start_time: int = 0
+    """Unix seconds; 0 live."""
+    end_time: int = 0
+    attributes: tuple[tuple[str, str], ...] = ()
+    """Further `a=` lines."""
+
+    @property
+    def live(self) -> bool:
+        return self.session is SessionKind.PLAY
+
+
+LIVE = Ask()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +115,8 @@ class CallContext:
     bus: EventBus
     clock: Clock
     limits: CallLimits = field(default_factory=CallLimits)
+    shared_port: int = 0
+    """The engine's shared port, which all calls use; 0: each a port of its own."""
 
 
 class Call:
@@ -103,6 +134,8 @@ class Call:
         channel_id: str,
         stream_id: str,
         way: Way,
+        ask: Ask,
+        silence_s: float,
         changed: Callable[[], None],
         on_quirk: Callable[[str], None],
     ) -> None:
@@ -112,6 +145,8 @@ class Call:
         self.channel_id = channel_id
         self.stream_id = stream_id
         self.way = way
+        self._asked = ask
+        self._silence_s = silence_s
         self._changed = changed
         self._on_quirk = on_quirk
         self._port: PortLease | None = None
@@ -135,6 +170,10 @@ class Call:
         self.foreign_source = ""
         self.silent = False
         self.ended_by_device = False
+        self.media_status: int | None = None
+        """`NotifyType` of a MediaStatus: 121 when a recording was sent to its end (A.2.5.4)."""
+        self.file_size: int | None = None
+        """`a=filesize` of the answer, in bytes."""
 
     # ---- what the owner reads
 
@@ -174,11 +213,16 @@ class Call:
             self.close()
             raise
 
-    async def adopt(self, record: CallRecord, dialog: Dialog, port: PortLease, ssrc: SsrcLease) -> bool:
-        """Take over a dialog of before a restart: True when the device still sends within 2 s (F-17)."""
+    async def adopt(
+        self, record: CallRecord, dialog: Dialog, port: PortLease | None, ssrc: SsrcLease
+    ) -> bool:
+        """Take over a dialog of before a restart: True when the device still sends within 2 s (F-17).
+
+        `port` is None for a call on the shared port.
+        """
         context = self._context
         self._port, self._ssrc = port, ssrc
-        spec = self._spec(port.port, record.ssrc, record.payloads)
+        spec = self._spec(record.port, record.ssrc, record.payloads)
         try:
             self._receiver = await context.engine.open_receiver(spec, self.on_media)
         except OSError:
@@ -218,7 +262,14 @@ class Call:
 
     async def _bind(self) -> None:
         context = self._context
-        self._ssrc = context.ssrcs.acquire(True, self.stream_id)
+        self._ssrc = context.ssrcs.acquire(self._asked.live, self.stream_id)
+        if context.shared_port:
+            # A call in which the gateway connects needs no port to be reached at.
+            port_number = 0 if self.way.transport is MediaTransport.TCP_ACTIVE else context.shared_port
+            spec = self._spec(port_number, self._ssrc.value, _encodings(self._payloads))
+            self._receiver = await context.engine.open_receiver(spec, self.on_media)
+            context.engine.attach(self._receiver.id, self.stream_id)
+            return
         for _ in range(context.limits.bind_tries):
             port = context.ports.acquire(self.stream_id)
             spec = self._spec(port.port, self._ssrc.value, _encodings(self._payloads))
@@ -245,20 +296,26 @@ class Call:
             payloads=payloads,
             expected_hosts=frozenset({self._target.path.remote_host}),
             source_mode=self._context.source_mode,
-            silence_s=self._context.limits.silence_s,
+            silence_s=self._silence_s,
+            shared=port != 0 and port == self._context.shared_port,
         )
 
     async def _ask(self, deadline: float) -> Answer | None:
         """The device's 200; None when its media came without one (INV-15)."""
         context = self._context
         assert self._receiver is not None and self._ssrc is not None  # noqa: S101 - _bind has run
-        self._offer = live_offer(
+        self._offer = Offer(
             user=context.own_id,
             host=context.media_advertise or self._target.path.local_host,
             port=self._receiver.port,
-            transport=self.way.transport.value,
+            transport=Transport(self.way.transport.value),
             ssrc=self._ssrc.value,
             payloads=self._payloads,
+            session=self._asked.session,
+            uri=self._asked.uri,
+            start_time=self._asked.start_time,
+            end_time=self._asked.end_time,
+            attributes=self._asked.attributes,
         )
         limit = min(context.limits.answer_s, self._left(deadline))
         self._invite = asyncio.create_task(
@@ -294,7 +351,7 @@ class Call:
     async def _establish(self, answer: Answer) -> None:
         """Store, acknowledge, and believe what the answer says."""
         context = self._context
-        assert self._receiver is not None and self._ssrc is not None and self._port is not None  # noqa: S101
+        assert self._receiver is not None and self._ssrc is not None  # noqa: S101 - _bind has run
         self._dialog = answer.dialog
         record = CallRecord(
             id=secrets.token_hex(16),
@@ -302,10 +359,11 @@ class Call:
             channel_id=self.channel_id,
             dialog=answer.dialog.to_record(),
             ssrc=self._ssrc.value,
-            port=self._port.port,
+            port=self._port.port if self._port is not None else self._receiver.port,
             transport=self.way.transport.value,
             payloads=_encodings(self._payloads),
             created_at=context.clock.wall(),
+            live=self._asked.live,
         )
         self._record = record
         context.ua.watch_dialog(answer.dialog, self._on_request, user=self.device_id)
@@ -319,6 +377,7 @@ class Call:
             raise GatewayError(
                 "gb.sdp.bad_sdp", f"The 200 to INVITE carries no readable SDP: {error}."
             ) from error
+        self.file_size = _file_size(sdp)
         context.engine.update_receiver(self._receiver.id, self._belief(sdp))
 
     def _belief(self, sdp: Sdp) -> ReceiverUpdate:
@@ -340,7 +399,7 @@ class Call:
     async def _wait_for_media(self, deadline: float) -> None:
         limits = self._context.limits
         if not await self._until(
-            lambda: self.first_packet or self.ended_by_device,
+            lambda: self.first_packet or self.ended_by_device or self.media_status is not None,
             min(limits.first_packet_s, self._left(deadline)),
         ):
             raise self._nothing_arrived()
@@ -354,11 +413,17 @@ class Call:
             self._context.ask_key_frame(self.device_id, self.channel_id)
             if not await self._until(self._settled, limit - limits.ask_key_frame_s):
                 raise self._no_picture()
-        if self.ended_by_device:
-            raise GatewayError("gb.sip.device_bye", "The device sent BYE before its first picture.")
+        if self.key_frame:
+            return
+        if self.media_status is not None:
+            raise GatewayError(
+                "gb.media.no_recording",
+                f"The device said that it sent all (MediaStatus {self.media_status}) before its first picture.",
+            )
+        raise GatewayError("gb.sip.device_bye", "The device sent BYE before its first picture.")
 
     def _settled(self) -> bool:
-        return self.key_frame or self.ended_by_device
+        return self.key_frame or self.ended_by_device or self.media_status is not None
 
     def _nothing_arrived(self) -> GatewayError:
         """Which of the four kinds of silence it was (O-03)."""
@@ -453,8 +518,34 @@ class Call:
             self._touch()
         elif incoming.method in ("INFO", "MESSAGE", "OPTIONS"):
             incoming.respond(200)
+            status = read_status(incoming.request.body)
+            if status is not None:
+                self.take_status(status)
         else:
             incoming.respond(488)  # a re-INVITE would change what all consumers share
+
+    def take_status(self, notify_type: int) -> None:
+        """A MediaStatus of this call, inside its dialog or not (PB-12)."""
+        self.media_status = notify_type
+        self._touch()
+
+    async def send(
+        self, method: str, *, body: bytes, content_type: str, path: Path | None, timeout_s: float
+    ) -> Response:
+        """A request within the dialog, to where the device is now; its final response, whatever its status.
+
+        Raises GatewayError: gb.sip.no_answer, gb.sip.path_lost, or gb.route.busy while there is no dialog.
+        """
+        if self._dialog is None:
+            raise GatewayError("gb.route.busy", "The device has not answered the INVITE of this stream.")
+        return await self._context.ua.send_in_dialog(
+            self._dialog,
+            method,
+            body=body,
+            content_type=content_type,
+            path=path or self._target.path,
+            timeout_s=timeout_s,
+        )
 
     def _touch(self) -> None:
         self._wake.set()
@@ -477,6 +568,25 @@ class Call:
 
 def _encodings(payloads: tuple[Payload, ...]) -> dict[int, str]:
     return {payload.number: payload.encoding for payload in payloads}
+
+
+def _file_size(sdp: Sdp) -> int | None:
+    """`a=filesize` of a download's answer, wherever it stands."""
+    for name, value in (*sdp.attributes, *sdp.first.attributes):
+        if name == "filesize" and value.isascii() and value.isdigit() and len(value) < 20:
+            return int(value)
+    return None
+
+
+def read_status(body: bytes) -> int | None:
+    """`NotifyType` when the body is a MediaStatus. Devices put it into MESSAGE and into INFO (PB-12)."""
+    if b"MediaStatus" not in body:
+        return None
+    try:
+        document = parse(body, max_bytes=MAX_STATUS_BYTES)
+    except GbError:
+        return None
+    return read_media_status(document).notify_type if document.cmd_type == "MediaStatus" else None
 
 
 def _is_public(host: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from gb28181gw.gb.dialect import PayloadSet
+from gb28181gw.gb.mansrtsp import RtspVersion
 from gb28181gw.sip.path import Path
 from gb28181gw.ua.models import Target
 
@@ -37,6 +38,14 @@ class DeviceDirectory(Protocol):
 
     def payload_set(self, device_id: str) -> PayloadSet:
         """What the device's dialect says to offer first (INV-13)."""
+        ...
+
+    def rtsp_version(self, device_id: str) -> RtspVersion:
+        """In which form of MANSRTSP the device is steered (PB-09)."""
+        ...
+
+    def remember_payloads(self, device_id: str, payloads: PayloadSet) -> None:
+        """What was accepted after other lists of payload types were refused."""
         ...
 
     def is_only_channel(self, device_id: str, channel_id: str) -> bool: ...

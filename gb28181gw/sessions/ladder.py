@@ -74,19 +74,22 @@ def first_ways(
     wanted: MediaTransport | None,
     remembered: MediaTransport | None,
     payloads: PayloadSet = PayloadSet.DEFAULT,
+    *,
+    to_device: bool = False,
 ) -> list[Way]:
     """The transports to try, best first.
 
     `wanted`: asked for by the caller, the device's setting or the configuration; None is `auto`.
+    `to_device`: ask the device's own id from the beginning (recordings that it keeps as a centre).
     `payloads`: what the device's dialect says to offer first.
     """
     if wanted is not None:
-        return [Way(transport=wanted, payloads=payloads)]
+        return [Way(transport=wanted, payloads=payloads, to_device=to_device)]
     order = list(AUTO_ORDER)
     if remembered is not None:
         order.remove(remembered)
         order.insert(0, remembered)
-    return [Way(transport=transport, payloads=payloads) for transport in order]
+    return [Way(transport=transport, payloads=payloads, to_device=to_device) for transport in order]
 
 
 def cure_of(status: int, spent: set[Cure]) -> Cure:

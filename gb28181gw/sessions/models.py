@@ -12,6 +12,8 @@ from gb28181gw.media.tracks import Track
 
 class StreamKind(StrEnum):
     LIVE = "live"
+    PLAYBACK = "playback"
+    DOWNLOAD = "download"
 
 
 class Consumer(Protocol):
@@ -45,6 +47,50 @@ class StreamState(StrEnum):
     ENDING = "ending"
 
 
+class Effect(StrEnum):
+    """What the stream showed of a control that the device said OK to."""
+
+    WAITING = "waiting"
+    SEEN = "seen"
+    NONE = "none"
+    """The device said OK and did nothing (PB-08)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlView:
+    """The last control of a recording's stream."""
+
+    action: str
+    """``pause``, ``resume``, ``seek`` or ``scale``."""
+    sip_status: int
+    rtsp_status: int | None = None
+    """Status of the MANSRTSP answer; None: the device sent none, which is its right."""
+    answer: str = ""
+    """The device's MANSRTSP answer, its lines joined by `` | ``."""
+    effect: Effect = Effect.WAITING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryView:
+    """Where a playback or a download stands."""
+
+    start: float
+    """Of the span asked for, seconds since 1970 UTC."""
+    end: float
+    position_s: float
+    """Seconds from `start` to what is shown now, by the stream's own times."""
+    paused: bool = False
+    scale: float = 1.0
+    """As asked for."""
+    rate: float | None = None
+    """As measured: seconds of recording in a second; None while too little was seen."""
+    file_size: int | None = None
+    """Bytes, as the device told them."""
+    gaps: tuple[tuple[float, float], ...] = ()
+    """(position, seconds) of what the device's times leapt over."""
+    control: ControlView | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamView:
     """One stream as the API shows it (docs/reference/api.md)."""
@@ -62,7 +108,8 @@ class StreamView:
     consumers: int
     started_at: float
     """Seconds since 1970 UTC."""
-    unverified: bool = False
+    history: HistoryView | None = None
+    """Of playback and download."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,27 +1,43 @@
-"""The table of streams: one entry a channel, its owner the task that runs it.
+"""The table of streams; the owner of each is the task that runs it.
 
 `Sessions` is what the API and the outputs talk to. A play request goes: `start_live` or `lease_live` → the
-channel's `LiveStream` (made when there is none) → its `ready()` → an answer or a lease.
+channel's `LiveStream` (made when there is none) → its `ready()` → an answer or a lease. A recording is asked for
+anew with every `start_playback` or `start_download`: several of one channel run beside each other where the device
+allows it, and each is found by its id alone.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 
 from gb28181gw.errors import GatewayError
+from gb28181gw.gb.mansrtsp import Action
 from gb28181gw.media.engine import MediaTransport
 from gb28181gw.media.ports import PortLease
 from gb28181gw.media.ssrc import SsrcLease, ssrc_text
 from gb28181gw.sessions.call import Call, CallContext
 from gb28181gw.sessions.directory import DeviceDirectory
+from gb28181gw.sessions.history import HISTORY_LIMITS, HistoryLimits, HistoryStream, Span
 from gb28181gw.sessions.ladder import Way
-from gb28181gw.sessions.live import LiveLimits, LiveStream, StreamLease
-from gb28181gw.sessions.models import CallRecord, Consumer, StreamState, StreamView
+from gb28181gw.sessions.live import LiveStream
+from gb28181gw.sessions.models import (
+    CallRecord,
+    Consumer,
+    ControlView,
+    StreamKind,
+    StreamState,
+    StreamView,
+)
+from gb28181gw.sessions.stream import Stream, StreamLease, StreamLimits
 from gb28181gw.sip.dialog import Dialog
 
+MAX_SPAN_S = 31 * 86_400
+"""Of one playback or download."""
 _Held = tuple[CallRecord, PortLease | None, SsrcLease | None]
 """A dialog of before the start with its port and SSRC, where they could be kept."""
 
@@ -39,14 +55,22 @@ class SessionCounters:
 class Sessions:
     """Owner of the streams. All calls on the event loop's thread."""
 
-    def __init__(self, context: CallContext, directory: DeviceDirectory, limits: LiveLimits) -> None:
+    def __init__(
+        self,
+        context: CallContext,
+        directory: DeviceDirectory,
+        limits: StreamLimits,
+        history: HistoryLimits = HISTORY_LIMITS,
+    ) -> None:
         self._context = context
         self._directory = directory
         self._limits = limits
-        self._streams: dict[str, LiveStream] = {}
+        self._history = history
+        self._streams: dict[str, Stream] = {}
         self._by_channel: dict[tuple[str, str], LiveStream] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._recovering: dict[str, asyncio.Task[None]] = {}
+        self._ended: list[Callable[[StreamView, str], None]] = []
         self._stopping = False
         self.counters = SessionCounters()
 
@@ -58,6 +82,60 @@ class Sessions:
         """The channel's running stream, started when there is none (`POST …/live`)."""
         stream = await self._live(device_id, channel_id, transport)
         return stream.view()
+
+    async def start_playback(
+        self,
+        device_id: str,
+        channel_id: str,
+        start: datetime,
+        end: datetime,
+        *,
+        transport: MediaTransport | None = None,
+        centre: bool = False,
+    ) -> StreamView:
+        """A recording from `start` to `end` (aware times), playing: its first key frame is there (9.8).
+
+        `centre`: what the device keeps as a centre, in place of what its channel recorded. Raises GatewayError;
+        gb.route.invalid for a span that is none.
+        """
+        span = _span(start, end)
+        return await self._start_history(StreamKind.PLAYBACK, device_id, channel_id, span, transport, centre)
+
+    async def start_download(
+        self,
+        device_id: str,
+        channel_id: str,
+        start: datetime,
+        end: datetime,
+        *,
+        speed: float,
+        transport: MediaTransport | None = None,
+        centre: bool = False,
+        prepare: Callable[[str], None] | None = None,
+    ) -> StreamView:
+        """The same with `s=Download` and `a=downloadspeed` (9.9). A file of it is made by those above.
+
+        `prepare(stream_id)` is called before the INVITE: a sink that is added there misses nothing (PB-15).
+        """
+        span = _span(start, end, speed)
+        return await self._start_history(
+            StreamKind.DOWNLOAD, device_id, channel_id, span, transport, centre, prepare
+        )
+
+    async def control(self, stream_id: str, action: Action) -> ControlView:
+        """Steer a recording: exactly one INFO (9.8.2). Returns the device's answer.
+
+        Raises GatewayError: gb.route.not_steerable for a live stream, and as `HistoryStream.control`.
+        """
+        stream = self._stream(stream_id)
+        if not isinstance(stream, HistoryStream):
+            raise GatewayError("gb.route.not_steerable", f"Stream {stream_id} is {stream.kind}.")
+        return await stream.control(action)
+
+    def on_ended(self, hear: Callable[[StreamView, str], None]) -> None:
+        """`hear(view, reason)` when a stream that ran begins to end, before its BYE: `end_of_file` and
+        `end_silent` of a recording, `stopped`, `idle`, or the last part of an error's code."""
+        self._ended.append(hear)
 
     def list(self) -> list[StreamView]:
         """Streams not ended."""
@@ -78,6 +156,26 @@ class Sessions:
         """End every stream of a device (it was removed, unregistered or started anew: SES-03)."""
         for stream in [stream for stream in self._streams.values() if stream.device_id == device_id]:
             stream.stop(reason)
+
+    # ---- for the devices' side
+
+    def media_status(self, device_id: str, channel_id: str, notify_type: int | None, call_id: str) -> bool:
+        """A MediaStatus that came outside a dialog (PB-12): resolved by Call-ID, else by what of the channel or of
+        the device plays a recording, when that is one. False: nobody's."""
+        mine = [
+            stream
+            for stream in self._streams.values()
+            if isinstance(stream, HistoryStream) and stream.device_id == device_id
+        ]
+        for found in (
+            [stream for stream in mine if call_id in stream.call_ids],
+            [stream for stream in mine if stream.channel_id == channel_id],
+            mine if channel_id == device_id else [],
+        ):
+            if len(found) == 1 and notify_type is not None:
+                found[0].take_status(notify_type)
+                return True
+        return False
 
     # ---- for the outputs (outputs.source.StreamSource)
 
@@ -125,7 +223,7 @@ class Sessions:
     def _recovered(self, device_id: str, _task: asyncio.Task[None]) -> None:
         self._recovering.pop(device_id, None)
 
-    def _stream(self, stream_id: str) -> LiveStream:
+    def _stream(self, stream_id: str) -> Stream:
         try:
             return self._streams[stream_id]
         except KeyError:
@@ -133,11 +231,7 @@ class Sessions:
 
     async def _live(self, device_id: str, channel_id: str, wanted: MediaTransport | None) -> LiveStream:
         """The channel's stream with its first key frame; single flight per channel (INV-28)."""
-        recovering = self._recovering.get(device_id)
-        if recovering is not None:
-            await asyncio.wait({recovering}, timeout=self._limits.answer_s / 2)
-        if self._stopping:
-            raise GatewayError("gb.route.shutting_down")
+        await self._may_start(device_id)
         stream = self._current(device_id, channel_id)
         if stream is None:
             # Unknown, offline, not approved: told before anything is made.
@@ -148,6 +242,68 @@ class Sessions:
             self._run(stream, None)
         await stream.ready()
         return stream
+
+    async def _may_start(self, device_id: str) -> None:
+        """Old dialogs of the device are settled, and the gateway goes on."""
+        recovering = self._recovering.get(device_id)
+        if recovering is not None:
+            await asyncio.wait({recovering}, timeout=self._limits.answer_s / 2)
+        if self._stopping:
+            raise GatewayError("gb.route.shutting_down")
+
+    async def _start_history(
+        self,
+        kind: StreamKind,
+        device_id: str,
+        channel_id: str,
+        span: Span,
+        wanted: MediaTransport | None,
+        centre: bool,
+        prepare: Callable[[str], None] | None = None,
+    ) -> StreamView:
+        await self._may_start(device_id)
+        await self._directory.reach(device_id, channel_id)
+        stream = HistoryStream(
+            self._context,
+            self._directory,
+            self._limits,
+            self._history,
+            kind=kind,
+            device_id=device_id,
+            channel_id=channel_id,
+            span=span,
+            wanted=wanted,
+            centre=centre,
+            end_old_calls=self._end_old_calls,
+        )
+        if prepare is not None:
+            prepare(stream.id)
+        self._run(stream, None)
+        try:
+            await stream.ready()
+        except asyncio.CancelledError:
+            # Nobody else knows of it: who asked has gone.
+            stream.stop("cancelled")
+            raise
+        except GatewayError as error:
+            if error.sip_status == 486:
+                self._say_what_runs(error, stream)
+            raise
+        return stream.view()
+
+    def _say_what_runs(self, error: GatewayError, refused: Stream) -> None:
+        """Many devices stream a channel once, whatever for (INV-11, PB-16): say what of it we hold."""
+        held = sorted(
+            stream.kind
+            for stream in self._streams.values()
+            if stream is not refused
+            and (stream.device_id, stream.channel_id) == (refused.device_id, refused.channel_id)
+            and stream.state is not StreamState.ENDING
+        )
+        if held:
+            error.detail += (
+                f" This gateway has {', '.join(held)} of the channel; the device may allow one session."
+            )
 
     def _current(self, device_id: str, channel_id: str) -> LiveStream | None:
         """The channel's stream, if it is not ending."""
@@ -165,15 +321,22 @@ class Sessions:
             end_old_calls=self._end_old_calls,
         )
 
-    def _run(self, stream: LiveStream, adopted: Call | None) -> None:
+    def _run(self, stream: Stream, adopted: Call | None) -> None:
         self._streams[stream.id] = stream
-        self._by_channel[stream.device_id, stream.channel_id] = stream
+        if isinstance(stream, LiveStream):
+            self._by_channel[stream.device_id, stream.channel_id] = stream
         self.counters.started += 1
-        task = asyncio.create_task(stream.run(adopted), name=f"live {stream.channel_id}")
+        stream.on_ending = self._ending
+        task = asyncio.create_task(stream.run(adopted), name=f"{stream.kind} {stream.channel_id}")
         self._tasks[stream.id] = task
-        task.add_done_callback(partial(self._ended, stream))
+        task.add_done_callback(partial(self._forget, stream))
 
-    def _ended(self, stream: LiveStream, task: asyncio.Task[None]) -> None:
+    def _ending(self, stream: Stream) -> None:
+        view = stream.view()
+        for hear in self._ended:
+            hear(view, stream.end_reason)
+
+    def _forget(self, stream: Stream, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (bug := task.exception()) is not None:
             self._context.bus.emit("gateway.task_failed", task=task.get_name(), detail=repr(bug))
         if stream.error is not None:
@@ -203,8 +366,10 @@ class Sessions:
 
     async def _recover_call(self, record: CallRecord, port: PortLease | None, ssrc: SsrcLease | None) -> None:
         dialog = Dialog.from_record(record.dialog)
-        # A media connection died with the old process, so only UDP can be adopted.
-        if record.live and port is not None and ssrc is not None and record.transport == MediaTransport.UDP:
+        # A media connection died with the old process, so only UDP can be adopted; a recording's place is forgotten.
+        adoptable = record.live and record.transport == MediaTransport.UDP
+        reachable = port is not None or record.port == self._context.shared_port
+        if reachable and ssrc is not None and adoptable:
             stream = self._make(record.device_id, record.channel_id, None)
             try:
                 call = stream.make_call(Way(transport=MediaTransport.UDP))
@@ -236,11 +401,25 @@ class Sessions:
 
     def _hold(self, record: CallRecord) -> _Held:
         """Keep the port and SSRC of an old dialog from new calls until it is settled (I3, INV-06)."""
-        try:
-            port = self._context.ports.reserve(record.port, record.id)
-        except GatewayError:
-            return record, None, None
+        port: PortLease | None = None
+        if record.port != self._context.shared_port:
+            try:
+                port = self._context.ports.reserve(record.port, record.id)
+            except GatewayError:
+                return record, None, None
         try:
             return record, port, self._context.ssrcs.reserve(record.ssrc, record.id)
         except GatewayError:
             return record, port, None
+
+
+def _span(start: datetime, end: datetime, speed: float = 1.0) -> Span:
+    """`t=` has whole seconds: the span grows to them. Raises gb.route.invalid."""
+    first, last = math.floor(start.timestamp()), math.ceil(end.timestamp())
+    if not 0 < first < last <= first + MAX_SPAN_S:
+        raise GatewayError(
+            "gb.route.invalid", f"end lies after start, by at most {MAX_SPAN_S // 86_400} days."
+        )
+    if not 0.25 <= speed <= 32:
+        raise GatewayError("gb.route.invalid", "speed lies from 0.25 to 32.")
+    return Span(start=first, end=last, speed=speed)

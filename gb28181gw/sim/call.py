@@ -1,4 +1,4 @@
-"""One live session of a simulated device, from the INVITE to the last packet.
+"""One session of a simulated device, live or from a recording, from the INVITE to the last packet.
 
 States: answering (100 sent) -> accepted (200 sent, repeated until the ACK) -> confirmed -> ended. Media is independent
 of them, as it is in devices: it starts with the 200 (INV-16: with the ACK), and for TCP as soon as there is a
@@ -13,25 +13,31 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Protocol
 
+from gb28181gw.sim import bodies
 from gb28181gw.sim.content import Content
 from gb28181gw.sim.faults import FaultRates
 from gb28181gw.sim.media_links import TcpLink, UdpLink
 from gb28181gw.sim.media_sender import Pump, RtpStream
 from gb28181gw.sim.options import DeviceOptions
 from gb28181gw.sim.quirks import Quirk
+from gb28181gw.sim.recordings import EARLY_S, Recorded
 from gb28181gw.sim.registration import USER_AGENT
+from gb28181gw.sim.replay import ReplayStream, Steering, read_steering
 from gb28181gw.sim.sdp import Answer, Offer, OfferError, read_offer, write_answer
 from gb28181gw.sim.signalling import T1_S, T2_S, TRANSACTION_S, NoAnswerError, Signalling
 from gb28181gw.sip.dialog import Dialog
 from gb28181gw.sip.message import Request
 
-ALLOW = "INVITE, ACK, INFO, CANCEL, BYE, OPTIONS, MESSAGE"
+ALLOW = "INVITE, ACK, INFO, CANCEL, BYE, OPTIONS, MESSAGE, SUBSCRIBE"
 LATE_ANSWER_S = 12.0
 """F-05-LATE: longer than a platform waits."""
 LATE_DIAL_S = 4.0
 """INV-20."""
 OWN_BYE_S = 10.0
 """SES-04."""
+BEYOND_S = 3600
+"""PB-07: how far past the end a playback runs."""
+MAX_SPEED = 32.0
 DEAF_S = 60.0
 """SES-01: how long media goes on after the BYE was answered."""
 
@@ -55,6 +61,10 @@ class CallServices:
     signalling: Signalling
     pump: Pump
     content: Callable[[], Awaitable[Content]]
+    recorded: Callable[[int, int], Awaitable[Recorded | None]]
+    """What was recorded from and to a time (seconds since 1970); None: nothing."""
+    tell: Callable[[bodies.Element], Awaitable[object]]
+    """Send a MESSAGE outside dialogs."""
     note: Note
     ended: Callable[[Call], None]
     spawn: Callable[[Coroutine[None, None, None]], None]
@@ -117,7 +127,7 @@ class Call:
         quirks = self._quirks
         offer = self._read_offer()
         self.offer = offer
-        content = self._content = await self._services.content()
+        content = self._content = await self._choose_content(offer)
         if Quirk.F_05_LATE in quirks:
             await asyncio.sleep(LATE_ANSWER_S)
         if self._ended():
@@ -136,6 +146,15 @@ class Call:
             return
         self._accept(offer, content, host, port)
 
+    async def _choose_content(self, offer: Offer) -> Content:
+        if not offer.is_history:
+            return await self._services.content()
+        early, late = (EARLY_S, BEYOND_S) if Quirk.PB_07 in self._quirks else (0, 0)
+        recorded = await self._services.recorded(offer.start - early, offer.stop + late)
+        if recorded is None:
+            raise InviteError(404, "nothing is recorded of this time")
+        return recorded
+
     def _read_offer(self) -> Offer:
         try:
             offer = read_offer(self.request.body)
@@ -143,8 +162,8 @@ class Call:
             raise InviteError(488, str(error)) from error
         if Quirk.INV_13 in self._quirks and not offer.only_ps:
             raise InviteError(488, "more than PS is offered")
-        if offer.session.lower() in ("playback", "download"):
-            raise InviteError(488, "a simulated device has no recordings")
+        if offer.is_history and not 0 < offer.start < offer.stop:
+            raise InviteError(488, "t= is no span of time")
         payload = offer.ps_payload
         if payload is None:
             raise InviteError(488, "PS is not offered, and nothing else is sent")
@@ -152,7 +171,7 @@ class Call:
         return offer
 
     def _choose_ssrc(self, offer: Offer) -> None:
-        own = int(f"0{self.device_id[3:8]}{self._services.rng.randrange(10_000):04d}")
+        own = int(f"{int(offer.is_history)}{self.device_id[3:8]}{self._services.rng.randrange(10_000):04d}")
         if offer.ssrc is None or Quirk.INV_02 in self._quirks:
             self.ssrc = own
         else:
@@ -200,6 +219,12 @@ class Call:
                     height=content.height,
                     fps=round(content.fps),
                     bitrate_kbps=self._options.bitrate_kbps,
+                    session=offer.session,
+                    start=offer.start,
+                    stop=offer.stop,
+                    file_size=content.size_bytes()
+                    if isinstance(content, Recorded) and offer.session.lower() == "download"
+                    else 0,
                     quirks=quirks,
                 )
             )
@@ -262,14 +287,28 @@ class Call:
         if self.stream is not None or self._over or content is None or link is None:
             return
         source = self._services.pump.source_of(content, self._quirks, link.max_payload)
-        stream = RtpStream(
-            source,
-            link,
-            ssrc=self.ssrc,
-            payload_type=self._payload_type,
-            rng=self._services.rng,
-            quirks=self._quirks,
-        )
+        if isinstance(content, Recorded):
+            stream: RtpStream = ReplayStream(
+                source,
+                link,
+                content,
+                ssrc=self.ssrc,
+                payload_type=self._payload_type,
+                rng=self._services.rng,
+                quirks=self._quirks,
+                scale=self._download_speed(),
+                on_end=self._recording_ended,
+                on_file_end=self._file_ended,
+            )
+        else:
+            stream = RtpStream(
+                source,
+                link,
+                ssrc=self.ssrc,
+                payload_type=self._payload_type,
+                rng=self._services.rng,
+                quirks=self._quirks,
+            )
         self.stream = stream
         self._services.pump.start(stream, in_gop=Quirk.MED_34 in self._quirks)
         kind = "udp" if isinstance(link, UdpLink) else f"tcp-{self._role}"
@@ -288,6 +327,81 @@ class Call:
     def force_key(self) -> None:
         if self.stream is not None:
             self.stream.force_key()
+
+    # --- recordings -----------------------------------------------------------------------------------------------
+
+    def _download_speed(self) -> float:
+        offer = self.offer
+        if offer is None or offer.session.lower() != "download":
+            return 1.0
+        return min(max(offer.speed, 0.25), MAX_SPEED)
+
+    def steer(self, request: Request) -> tuple[int, bytes]:
+        """INFO with MANSRTSP: status and body of the answer."""
+        steering = read_steering(request.body)
+        stream = self.stream
+        if steering is None or not isinstance(stream, ReplayStream):
+            return (200, b"") if not request.body.strip() else (400, b"")
+        quirks = self._quirks
+        if Quirk.PB_09 in quirks and not steering.version.startswith("MANS"):
+            return 400, b""
+        self._services.note(
+            "steered",
+            channel_id=self.channel_id,
+            call_id=self.call_id,
+            method=steering.method,
+            scale=steering.scale,
+            npt=steering.npt,
+            cseq=steering.cseq,
+        )
+        if Quirk.PB_08_REFUSED in quirks and steering.scale is not None:
+            return 200, f"{steering.version} 400 Bad Request\r\nCSeq: {steering.cseq}\r\n\r\n".encode()
+        if Quirk.PB_08_ALL not in quirks:
+            self._obey(stream, steering)
+        answer = [f"{steering.version} 200 OK", f"CSeq: {steering.cseq}"]
+        if steering.npt is not None:
+            answer.append(f"Range: npt={steering.npt:g}-")
+        answer.append(f"RTP-Info: {stream.rtp_info()}")
+        return 200, "".join(f"{line}\r\n" for line in [*answer, ""]).encode()
+
+    def _obey(self, stream: ReplayStream, steering: Steering) -> None:
+        if steering.method == "PAUSE":
+            stream.paused = True
+        elif steering.method == "PLAY":
+            stream.paused = False
+            if steering.scale and Quirk.PB_08 not in self._quirks:
+                stream.change_scale(steering.scale)
+            if steering.npt is not None and self.offer is not None:
+                stream.seek(self.offer.start + steering.npt)
+
+    def _recording_ended(self) -> None:
+        self._services.note("recording_ended", channel_id=self.channel_id, call_id=self.call_id)
+        if Quirk.PB_11 in self._quirks:
+            return
+        if Quirk.PB_11_BYE in self._quirks:
+            self._hang_up_and_end("recording_ended")
+            return
+        self._services.spawn(self._tell_status())
+
+    def _file_ended(self) -> None:
+        if Quirk.PB_14 in self._quirks:
+            self._services.spawn(self._tell_status())
+
+    async def _tell_status(self) -> None:
+        """MediaStatus 121 in the dialog of the INVITE, against its direction (9.8.3)."""
+        body = bodies.media_status(self.channel_id, self._services.rng.randrange(1, 100_000), 121)
+        try:
+            if Quirk.PB_12 in self._quirks:
+                await self._services.tell(body)
+            elif self._dialog is not None and not self.ended_by_peer:
+                method = "INFO" if Quirk.PB_12_INFO in self._quirks else "MESSAGE"
+                request = self._dialog.request(
+                    method, bodies.render(body, self._options.charset, self._quirks)
+                )
+                request.headers.set("Content-Type", "Application/MANSCDP+xml")
+                await self._services.signalling.ask(request)
+        except NoAnswerError:
+            self._services.note("status_unanswered", channel_id=self.channel_id, call_id=self.call_id)
 
     # --- dialog ---------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from gb28181gw.sim.content import Content, ContentSpec, Progress, loop_of
+from gb28181gw.sim.content import Content, ContentSpec, Loop, Progress, loop_of
 from gb28181gw.sim.device import DeviceServices, Observer, SimDevice
 from gb28181gw.sim.live import LiveContent
 from gb28181gw.sim.media_sender import Pump
@@ -60,7 +60,11 @@ class Fleet:
         self._starter: asyncio.Task[None] | None = None
         self._started_at = time.monotonic()
         self._services = DeviceServices(
-            pump=self._pump, content_of=self.content_of, observer=observer, seed=self.seed
+            pump=self._pump,
+            content_of=self.content_of,
+            loop_of=self.loop_of,
+            observer=observer,
+            seed=self.seed,
         )
         quirks = select(options.quirks)
         for index in range(options.count):
@@ -102,6 +106,10 @@ class Fleet:
         if task is None or (task.done() and task.exception() is not None):
             task = self._contents[title] = asyncio.create_task(self._make(title, None))
         return await asyncio.shield(task)
+
+    async def loop_of(self, channel_name: str) -> Loop:
+        """The loop of a channel, whatever it shows live. Raises ContentError."""
+        return await asyncio.to_thread(loop_of, self.spec(self.title_of(channel_name)), None)
 
     async def _make(self, title: str, progress: Progress | None) -> Content:
         spec = self.spec(title)

@@ -26,6 +26,7 @@ from gb28181gw.sim.media_links import Link, UdpLink
 from gb28181gw.sim.ps_edit import EDITS, PackEditor
 from gb28181gw.sim.ps_file import PsFile
 from gb28181gw.sim.quirks import Quirk
+from gb28181gw.sim.recordings import Recorded
 
 BURST = 32
 """Packets of one stream that leave without a pause."""
@@ -377,6 +378,8 @@ class Pump:
             return PsFileSource(content, max_payload)
         if Quirk.MED_18 in quirks:
             return TsSource(content)
+        if isinstance(content, Recorded):
+            return PsSource(content, quirks & EDITS, max_payload)
         acting = quirks & (EDITS | {Quirk.MED_16, Quirk.MED_17, Quirk.MED_21})
         if acting & _OF_ONE_STREAM:
             return PsSource(content, acting, max_payload)
@@ -398,6 +401,8 @@ class Pump:
         if newest is not None:
             content.want_key()
             stream.start(now, max(0, newest), at_key=True)
+        elif isinstance(content, Recorded):
+            stream.start(now, content.begin(content.spans[0][0]))
         else:
             key = content.key_at_or_before(self.current_number(content))
             stream.start(now, key + 1 if in_gop else key)

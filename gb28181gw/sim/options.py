@@ -96,6 +96,12 @@ class DeviceOptions:
     """Raise an alarm so often; 0: never."""
     position_s: float = 0.0
     """Tell the position so often; 0: never."""
+    record_hours: float = 24.0
+    """Recordings of so many hours up to now; 0: nothing is recorded."""
+    record_file_s: int = 600
+    """Length of a recorded file."""
+    change_s: float = 0.0
+    """Switch the first channel off and on so often, for those who subscribed the catalogue; 0: never."""
     duration_s: float = 0.0
     """End by itself after so long; 0: run until SIGINT or SIGTERM."""
     json: bool = False
@@ -177,6 +183,10 @@ class DeviceOptions:
             raise OptionError("--loop must be between 1 and 120 seconds.")
         if self.bitrate_kbps < 32:
             raise OptionError("--bitrate must be 32 kbit/s or more.")
+        if not 0 <= self.record_hours <= 24 * 366:
+            raise OptionError("--record-hours must be between 0 and a year.")
+        if not 10 <= self.record_file_s <= 86_400:
+            raise OptionError("--record-file must be between 10 and 86400 seconds.")
         if self.hear_dir is not None and not self.hear_dir.is_dir():
             raise OptionError(f"--hear-dir {self.hear_dir}: no such directory.")
         if self.keepalive_s <= 0:

@@ -33,6 +33,13 @@ class Offer:
     """Of the first payload type that has one."""
     start: int = 0
     stop: int = 0
+    speed: float = 1.0
+    """`a=downloadspeed`."""
+
+    @property
+    def is_history(self) -> bool:
+        """Playback or download (9.8, 9.9)."""
+        return self.session.lower() in ("playback", "download")
 
     @property
     def only_ps(self) -> bool:
@@ -56,6 +63,7 @@ def read_offer(body: bytes) -> Offer:
     names: dict[int, str] = {}
     ssrc: int | None = None
     start = stop = 0
+    speed = 1.0
     try:
         for raw in body.decode("utf-8", "replace").splitlines():
             kind, equals, value = raw.strip().partition("=")
@@ -79,6 +87,8 @@ def read_offer(body: bytes) -> Offer:
                 name, _, rest = value.partition(":")
                 if name == "setup":
                     setup = rest.strip().lower()
+                elif name == "downloadspeed":
+                    speed = float(rest)
                 elif name == "rtpmap":
                     number, _, encoding = rest.partition(" ")
                     names[int(number)] = encoding.strip().partition("/")[0].upper()
@@ -101,6 +111,7 @@ def read_offer(body: bytes) -> Offer:
         fmtp=fmtp,
         start=start,
         stop=stop,
+        speed=speed,
     )
 
 
@@ -123,6 +134,10 @@ class Answer:
     fps: int
     bitrate_kbps: int
     session: str = "Play"
+    start: int = 0
+    stop: int = 0
+    file_size: int = 0
+    """Of a download, in bytes; 0: not said."""
     quirks: frozenset[Quirk] = field(default_factory=frozenset)
 
 
@@ -141,11 +156,13 @@ def write_answer(answer: Answer) -> bytes:
         f"o={answer.device_id} 0 0 IN {family} {host}",
         f"s={session}",
         f"c=IN {family} {host}",
-        "t=0 0",
+        f"t={answer.start} {answer.stop}",
         f"m=video {port} {protocol} {answer.payload_type}",
         f"a=rtpmap:{answer.payload_type} PS/90000",
         "a=sendonly",
     ]
+    if answer.file_size:
+        lines.append(f"a=filesize:{answer.file_size}")
     if answer.tcp and Quirk.INV_18_OMIT not in quirks:
         lines += [f"a=setup:{_announced_role(answer.setup, quirks)}", "a=connection:new"]
     if Quirk.INV_01 not in quirks:

@@ -138,6 +138,12 @@ StreamClock::StreamClock(StreamClock&&) noexcept = default;
 StreamClock& StreamClock::operator=(StreamClock&&) noexcept = default;
 StreamClock::~StreamClock() = default;
 
+StreamClock::PictureTimes StreamClock::picture_times() const noexcept {
+    const auto& track = tracks_[static_cast<std::size_t>(TrackKind::video)];
+    if (!track || track->last_dts < 0) return {};
+    return {track->last_dts, track->device};
+}
+
 Frame StreamClock::frame(const EsUnit& unit) { return frame(EsUnit(unit)); }
 
 Frame StreamClock::frame(EsUnit&& unit) {

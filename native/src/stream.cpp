@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "gb28181/rtp_sink.hpp"
 #include "gb28181/socket_sink.hpp"
 #include "gb28181/worker.hpp"
 
@@ -16,6 +17,9 @@ constexpr double made_audio_wait_s = 1.5;
 // Frames on their way to a consumer in Python that does not take them.
 constexpr std::size_t max_frame_sink_bytes = std::size_t{32} * 1024 * 1024;
 
+// Key frames that were demultiplexed while none was found in the packets, until the packets are no longer passed on.
+constexpr int max_raw_misses = 2;
+
 }  // namespace
 
 StreamKey Feed::key() const noexcept { return stream_ ? stream_->key() : 0; }
@@ -26,7 +30,38 @@ void Feed::give(std::vector<EsUnit>& units, bool video_expected, bool audio_expe
     stream_->take(units);
 }
 
-Feed Feed::renewed() const { return stream_ ? stream_->begin_generation() : Feed(); }
+bool Feed::rests() const noexcept {
+    return stream_ && generation_ == stream_->generation() && stream_->rests();
+}
+
+void Feed::count_demuxed() const noexcept {
+    if (stream_) stream_->count_demuxed();
+}
+
+PictureHint Feed::hint() const { return stream_ ? stream_->hint() : PictureHint(); }
+
+void Feed::packet(const Buffer& datagram, RawGroup::Place place) const {
+    if (stream_ && generation_ == stream_->generation()) stream_->packet(datagram, place);
+}
+
+void Feed::no_program() const {
+    if (stream_ && generation_ == stream_->generation()) stream_->leave_raw();
+}
+
+void Feed::kept_already() const {
+    if (stream_) stream_->kept_already();
+}
+
+void Feed::new_sequence() const noexcept {
+    if (stream_ && generation_ == stream_->generation()) stream_->new_sequence();
+}
+
+void Feed::end() noexcept {
+    if (stream_) stream_->orphaned(generation_);
+    stream_.reset();
+}
+
+Feed Feed::renewed(FeedOwner& owner) const { return stream_ ? stream_->begin_generation(owner) : Feed(); }
 
 bool KeptGop::add(Role role, const Frame& frame) {
     if (role == Role::video && frame.key) {
@@ -48,8 +83,12 @@ void KeptGop::clear() noexcept {
     size_bytes_ = 0;
 }
 
-Feed Stream::begin_generation() {
+Feed Stream::begin_generation(FeedOwner& owner) {
     ++generation_;
+    owner_ = &owner;
+    for (RtpSink* sink : rtp_sinks_) sink->new_source();
+    is_raw_ = rests_ = waking_ = false;
+    raw_misses_ = 0;
     await_key_ = true;
     frozen_ = false;
     clock_.restart();
@@ -67,7 +106,8 @@ void Stream::take(std::vector<EsUnit>& units) {
     for (EsUnit& unit : units) {
         const bool is_picture = unit.track->kind == TrackKind::video;
         if (is_picture) {
-            if (unit.damaged) {
+            // Between a picture that was lost and the next key frame decoders may smear, or stand still: as is wished.
+            if (unit.damaged && (worker_->shared().freeze_on_loss || await_key_)) {
                 frozen_ = true;
             } else if (unit.key) {
                 frozen_ = false;
@@ -80,6 +120,76 @@ void Stream::take(std::vector<EsUnit>& units) {
         }
         take_frame(is_picture ? Role::video : Role::audio, clock_.frame(std::move(unit)));
     }
+}
+
+PictureHint Stream::hint() const {
+    PictureHint hint;
+    hint.key_seen = !await_key_;
+    if (const TrackPtr& video = track(Role::video)) {
+        hint.codec = video->codec;
+    } else {
+        hint.sound_only = published_;
+    }
+    return hint;
+}
+
+void Stream::packet(const Buffer& datagram, RawGroup::Place place) {
+    if (raw_misses_ >= max_raw_misses) return;
+    is_raw_ = true;
+    const bool beginning = place == RawGroup::Place::beginning;
+    for (RtpSink* sink : rtp_sinks_) {
+        if (!sink->takes_raw()) continue;
+        if (beginning && sink->waits()) {
+            sink->begin(owner_->kept());
+        } else {
+            sink->packet(datagram);
+        }
+    }
+    if (beginning && !rests_ && published_ && (has_picture() || !video_expected_) && !needs_frames()) {
+        rests_ = true;
+        gop_.clear();  // the packets are kept instead
+    } else if (place == RawGroup::Place::given_up) {
+        rests_ = false;  // nothing is kept that could be read later
+    }
+}
+
+void Stream::kept_already() {
+    is_raw_ = true;
+    for (RtpSink* sink : rtp_sinks_) start(*sink);
+}
+
+void Stream::leave_raw() {
+    if (!std::exchange(is_raw_, false)) return;
+    wake();
+    for (RtpSink* sink : rtp_sinks_) {
+        if (!sink->takes_raw()) continue;
+        sink->new_source();
+        start(*sink);
+    }
+}
+
+void Stream::new_sequence() noexcept {
+    for (RtpSink* sink : rtp_sinks_) sink->new_sequence();
+}
+
+void Stream::orphaned(std::uint64_t generation) noexcept {
+    if (generation == generation_) owner_ = nullptr;
+}
+
+bool Stream::needs_frames() const noexcept {
+    return !waiting_.empty() || !variants_.empty() || !frame_sinks_.empty() ||
+           std::any_of(rtp_sinks_.begin(), rtp_sinks_.end(), [](const RtpSink* sink) { return !sink->takes_raw(); });
+}
+
+void Stream::wake() {
+    if (!std::exchange(rests_, false)) return;
+    // The frames that come are those of the source, later: their clock goes on, the old group is over.
+    await_key_ = true;
+    frozen_ = false;
+    waking_ = true;
+    clock_.restart();
+    gop_.clear();
+    if (owner_ != nullptr) owner_->wake();
 }
 
 void Stream::push(const Frame& frame) {
@@ -106,17 +216,53 @@ void Stream::tick(double now) {
     }
     for (SocketSink* sink : stale) sink->close("tracks_changed");
     for (SocketSink* sink : socket_sinks()) sink->check(now);
+    const std::vector<RtpSink*> checked = rtp_sinks_;  // one may close
+    for (RtpSink* sink : checked) sink->check(now);
     start_waiting(now);
+    if (!checked.empty()) worker_->mark(*this);  // packets that were demultiplexed are not frames yet
+}
+
+void Stream::add_rtp_sink(RtpSink& sink) {
+    worker_->mark(*this);
+    if (!sink.takes_raw()) wake();
+    rtp_sinks_.push_back(&sink);
+}
+
+void Stream::start(RtpSink& sink) {
+    if (!sink.can_start()) return;
+    if (is_raw_ && sink.takes_raw()) {
+        if (owner_ != nullptr && !owner_->kept().empty()) sink.begin(owner_->kept());
+        return;
+    }
+    if (!may_write(sink)) return;
+    bool begun = false;
+    for (const auto& [role, frame] : gop_.entries()) {
+        if (!sink.wants(role, frame.track->codec)) continue;
+        begun = begun || begins(role, frame, sink);
+        if (begun) sink.write(frame, tracks_, true, true);
+    }
+}
+
+bool Stream::may_write(const RtpSink& sink) const noexcept {
+    return !(is_raw_ && sink.takes_raw()) && (published_ || sink.needs_one_track());
+}
+
+bool Stream::begins(Role role, const Frame& frame, const RtpSink& sink) const noexcept {
+    if (role == Role::video) return frame.key;
+    const TrackPtr& video = track(Role::video);
+    return !video || !sink.wants(Role::video, video->codec);
 }
 
 void Stream::add_socket_sink(SocketSink& sink) {
     worker_->mark(*this);
+    wake();
     const double now = worker_->now();
     waiting_.push_back({.sink = &sink, .until = now + made_audio_wait_s});
     start_waiting(now);
 }
 
 void Stream::add_frame_sink(SinkId id, const FrameSinkSpec& spec, std::shared_ptr<FrameLink> link) {
+    wake();
     FrameSink& sink =
         frame_sinks_.emplace_back(FrameSink{.id = id, .spec = spec, .link = std::move(link), .skipping = false});
     for (const auto& [role, frame] : gop_.entries()) write_to(sink, role, frame);
@@ -132,6 +278,16 @@ void Stream::forget_sink(SocketSink& sink) {
     ended_dropped_ += sink.frames_dropped();
     ended_bytes_ += sink.bytes_out();
     worker_->mark(*this);
+    leave(sink);
+}
+
+void Stream::forget_sink(RtpSink& sink) {
+    ended_bytes_ += sink.bytes_out();
+    worker_->mark(*this);
+    std::erase(rtp_sinks_, &sink);
+}
+
+void Stream::leave(SocketSink& sink) {
     if (std::erase_if(waiting_, [&sink](const Waiting& waiting) { return waiting.sink == &sink; }) != 0) return;
     for (auto at = variants_.begin(); at != variants_.end(); ++at) {
         if (std::erase((*at)->sinks, &sink) != 0) {
@@ -143,7 +299,10 @@ void Stream::forget_sink(SocketSink& sink) {
 
 void Stream::close(std::string_view reason) {
     ++generation_;
+    owner_ = nullptr;
     for (SocketSink* sink : socket_sinks()) sink->close(reason);
+    const std::vector<RtpSink*> ended = rtp_sinks_;
+    for (RtpSink* sink : ended) sink->close(reason);
     frame_sinks_.clear();
     gop_.clear();
     publish_at_.reset();
@@ -156,12 +315,21 @@ void Stream::publish() {
     counters.frames_frozen = frames_frozen_;
     counters.frames_dropped = ended_dropped_ + frame_sinks_dropped_;
     counters.bytes_out = ended_bytes_;
+    counters.pictures = pictures_;
+    const StreamClock::PictureTimes times = clock_.picture_times();
+    counters.picture_90k = times.output_90k;
+    counters.device_90k = times.device_90k;
     const auto add = [&counters](const SocketSink& sink) {
         ++counters.sinks;
         counters.frames_dropped += sink.frames_dropped();
         counters.bytes_out += sink.bytes_out();
     };
     for (const Waiting& waiting : waiting_) add(*waiting.sink);
+    for (const RtpSink* sink : rtp_sinks_) {
+        ++counters.sinks;
+        counters.bytes_out += sink->bytes_out();
+    }
+    counters.demuxed = demuxed_;
     for (const auto& variant : variants_) {
         for (const SocketSink* sink : variant->sinks) add(*sink);
     }
@@ -170,9 +338,14 @@ void Stream::publish() {
 
 void Stream::take_frame(Role role, const Frame& frame) {
     ++frames_in_;
+    if (role == Role::video) ++pictures_;
     worker_->mark(*this);
     last_dts_90k_ = frame.dts_90k;
     const bool changed = note_track(role, frame.track);
+    if (is_raw_ && role == Role::video && frame.key && owner_ != nullptr) {
+        raw_misses_ = owner_->kept().empty() ? raw_misses_ + 1 : 0;
+        if (raw_misses_ >= max_raw_misses) leave_raw();
+    }
     bool first_key = false;
     if (role == Role::video && await_key_) {
         await_key_ = false;
@@ -182,7 +355,7 @@ void Stream::take_frame(Role role, const Frame& frame) {
     const bool kept = gop_.add(role, frame);
     dispatch(role, frame, kept);
     if (published_) {
-        if (first_key) tell(EventKind::key_frame);
+        if (first_key && !std::exchange(waking_, false)) tell(EventKind::key_frame);
         if (changed) tell(EventKind::tracks);
         return;
     }
@@ -226,6 +399,7 @@ void Stream::publish_stream() {
     const double now = worker_->now();
     for (Waiting& waiting : waiting_) waiting.until = now + made_audio_wait_s;
     start_waiting(now);
+    for (RtpSink* sink : rtp_sinks_) start(*sink);
 }
 
 void Stream::start_waiting(double now) {
@@ -260,6 +434,11 @@ void Stream::start(SocketSink& sink) {
 
 void Stream::dispatch(Role role, const Frame& frame, bool kept) {
     for (FrameSink& sink : frame_sinks_) write_to(sink, role, frame);
+    for (RtpSink* sink : rtp_sinks_) {
+        if (may_write(*sink) && sink->wants(role, frame.track->codec)) {
+            sink->write(frame, tracks_, begins(role, frame, *sink), false);
+        }
+    }
     const bool can_begin = role == Role::video ? frame.key : track(Role::video) == nullptr;
     for (const auto& variant : variants_) {
         const Buffer data = variant->add(role, frame, kept && !gop_.entries().empty());

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta, timezone
+from datetime import datetime, timedelta, timezone
+from pathlib import Path as FilePath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -26,10 +29,22 @@ from gb28181gw.devices.models import (
     Presence,
 )
 from gb28181gw.devices.ptz import PresetAction, PresetList
+from gb28181gw.devices.records import Location, RecordList
 from gb28181gw.devices.registry import DeviceChange
-from gb28181gw.devices.reports import Alarm, Place, ReportFilter
+from gb28181gw.devices.reports import Alarm, Place, PtzPlace, ReportFilter
+from gb28181gw.devices.snapshots import Picture, PictureFilter, SnapshotState, SnapshotView
+from gb28181gw.devices.subscriptions import Kind, SubscriptionState, SubscriptionView
 from gb28181gw.devices.tree import TreeNode, build_tree
+from gb28181gw.downloads.models import (
+    DownloadFile,
+    DownloadRequest,
+    DownloadState,
+    DownloadView,
+    Gap,
+    Part,
+)
 from gb28181gw.errors import GatewayError
+from gb28181gw.gb import mansrtsp
 from gb28181gw.gb.manscdp.presets import Preset
 from gb28181gw.gb.manscdp.schema import Values
 from gb28181gw.media.engine import MediaTransport, ReceiverCounters
@@ -40,7 +55,7 @@ from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import SipTrace
 from gb28181gw.outputs.source import Viewer
 from gb28181gw.outputs.stills import Still
-from gb28181gw.sessions.models import StreamKind, StreamState, StreamView
+from gb28181gw.sessions.models import ControlView, HistoryView, StreamKind, StreamState, StreamView
 from gb28181gw.sessions.talk import Holder, TalkView, TalkWay
 from gb28181gw.sip.path import Path
 from tests.support.stores import MemoryKeyStore
@@ -141,6 +156,8 @@ class FakeStreams:
     def __init__(self) -> None:
         self.views: dict[str, StreamView] = {}
         self.asked: list[tuple[str, str, MediaTransport | None]] = []
+        self.recordings: list[tuple[Any, ...]] = []
+        self.steered: list[tuple[str, mansrtsp.Action]] = []
         self.error: Exception | None = None
 
     async def start_live(
@@ -150,6 +167,28 @@ class FakeStreams:
         if self.error is not None:
             raise self.error
         return self.views.setdefault("s1", make_stream(device_id, channel_id))
+
+    async def start_playback(
+        self,
+        device_id: str,
+        channel_id: str,
+        start: datetime,
+        end: datetime,
+        *,
+        transport: MediaTransport | None = None,
+        centre: bool = False,
+    ) -> StreamView:
+        self.recordings.append((device_id, channel_id, start, end, transport, centre))
+        history = HistoryView(start=start.timestamp(), end=end.timestamp(), position_s=0.0)
+        view = replace(make_stream(device_id, channel_id), id="p1", kind=StreamKind.PLAYBACK, history=history)
+        return self.views.setdefault("p1", view)
+
+    async def control(self, stream_id: str, action: mansrtsp.Action) -> ControlView:
+        self.get(stream_id)
+        self.steered.append((stream_id, action))
+        if self.error is not None:
+            raise self.error
+        return ControlView(action="any", sip_status=200)
 
     def list(self) -> list[StreamView]:
         return [*self.views.values()]
@@ -162,6 +201,102 @@ class FakeStreams:
     async def stop(self, stream_id: str, reason: str = "stopped") -> None:
         self.get(stream_id)
         del self.views[stream_id]
+
+
+class FakeRecords:
+    """As `devices.records.Records`; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.found = RecordList(items=(), partial=False, sum_num=0)
+
+    async def search(
+        self,
+        device_id: str,
+        channel_id: str,
+        start: datetime,
+        end: datetime,
+        *,
+        kind: str = "all",
+        location: Location = Location.FRONT_END,
+    ) -> RecordList:
+        self.asked.append((device_id, channel_id, start, end, kind, location))
+        return self.found
+
+
+class FakeDownloads:
+    """As `downloads.table.Downloads`: a download is complete with the second look at it."""
+
+    def __init__(self, directory: FilePath) -> None:
+        self.directory = directory
+        self.views: dict[str, DownloadView] = {}
+        self.error: GatewayError | None = None
+
+    def add(
+        self,
+        device_id: str,
+        channel_id: str,
+        start: datetime,
+        end: datetime,
+        *,
+        speed: float,
+        transport: MediaTransport | None = None,
+        centre: bool = False,
+    ) -> DownloadView:
+        request = DownloadRequest(
+            device_id=device_id,
+            channel_id=channel_id,
+            start=int(start.timestamp()),
+            end=int(end.timestamp()),
+            speed=speed,
+            transport=transport,
+            centre=centre,
+        )
+        view = DownloadView(
+            id="d1", request=request, state=DownloadState.QUEUED, created_at=NOW, queue_position=1
+        )
+        self.views["d1"] = view
+        return view
+
+    def list(self) -> list[DownloadView]:
+        return [*self.views.values()]
+
+    def get(self, download_id: str) -> DownloadView:
+        if download_id not in self.views:
+            raise GatewayError("gb.route.download_unknown")
+        view = self.views[download_id]
+        data = b"a recording"
+        (self.directory / "a.mp4").write_bytes(data)
+        (self.directory / "manifest.json").write_text("{}")
+        file = DownloadFile(
+            name="a.mp4", size=len(data), sha256=hashlib.sha256(data).hexdigest(), frames=25, duration_s=1.0
+        )
+        error = self.error
+        self.views[download_id] = replace(
+            view,
+            state=DownloadState.COMPLETE if error is None else DownloadState.FAILED,
+            queue_position=None,
+            progress=1.0,
+            finished_at=NOW + 5,
+            file=file if error is None else None,
+            gaps=(Gap(at_s=2.0, seconds=5.0, reason="not_recorded"),),
+            parts=(Part(from_s=0, joined="start", repeated=0, ended="end_of_file"),),
+            error_code=error.code if error is not None else "",
+            error_detail=error.detail if error is not None else "",
+            sip_status=error.sip_status if error is not None else None,
+        )
+        return view
+
+    async def remove(self, download_id: str) -> None:
+        if self.views.pop(download_id, None) is None:
+            raise GatewayError("gb.route.download_unknown")
+
+    def path_of(self, download_id: str, *, manifest: bool = False) -> FilePath:
+        if download_id not in self.views:
+            raise GatewayError("gb.route.download_unknown")
+        if not self.views[download_id].state.over:
+            raise GatewayError("gb.route.busy")
+        return self.directory / ("manifest.json" if manifest else "a.mp4")
 
 
 class FakePtz:
@@ -236,6 +371,79 @@ class FakeReports:
         )  # fmt: skip
         return [place], 1
 
+    async def ptz_place(self, device_id: str, channel_id: str) -> PtzPlace | None:
+        if channel_id != CAMERA:
+            return None
+        return PtzPlace(
+            device_id=device_id, channel_id=channel_id, received_at=NOW, pan=120.5, tilt=10.0, zoom=2.0,
+            horizontal_angle=None, vertical_angle=None, max_distance=None,
+        )  # fmt: skip
+
+
+class FakeSubscriptions:
+    """As `devices.subscriptions.DeviceSubscriptions` with one subscription; remembers what was renewed."""
+
+    def __init__(self) -> None:
+        self.renewed: list[str] = []
+
+    def of(self, device: Device) -> list[SubscriptionView]:
+        return [
+            SubscriptionView(
+                kind=Kind.CATALOG, target=device.id, state=SubscriptionState.ACTIVE, event="Catalog;id=1", since=NOW,
+                expires_at=NOW + 600, renewed_at=NOW, notified_at=None, notifies=0, failures=0, reason="", detail="",
+                sip_status=None,
+            )
+        ]  # fmt: skip
+
+    def renew(self, device_id: str) -> None:
+        self.renewed.append(device_id)
+
+
+class FakeSnapshots:
+    """As `devices.snapshots.Snapshots` with one order and one picture; remembers what was ordered."""
+
+    def __init__(self) -> None:
+        self.ordered: list[tuple[object, ...]] = []
+        self.asked: list[PictureFilter] = []
+        self.received = 0
+
+    async def order(
+        self, device_id: str, channel_id: str, *, count: int = 1, interval_s: int = 1, force: bool = False,
+        key_id: str = "",
+    ) -> SnapshotView:  # fmt: skip
+        self.ordered.append((device_id, channel_id, count, interval_s, force))
+        return self._view(device_id, channel_id, count)
+
+    def session(self, session_id: str) -> SnapshotView:
+        if session_id != ORDER:
+            raise GatewayError("gb.route.not_found")
+        return self._view(NVR, CAMERA, 1)
+
+    def _view(self, device_id: str, channel_id: str, count: int) -> SnapshotView:
+        return SnapshotView(
+            id=ORDER, device_id=device_id, channel_id=channel_id, asked=count, received=self.received,
+            state=SnapshotState.COMPLETE if self.received else SnapshotState.WAITING,
+            pictures=(PICTURE,) * self.received, started_at=NOW,
+        )  # fmt: skip
+
+    async def pictures(self, wanted: PictureFilter) -> tuple[list[Picture], int]:
+        self.asked.append(wanted)
+        return [self._picture], 5
+
+    async def picture(self, picture_id: str) -> tuple[Picture, bytes]:
+        if picture_id != PICTURE:
+            raise GatewayError("gb.route.not_found")
+        return self._picture, b"\xff\xd8\xff\xd9"
+
+    _picture = Picture(
+        id="a" * 32, session_id="0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9", device_id=NVR, channel_id=CAMERA,
+        received_at=NOW, content_type="image/jpeg", size=4, name="gate.jpg",
+    )  # fmt: skip
+
+
+ORDER = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
+PICTURE = "a" * 32
+
 
 class FakeStills:
     """One picture, taken at `NOW`."""
@@ -298,9 +506,13 @@ class Rig:
     devices: FakeDevices
     catalogue: FakeCatalogue
     streams: FakeStreams
+    records: FakeRecords
+    downloads: FakeDownloads
     ptz: FakePtz
     commands: FakeCommands
     reports: FakeReports
+    subscriptions: FakeSubscriptions
+    snapshots: FakeSnapshots
     clock: TestClock
     key_store: MemoryKeyStore
     texts: dict[Role, str]
@@ -338,17 +550,24 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
     pending = make_device(PENDING, approved=False)
     pending.channels = {CAMERA: Channel(PENDING, CAMERA, "Hidden", "camera")}
     devices, catalogue, streams = FakeDevices([nvr, pending]), FakeCatalogue(), FakeStreams()
+    records, directory = FakeRecords(), TemporaryDirectory(prefix="gb28181gw-")
+    downloads = FakeDownloads(FilePath(directory.name))
     ptz, commands, reports = FakePtz(), FakeCommands(), FakeReports()
+    subscriptions, snapshots = FakeSubscriptions(), FakeSnapshots()
     health = HealthBoard(())
     services = ApiServices(
         devices=devices,
         catalogue=catalogue,
         streams=streams,
         stills=FakeStills(),
+        records=records,
+        downloads=downloads,
         talks=FakeTalks(),
         ptz=ptz,
         commands=commands,
         reports=reports,
+        subscriptions=subscriptions,
+        snapshots=snapshots,
         keys=keys,
         tokens=PlayTokens(b"k" * 32, ttl_s=300, wall=clock.wall),
         bus=EventBus(),
@@ -360,17 +579,22 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
         version="0.1.0",
     )
     services = replace(services, **changes)
-    yield Rig(
-        app=create_api(services),
-        services=services,
-        devices=devices,
-        catalogue=catalogue,
-        streams=streams,
-        ptz=ptz,
-        commands=commands,
-        reports=reports,
-        clock=clock,
-        key_store=store,
-        texts={role: text for role, (_, text) in made.items()},
-    )
+    with directory:
+        yield Rig(
+            app=create_api(services),
+            services=services,
+            devices=devices,
+            catalogue=catalogue,
+            streams=streams,
+            records=records,
+            downloads=downloads,
+            ptz=ptz,
+            commands=commands,
+            reports=reports,
+            subscriptions=subscriptions,
+            snapshots=snapshots,
+            clock=clock,
+            key_store=store,
+            texts={role: text for role, (_, text) in made.items()},
+        )
     services.bus.close()

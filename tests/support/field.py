@@ -141,6 +141,16 @@ class Field:
         """How often the simulated device told `what`."""
         return len(self.simulations[name].noted(what))
 
+    def cut(self, name: str) -> None:
+        """Every stream of the device stops at once, without a word."""
+
+        def stop() -> None:
+            for device in self.simulations[name].devices:
+                for call in list(device.calls.values()):
+                    call.end("cut")
+
+        self._loop.call_soon_threadsafe(stop)
+
     # ---- playing
 
     def play(self, name: str, watch_s: float = 0.0) -> Seen:

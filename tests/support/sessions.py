@@ -25,8 +25,8 @@ from gb28181gw.media.tracks import Codec, Track, TrackKind
 from gb28181gw.observability.events import EventBus
 from gb28181gw.sessions.call import CallContext, CallLimits
 from gb28181gw.sessions.ending import CallEnder
-from gb28181gw.sessions.live import LiveLimits
 from gb28181gw.sessions.models import CallRecord
+from gb28181gw.sessions.stream import StreamLimits
 from gb28181gw.sessions.table import Sessions
 from gb28181gw.sip.dialog import Dialog
 from gb28181gw.sip.path import Path
@@ -252,6 +252,9 @@ class FakeDirectory:
     def payload_set(self, device_id: str) -> PayloadSet:
         return self.payloads
 
+    def remember_payloads(self, device_id: str, payloads: PayloadSet) -> None:
+        self.payloads = payloads
+
     def is_only_channel(self, device_id: str, channel_id: str) -> bool:
         return self.only_channel
 
@@ -278,7 +281,7 @@ class MemoryCallStore:
 class Bench:
     """Real sessions on fakes. Limits are short where a test waits for them to pass."""
 
-    def __init__(self, *, limits: LiveLimits | None = None, call_limits: CallLimits | None = None) -> None:
+    def __init__(self, *, limits: StreamLimits | None = None, call_limits: CallLimits | None = None) -> None:
         clock = SystemClock()
         self.engine = FakeEngine()
         self.agent = FakeAgent(self.engine)
@@ -310,7 +313,7 @@ class Bench:
             clock=clock,
             limits=call_limits or CallLimits(),
         )
-        self.limits = limits or LiveLimits(bye_wait_s=0.2, retry_pauses_s=(0.0, 0.0, 0.0, 0.0))
+        self.limits = limits or StreamLimits(bye_wait_s=0.2, retry_pauses_s=(0.0, 0.0, 0.0, 0.0))
         self.sessions = Sessions(self.context, self.directory, self.limits)
 
     def names(self) -> list[str]:

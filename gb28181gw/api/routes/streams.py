@@ -1,4 +1,4 @@
-"""Live view and the list of streams (docs/reference/api.md)."""
+"""Live view, playback and the list of streams (docs/reference/api.md)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from fastapi import APIRouter, Request, Response
 from gb28181gw.access.roles import Action
 from gb28181gw.access.tokens import make_grant
 from gb28181gw.api.paging import Paged
-from gb28181gw.api.play_urls import live_urls
+from gb28181gw.api.play_urls import play_urls
 from gb28181gw.api.schemas import (
+    ControlRequest,
     LiveAnswer,
     LiveRequest,
     Page,
+    PlaybackRequest,
     StreamAnswer,
     iso_time,
     live_answer,
@@ -48,15 +50,66 @@ async def start_live(
     """
     transport = body.media_transport() if body is not None else None
     view = await services.streams.start_live(device.id, channel_id, transport=transport)
-    urls = live_urls(
+    urls = play_urls(
         services.play,
         services.tokens,
         make_grant(key.id),
         host=request.headers.get("host", ""),
-        device_id=device.id,
-        channel_id=channel_id,
+        path=f"/live/{device.id}_{channel_id}",
     )
     return live_answer(view, urls)
+
+
+@router.post(
+    "/devices/{device_id}/channels/{channel_id}/playback",
+    operation_id="start_playback",
+    dependencies=[requires(Action.PLAY)],
+    response_model_exclude_none=True,
+)
+async def start_playback(
+    request: Request,
+    device: VisibleDevice,
+    channel_id: str,
+    services: Services,
+    key: Caller,
+    body: PlaybackRequest,
+) -> LiveAnswer:
+    """Play a recording; answers when its first key frame is there, at most after 20 s.
+
+    Each call is a stream of its own. It ends with the recording, or some time after its last consumer.
+    """
+    view = await services.streams.start_playback(
+        device.id,
+        channel_id,
+        body.start,
+        body.end,
+        transport=body.media_transport(),
+        centre=body.location == "centre",
+    )
+    urls = play_urls(
+        services.play,
+        services.tokens,
+        make_grant(key.id),
+        host=request.headers.get("host", ""),
+        path=f"/playback/{view.id}",
+    )
+    return live_answer(view, urls)
+
+
+@router.post(
+    "/streams/{stream_id}/control",
+    operation_id="control_stream",
+    status_code=204,
+    dependencies=[requires(Action.PLAY)],
+)
+async def control_stream(request: Request, stream_id: str, services: Services, body: ControlRequest) -> None:
+    """Pause, resume, seek or change the speed of a playback, for all who watch it: one INFO.
+
+    204 is the device's OK. Whether its stream shows it, `history.control.effect` of the stream tells.
+    """
+    if not _is_visible(request, services, services.streams.get(stream_id)):
+        raise GatewayError("gb.route.stream_unknown")
+    await services.streams.control(stream_id, body.to_action())
 
 
 @router.get(

@@ -65,6 +65,14 @@ from gb28181gw.gb.manscdp.presets import (
     write_preset_query,
     write_preset_response,
 )
+from gb28181gw.gb.manscdp.records import (
+    RecordInfoQuery,
+    RecordInfoResponse,
+    read_record_info_query,
+    read_record_info_response,
+    write_record_info_query,
+    write_record_info_response,
+)
 
 __all__ = [
     "CONTENT_TYPE",
@@ -102,6 +110,8 @@ __all__ = [
     "read_media_status",
     "read_preset_query",
     "read_preset_response",
+    "read_record_info_query",
+    "read_record_info_response",
     "sniff_keepalive",
     "write",
 ]
@@ -123,6 +133,8 @@ Message = (
     | BroadcastResponse
     | PresetQuery
     | PresetResponse
+    | RecordInfoQuery
+    | RecordInfoResponse
 )
 
 _READERS: dict[tuple[str, str], Callable[[Document], Message]] = {
@@ -139,6 +151,8 @@ _READERS: dict[tuple[str, str], Callable[[Document], Message]] = {
     ("Response", "Broadcast"): read_broadcast_response,
     ("Query", "PresetQuery"): read_preset_query,
     ("Response", "PresetQuery"): read_preset_response,
+    ("Query", "RecordInfo"): read_record_info_query,
+    ("Response", "RecordInfo"): read_record_info_response,
 }
 
 
@@ -184,5 +198,9 @@ def write(message: Message, charset: Charset, edition: Edition = Edition.V2_0) -
             return write_preset_query(message, charset)
         case PresetResponse():
             return write_preset_response(message, charset, edition)
+        case RecordInfoQuery():
+            return write_record_info_query(message, charset, edition)
+        case RecordInfoResponse():
+            return write_record_info_response(message, charset)
         case _:
             assert_never(message)

@@ -2,8 +2,8 @@
 
 Theory of operation. A *feed* brings the units of one receiver; attaching a receiver begins a new
 *generation*, older feeds are dead from then on (invariant I3). Units pass three gates: a generation begins
-at a key frame; video that something was lost before is held back until the next key frame ("freeze rather
-than smear", MED-24); the stream's own clock makes their times monotonic over generations and jumps
+at a key frame; video that something was lost before is held back until the next key frame if that is wished
+("freeze rather than smear", MED-24); the stream's own clock makes their times monotonic over generations and jumps
 (MED-21). What passes is kept since the last key frame and goes to the *variants* (`variant`), each of which
 makes its bytes once for all its sinks, and to frame sinks.
 
@@ -42,6 +42,7 @@ AUDIO_WAIT_S = 0.8
 """How long publication waits for declared audio (MED-16), or an audio-only stream for video."""
 MADE_AUDIO_WAIT_S = 1.5
 """How long a consumer waits for the sound that is made for it, where it cannot be announced later."""
+_MAX_RAW_MISSES = 2
 
 
 class _Waiting(NamedTuple):
@@ -80,6 +81,11 @@ class Feed:
         """A packet of a program stream, or what is missing, in order. `key`: with it `raw` began anew."""
         if self._generation == self._stream.generation:
             self._stream.relay(packet, key=key)
+
+    def no_program(self) -> None:
+        """The source is none of program streams, though it may have looked like one."""
+        if self._generation == self._stream.generation:
+            self._stream.leave_raw()
 
     def take_over(self, raw: RawGop, on_wake: Callable[[], None]) -> None:
         """Where the source keeps its packets; some may have come before the stream was attached."""
@@ -158,8 +164,16 @@ class FrameSink:
 class Stream:
     """Owner of the tracks, the kept frames and the sinks of one stream."""
 
-    def __init__(self, stream_id: str, loop: asyncio.AbstractEventLoop, on_event: EventHandler) -> None:
+    def __init__(
+        self,
+        stream_id: str,
+        loop: asyncio.AbstractEventLoop,
+        on_event: EventHandler,
+        *,
+        freeze_on_loss: bool = False,
+    ) -> None:
         self.id = stream_id
+        self._freeze_on_loss = freeze_on_loss
         self.generation = 0
         self._loop = loop
         self._on_event = on_event
@@ -174,7 +188,10 @@ class Stream:
         self._feed: Feed | None = None
         self._is_raw = False
         """The present source brings raw packets."""
+        self._raw_misses = 0
+        """Key frames of it that were not found in its packets."""
         self.rests = False
+        self._rest_parameters = b""
         self.demuxed = 0
         self._video_expected = False
         self._audio_expected = False
@@ -185,6 +202,7 @@ class Stream:
         self._frozen = False
         self._frames_in = 0
         self._frames_frozen = 0
+        self._pictures = 0
         self._quirks_told: set[str] = set()
         """Names of the clock's tolerances (MED-20, MED-21) that were told already."""
         self._ended_dropped = 0
@@ -205,11 +223,14 @@ class Stream:
         for output in self._outputs:
             output.new_source()
         self._is_raw = self.rests = False
+        self._raw_misses = 0
         self._feed = Feed(self, self.generation)
         return self._feed
 
     def relay(self, packet: RtpPacket | Gap, *, key: bool) -> None:
         """Of the current feed; see `Feed.relay`."""
+        if self._raw_misses >= _MAX_RAW_MISSES:
+            return
         if isinstance(packet, RtpPacket):
             self._is_raw = True
         elif not self._is_raw:
@@ -220,9 +241,32 @@ class Stream:
                 self._begin_raw(output)
             else:
                 output.forward(packet)
-        if key and not self.rests and outputs and self._may_rest:
+        if key:
+            self._consider_rest(bool(outputs))
+
+    def _consider_rest(self, has_raw: bool) -> None:
+        """A key frame begins: demux no more, or, where its parameters are new, just this group (MED-36)."""
+        raw = self._feed.raw if self._feed is not None else None
+        parameters = raw.parameters if raw is not None else b""
+        if self.rests:
+            if parameters != self._rest_parameters:
+                self._wake()
+        elif has_raw and self._may_rest:
             self.rests = True
             self._gop.clear()
+        self._rest_parameters = parameters
+
+    def leave_raw(self) -> None:
+        """The source turned out to be no program stream, or one that must be taken apart to find its key frames: RTP
+        sinks get it muxed."""
+        if not self._is_raw:
+            return
+        self._wake()
+        self._is_raw = False
+        for output in tuple(self._outputs):
+            if output.takes_raw:
+                output.new_source()
+                self.start_output(output)
 
     def begin_raw(self) -> None:
         """The source has kept a group already."""
@@ -261,7 +305,9 @@ class Stream:
         for unit in units:
             is_video = unit.track.kind is TrackKind.VIDEO
             if is_video:
-                if unit.damaged:
+                # Between a picture that was lost and the next key frame decoders may smear, or stand still:
+                # as is wished.
+                if unit.damaged and (self._freeze_on_loss or self._await_key):
                     self._frozen = True
                 elif unit.key:
                     self._frozen = False
@@ -394,6 +440,7 @@ class Stream:
 
     def counters(self) -> StreamCounters:
         sinks = [*self._waiting, *(sink for v in self._variants for sink in v.sinks)]
+        picture_90k, device_90k = self._clock.picture_times()
         outputs = [output.counters() for output in self._outputs]
         return StreamCounters(
             sinks=len(sinks) + len(self._frame_sinks) + len(outputs),
@@ -403,6 +450,9 @@ class Stream:
             bytes_out=self._ended_bytes
             + sum(sink.bytes_out for sink in sinks)
             + sum(output.bytes for output in outputs),
+            pictures=self._pictures,
+            picture_90k=picture_90k,
+            device_90k=device_90k,
             demuxed=self.demuxed,
         )
 
@@ -410,8 +460,11 @@ class Stream:
 
     def _take_frame(self, role: Role, frame: Frame) -> None:
         self._frames_in += 1
+        self._pictures += role is Role.VIDEO
         self._last_dts_90k = frame.dts_90k
         changed = self._note_track(role, frame.track)
+        if self._is_raw and role is Role.VIDEO and frame.key:
+            self._look_for_raw_key()
         first_key = False
         if role is Role.VIDEO and self._await_key:
             self._await_key = False
@@ -434,6 +487,15 @@ class Stream:
             return
         if self._publish_at is None:
             self._publish_at = frame.arrival + AUDIO_WAIT_S
+
+    def _look_for_raw_key(self) -> None:
+        raw = self._feed.raw if self._feed is not None else None
+        if raw is None or raw.entries:
+            self._raw_misses = 0
+            return
+        self._raw_misses += 1
+        if self._raw_misses >= _MAX_RAW_MISSES:
+            self.leave_raw()
 
     @property
     def _has_picture(self) -> bool:

@@ -139,6 +139,11 @@ class StreamClock:
         self._tracks: dict[TrackKind, _TrackTime] = {}
         self._offset: int | None = None  # of the track that moved last
 
+    def picture_times(self) -> tuple[int, int]:
+        """(output, device) decoding time of the newest picture, in 1/90000 s; zeros before the first."""
+        track = self._tracks.get(TrackKind.VIDEO)
+        return (track.last_dts, track.device) if track is not None and track.last_dts >= 0 else (0, 0)
+
     def frame(self, unit: EsUnit) -> Frame:
         """The unit as a `Frame` on the stream's clock."""
         pts, dts = self.stamp(unit)

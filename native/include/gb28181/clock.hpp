@@ -48,6 +48,13 @@ public:
     /// A new receiver feeds the stream (a new generation): its times are another device clock.
     void restart();
 
+    struct PictureTimes {
+        std::int64_t output_90k = 0;
+        std::int64_t device_90k = 0;
+    };
+    /// Decoding times of the newest picture, on the output's and on the device's clock; zeros before the first.
+    [[nodiscard]] PictureTimes picture_times() const noexcept;
+
     /// Jumps that were taken out.
     [[nodiscard]] std::uint64_t rebased() const noexcept { return rebased_; }
     /// Units without a time of their own.

@@ -62,6 +62,8 @@ struct SocketSinkSpec {
     VariantKey variant;
     std::size_t queue_bytes = std::size_t{2} * 1024 * 1024;
     double stall_s = 10.0;
+    /// Frames of so long are written together; 0: each at once.
+    double merge_s = 0;
     std::string received;  // what the listener read behind the request
 };
 
@@ -70,6 +72,34 @@ struct FrameSinkSpec {
     bool audio = true;
     /// AAC made from the source's audio.
     bool made_audio = false;
+};
+
+enum class Packing : std::uint8_t { ps, es };
+
+/// Names and meanings as in media/engine.py.
+struct RtpSinkSpec {
+    Transport transport = Transport::udp;
+    std::string host;
+    std::uint16_t port = 0;
+    std::uint32_t ssrc = 0;
+    std::uint8_t payload_type = 96;
+    Packing packing = Packing::ps;
+    Codec codec = Codec::h264;  // of an elementary stream
+    bool video = true;
+    bool audio = true;
+    std::optional<std::pair<std::string, std::uint16_t>> remote;
+    std::vector<std::string> expected_hosts;
+    ReceiverId through = 0;  // 0: sockets of its own
+    std::size_t queue_bytes = std::size_t{2} * 1024 * 1024;
+    double stall_s = 10.0;
+};
+
+/// nullopt leaves a field alone.
+struct RtpSinkUpdate {
+    std::optional<std::pair<std::string, std::uint16_t>> remote;
+    std::optional<bool> sending;
+    std::optional<std::uint32_t> ssrc;
+    std::optional<std::uint8_t> payload_type;
 };
 
 /// Names and meanings of EventKind in media/engine.py, in its order.
@@ -128,6 +158,10 @@ struct StreamCounters {
     std::uint64_t frames_dropped = 0;
     std::uint64_t frames_frozen = 0;
     std::uint64_t bytes_out = 0;
+    std::uint64_t demuxed = 0;
+    std::uint64_t pictures = 0;
+    std::int64_t picture_90k = 0;  // decoding time of the newest picture: output, and on the device's clock
+    std::int64_t device_90k = 0;
 };
 
 }  // namespace gb28181

@@ -13,8 +13,8 @@ from gb28181gw.gb.dialect import PayloadSet
 from gb28181gw.media.engine import EventKind, MediaTransport
 from gb28181gw.outputs.source import Viewer
 from gb28181gw.sessions.call import CallLimits
-from gb28181gw.sessions.live import LiveLimits
 from gb28181gw.sessions.models import CallRecord, StreamState
+from gb28181gw.sessions.stream import StreamLimits
 from tests.support.sessions import CHANNEL, DEVICE, Bench, FakeIncoming, Reply, answer_sdp
 
 VIEWER = Viewer(client="127.0.0.1:1", kind="http_flv", grant_id="g")
@@ -244,6 +244,7 @@ async def test_inv13_488_is_asked_again_with_ps_alone() -> None:
     await bench.sessions.start_live(DEVICE, CHANNEL, transport=UDP)
     assert b"RTP/AVP 96 98" in bench.agent.invites[0][1]
     assert b"RTP/AVP 96\r\n" in bench.agent.invites[1][1]
+    assert bench.directory.payloads is PayloadSet.PS_ONLY  # remembered: asked so first the next time
     await bench.sessions.close()
 
 
@@ -315,14 +316,14 @@ async def test_offline_is_told_before_anything_is_taken() -> None:
 
 
 async def test_a_stream_without_consumers_ends_after_idle_stop() -> None:
-    bench = Bench(limits=LiveLimits(idle_stop_s=0.05, bye_wait_s=0.2))
+    bench = Bench(limits=StreamLimits(idle_stop_s=0.05, bye_wait_s=0.2))
     await bench.sessions.start_live(DEVICE, CHANNEL, transport=UDP)
     await bench.assert_clean()
     assert bench.agent.byes == ["call-1"]
 
 
 async def test_a_consumer_keeps_the_stream_and_the_last_one_ends_it() -> None:
-    bench = Bench(limits=LiveLimits(idle_stop_s=0.05, bye_wait_s=0.2))
+    bench = Bench(limits=StreamLimits(idle_stop_s=0.05, bye_wait_s=0.2))
     leases = [await bench.sessions.lease_live(DEVICE, CHANNEL, VIEWER) for _ in range(3)]
     assert bench.sessions.list()[0].consumers == 3
     for lease in leases[:2]:
@@ -422,7 +423,7 @@ async def test_close_ends_everything_and_refuses_new_calls() -> None:
 
 
 async def test_i2_a_hundred_rounds_leave_nothing() -> None:
-    bench = Bench(limits=LiveLimits(bye_wait_s=0.2, idle_stop_s=0.0))
+    bench = Bench(limits=StreamLimits(bye_wait_s=0.2, idle_stop_s=0.0))
     for number in range(100):
         bench.agent.replies = [Reply(), Reply(status=403), Reply(sdp=b"")][number % 3 : number % 3 + 1]
         with contextlib.suppress(GatewayError):

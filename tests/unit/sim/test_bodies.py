@@ -92,7 +92,9 @@ def test_device_info_status_record_and_configuration() -> None:
     assert (info.text("DeviceName"), info.text("Result"), info.text("Channel")) == ("Test NVR", "OK", "5")
     status = parse(bodies.render(bodies.device_status(ME, "5", DEVICE, "2024-05-01T08:30:00"), "GB2312"))
     assert (status.text("Online"), status.text("DeviceTime")) == ("ONLINE", "2024-05-01T08:30:00")
-    records = parse(bodies.render(bodies.record_info(ME, "6", ME.channels[0].id), "GB18030"))
+    records = parse(
+        bodies.render(bodies.record_messages(ME, "6", ME.channels[0].id, (), random.Random(1))[0], "GB18030")
+    )
     assert (records.text("Name"), records.text("SumNum")) == ("东门 1", "0")
     assert "RecordList" not in records.fields
     param = bodies.basic_param(ME, {"Name": "East", "HeartBeatCount": "5"}, 3600, 30.0)

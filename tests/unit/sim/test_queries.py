@@ -25,6 +25,7 @@ def reaction(root: str, command: str, extra: str = "", target: str = DEVICE) -> 
         keepalive_s=60.0,
         now=datetime(2024, 5, 1, 0, 30, tzinfo=UTC),
         rng=random.Random(1),
+        recordings=lambda start, stop: (),
     )
 
 

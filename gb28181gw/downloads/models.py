@@ -1,0 +1,194 @@
+"""What a download is to those above: its request, its states, its view, its manifest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from gb28181gw.media.engine import MediaTransport
+
+
+class FileError(Exception):
+    """The frames cannot be written: a codec that the file cannot hold, or a disk that takes no more."""
+
+
+class DownloadState(StrEnum):
+    """Exits of each state::
+
+    QUEUED   -> RUNNING   the device has room, and so has the gateway
+             -> (gone)    DELETE
+    RUNNING  -> RETRYING  the stream broke off in the middle
+             -> COMPLETE  the device sent all that it has of the span
+             -> FAILED    refused, or the disk is full
+    RETRYING -> RUNNING   asked again from where it broke off
+             -> FAILED    tried often enough without a further picture
+    """
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    COMPLETE = "complete"
+    FAILED = "failed"
+
+    @property
+    def over(self) -> bool:
+        return self in (DownloadState.COMPLETE, DownloadState.FAILED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadRequest:
+    """What is wanted; times are whole seconds since 1970 UTC."""
+
+    device_id: str
+    channel_id: str
+    start: int
+    end: int
+    speed: float = 4.0
+    transport: MediaTransport | None = None
+    centre: bool = False
+
+    @property
+    def length_s(self) -> int:
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """What of the span is not in the file."""
+
+    at_s: float
+    """Seconds from the start of the span."""
+    seconds: float
+    reason: str
+    """``not_recorded`` (the device's time jumps), ``lost`` (packets), or ``end`` (the device ended early)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One INVITE's share of the file."""
+
+    from_s: int
+    """Where in the span it was asked for."""
+    joined: str
+    """How it follows what was there: ``start``, ``picture`` (at a picture that both had) or ``time``."""
+    repeated: int
+    """Pictures of it that were there already."""
+    ended: str
+    """Why it ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadFile:
+    """A file that can be fetched."""
+
+    name: str
+    size: int
+    sha256: str
+    frames: int = 0
+    """Pictures."""
+    duration_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadView:
+    """One download as the API shows it."""
+
+    id: str
+    request: DownloadRequest
+    state: DownloadState
+    created_at: float
+    finished_at: float | None = None
+    queue_position: int | None = None
+    """From 1 while it waits."""
+    progress: float = 0.0
+    """0 to 1, by the time seen of the span (9.9.1 b)."""
+    position_s: float = 0.0
+    rate: float | None = None
+    """Seconds of recording in a second, as measured."""
+    bytes: int = 0
+    """Received so far."""
+    frames: int = 0
+    file_size: int | None = None
+    """Bytes, as the device told them (`a=filesize`)."""
+    attempts: int = 0
+    stream_id: str = ""
+    file: DownloadFile | None = None
+    gaps: tuple[Gap, ...] = ()
+    parts: tuple[Part, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What a person should know of the file, in sentences."""
+    error_code: str = ""
+    error_detail: str = ""
+    sip_status: int | None = None
+
+
+def manifest_of(view: DownloadView) -> dict[str, Any]:
+    """JSON of a finished download, with what is needed to verify its file and to show it after a restart."""
+    request = view.request
+    return {
+        "version": 1,
+        "id": view.id,
+        "device_id": request.device_id,
+        "channel_id": request.channel_id,
+        "start": request.start,
+        "end": request.end,
+        "speed": request.speed,
+        "state": view.state.value,
+        "created_at": view.created_at,
+        "finished_at": view.finished_at,
+        "position_s": view.position_s,
+        "attempts": view.attempts,
+        "bytes_received": view.bytes,
+        "file": None
+        if view.file is None
+        else {
+            "name": view.file.name,
+            "size": view.file.size,
+            "sha256": view.file.sha256,
+            "frames": view.file.frames,
+            "duration_s": view.file.duration_s,
+        },
+        "gaps": [{"at_s": gap.at_s, "seconds": gap.seconds, "reason": gap.reason} for gap in view.gaps],
+        "parts": [
+            {
+                "from_s": part.from_s,
+                "joined": part.joined,
+                "repeated": part.repeated,
+                "ended": part.ended,
+            }
+            for part in view.parts
+        ],
+        "notes": list(view.notes),
+        "error": {"code": view.error_code, "detail": view.error_detail} if view.error_code else None,
+    }
+
+
+def view_of(manifest: dict[str, Any]) -> DownloadView:
+    """The view of a manifest. Raises KeyError, TypeError or ValueError for one that is damaged."""
+    file, error = manifest["file"], manifest["error"] or {"code": "", "detail": ""}
+    state = DownloadState(manifest["state"])
+    return DownloadView(
+        id=str(manifest["id"]),
+        request=DownloadRequest(
+            device_id=str(manifest["device_id"]),
+            channel_id=str(manifest["channel_id"]),
+            start=int(manifest["start"]),
+            end=int(manifest["end"]),
+            speed=float(manifest["speed"]),
+        ),
+        state=state,
+        created_at=float(manifest["created_at"]),
+        finished_at=float(manifest["finished_at"]),
+        progress=1.0 if state is DownloadState.COMPLETE else 0.0,
+        position_s=float(manifest["position_s"]),
+        bytes=int(manifest["bytes_received"]),
+        frames=int(file["frames"]) if file is not None else 0,
+        attempts=int(manifest["attempts"]),
+        file=DownloadFile(**file) if file is not None else None,
+        gaps=tuple(Gap(**gap) for gap in manifest["gaps"]),
+        parts=tuple(Part(**part) for part in manifest["parts"]),
+        notes=tuple(str(note) for note in manifest["notes"]),
+        error_code=str(error["code"]),
+        error_detail=str(error["detail"]),
+    )

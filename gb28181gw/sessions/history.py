@@ -1,0 +1,385 @@
+"""A recording of a device, played or downloaded: one INVITE for one span, steered by MANSRTSP.
+
+Differs from live in what ends it. The device says so (MediaStatus 121, in the dialog or not: PB-12), sends BYE, or
+just stops (PB-11); packets that still come after a 121 are waited for, because it may overtake them, and a 121 of
+each file in the middle ends nothing while the stream goes on (PB-14). A device that runs past the end is stopped by
+our clock (PB-07). While paused, silence means nothing.
+
+What the device answers to a control is told as its answer; whether it did it, the stream's times tell
+(`sessions.timeline`): both are in the view, and an OK without effect is an event (PB-08).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from gb28181gw.errors import GatewayError
+from gb28181gw.gb import mansrtsp
+from gb28181gw.gb.exceptions import GbError, GbLocalError
+from gb28181gw.gb.mansrtsp import Action, MansRtspAnswer, Pause, Resume, Scale, Seek, Teardown
+from gb28181gw.gb.sdp import SessionKind
+from gb28181gw.media.engine import MediaTransport, StreamCounters
+from gb28181gw.sessions.call import Ask, Call, CallContext
+from gb28181gw.sessions.directory import DeviceDirectory
+from gb28181gw.sessions.models import ControlView, Effect, HistoryView, StreamKind, StreamState
+from gb28181gw.sessions.stream import Stream, StreamLimits, Why
+from gb28181gw.sessions.timeline import Timeline
+from gb28181gw.sip.message import Response
+
+SENT_COMPLETELY = 121
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryLimits:
+    """Seconds."""
+
+    silence_s: float = 60.0
+    """Without a packet, not while paused."""
+    download_silence_s: float = 10.0
+    look_s: float = 0.25
+    """How often the stream's times are looked at."""
+    control_s: float = 8.0
+    """Until the device answered an INFO."""
+    effect_s: float = 6.0
+    """Until what it said OK to must be seen."""
+    tail_s: float = 0.5
+    """Silence after a 121 that ends the stream."""
+    end_silence_s: float = 3.0
+    """Silence at the end of the span that ends it without a word of the device (PB-11)."""
+    end_near_s: float = 3.0
+    """What lies closer to the end of the span counts as its end."""
+    end_margin_s: float = 10.0
+    """How far past the end of the span a device may run (PB-07)."""
+
+
+HISTORY_LIMITS = HistoryLimits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """What is asked for: seconds since 1970 UTC, whole ones, as `t=` has them (Annex G)."""
+
+    start: int
+    end: int
+    speed: float = 1.0
+    """`a=downloadspeed`; downloads only."""
+
+    @property
+    def length_s(self) -> int:
+        return self.end - self.start
+
+
+@dataclass(slots=True)
+class _Expectation:
+    """What the stream must show of the last control."""
+
+    action: Action
+    until: float
+    jumps: int
+    packets: int
+
+
+class HistoryStream(Stream):
+    """Owner of one playback or download."""
+
+    def __init__(
+        self,
+        context: CallContext,
+        directory: DeviceDirectory,
+        limits: StreamLimits,
+        history: HistoryLimits,
+        *,
+        kind: StreamKind,
+        device_id: str,
+        channel_id: str,
+        span: Span,
+        wanted: MediaTransport | None,
+        centre: bool,
+        end_old_calls: Callable[[str], asyncio.Future[None]],
+    ) -> None:
+        """`centre`: ask the device itself, for what it keeps as a centre, in place of its channel (A.2.4.5)."""
+        self.kind = kind
+        super().__init__(
+            context,
+            directory,
+            limits,
+            device_id=device_id,
+            channel_id=channel_id,
+            wanted=wanted,
+            end_old_calls=end_old_calls,
+            ask=_ask(kind, channel_id, span),
+            to_device=centre,
+        )
+        self._span = span
+        self._times = history
+        self._look_s = history.look_s
+        self._timeline = Timeline(span.length_s)
+        self._base_s = 0
+        """Where, in the span, the running INVITE began."""
+        self._scale = span.speed
+        self._paused = False
+        self._cseq = 0
+        self._steering = asyncio.Lock()
+        self._control: ControlView | None = None
+        self._expected: _Expectation | None = None
+        self._packets = 0
+        self._packet_at = 0.0
+        self._end = ""
+        self._file_size: int | None = None
+        # Where the recording stands is read from its pictures, so they are looked at even while nobody, or only a
+        # relay of the raw packets, wants the stream. No frame leaves the plane for this.
+        context.engine.add_frame_sink(self.id, lambda _: None, video=False, audio=False)
+
+    # ---- steering
+
+    async def control(self, action: Action) -> ControlView:
+        """One INFO. Returns what the device answered; whether it did it, the view tells later.
+
+        Raises GatewayError: gb.route.busy while no call stands, gb.route.invalid for a place outside the span,
+        gb.sip.rejected with the device's status, gb.sip.command_failed for a refusal in its MANSRTSP answer,
+        gb.sip.no_answer, gb.sip.path_lost.
+        """
+        async with self._steering:
+            call = self._call
+            if self.state is not StreamState.RUNNING or call is None:
+                raise GatewayError(
+                    "gb.route.busy", f"The stream is {self.state}; it can be steered while it runs."
+                )
+            self._cseq += 1
+            version = self._directory.rtsp_version(self.device_id)
+            try:
+                body = mansrtsp.write_request(self._on_wire(action), self._cseq, version)
+            except GbLocalError as error:
+                raise GatewayError("gb.route.invalid", f"{error}.") from None
+            response = await call.send(
+                "INFO",
+                body=body,
+                content_type=mansrtsp.CONTENT_TYPE,
+                path=self._directory.path_of(self.device_id),
+                timeout_s=self._times.control_s,
+            )
+            return self._answered(action, call, response)
+
+    def _on_wire(self, action: Action) -> Action:
+        """Places count from the `t=` of the running INVITE."""
+        if isinstance(action, Seek):
+            place = action.position_s
+            if not (math.isfinite(place) and 0 <= place < self._span.length_s):
+                raise GatewayError(
+                    "gb.route.invalid", f"position_s lies from 0 to below {self._span.length_s} s."
+                )
+            if place < self._base_s:
+                raise GatewayError(
+                    "gb.route.invalid",
+                    f"After a loss the device was asked again from {self._base_s} s on; start a new playback.",
+                )
+            return Seek(place - self._base_s)
+        return action
+
+    def _answered(self, action: Action, call: Call, response: Response) -> ControlView:
+        name = type(action).__name__.lower()
+        answer, text = _read_answer(response.body)
+        refused = response.status >= 300 or (answer is not None and not answer.ok)
+        self._control = ControlView(
+            action=name,
+            sip_status=response.status,
+            rtsp_status=answer.status if answer is not None else None,
+            answer=text,
+            effect=Effect.NONE if refused else Effect.WAITING,
+        )
+        self._emit(
+            "playback.control",
+            action=name,
+            sip_status=response.status,
+            rtsp_status=self._control.rtsp_status,
+            detail=text or None,
+        )
+        if response.status >= 300:
+            raise GatewayError(
+                "gb.sip.rejected",
+                f"The device refused {name} with {response.status} {response.reason}.".replace(" .", "."),
+                sip_status=response.status,
+            )
+        if answer is not None and not answer.ok:
+            raise GatewayError(
+                "gb.sip.command_failed", f"The device answered {name} with {answer.status} {answer.reason}."
+            )
+        self._agreed(action, call)
+        return self._control
+
+    def _agreed(self, action: Action, call: Call) -> None:
+        """The device said OK: from here on its stream must show it."""
+        match action:
+            case Pause():
+                self._paused = True
+            case Resume():
+                self._paused = False
+            case Seek(position_s):
+                self._paused = False
+                self._timeline.expect_seek(position_s)
+            case Scale(scale):
+                self._paused = False
+                self._scale = scale
+                self._timeline.turn(backwards=scale < 0)
+            case Teardown():
+                pass
+            case _:
+                assert_never(action)
+        now = asyncio.get_running_loop().time()
+        self._packet_at = now
+        self._expected = _Expectation(
+            action=action,
+            until=now + self._times.effect_s,
+            jumps=self._timeline.jumps,
+            packets=call.counters().packets,
+        )
+        self._wake.set()
+
+    def take_status(self, notify_type: int) -> None:
+        """A MediaStatus that came outside the dialog (PB-12)."""
+        if self._call is not None:
+            self._call.take_status(notify_type)
+
+    # ---- looking at the stream
+
+    def _look(self, call: Call) -> Why | None:
+        now = asyncio.get_running_loop().time()
+        counters = self._context.engine.stream_counters([self.id]).get(self.id, StreamCounters())
+        tracks = self._context.engine.tracks(self.id)
+        self._timeline.observe(now, counters, tracks[0].fps if tracks else 0.0)
+        packets = call.counters().packets
+        if packets != self._packets or not self._packet_at:
+            self._packets, self._packet_at = packets, now
+        quiet_s = now - self._packet_at
+        self._file_size = call.file_size if call.file_size is not None else self._file_size
+        self._judge(packets, quiet_s, now)
+        if call.media_status is not None and quiet_s >= self._times.tail_s:
+            self._end = "end_of_file" if call.media_status == SENT_COMPLETELY else "device_failed"
+            return Why.ENDED
+        if call.lost and quiet_s < self._times.tail_s:
+            return None  # what came before it may still be on its way through the plane
+        if call.lost:
+            self._end = "end_of_file" if self._at_end else ""
+            return Why.ENDED if self._at_end else Why.LOST
+        if self._paused:
+            return None
+        if self._at_end and quiet_s >= self._times.end_silence_s:
+            self._end = "end_silent"
+            return Why.ENDED
+        if self._timeline.position_s > self._span.length_s + self._times.end_margin_s:
+            self._end = "end_time"
+            return Why.ENDED
+        return Why.LOST if quiet_s >= self._patience_s else None
+
+    @property
+    def _patience_s(self) -> float:
+        """A download is never paused, and whoever wants the file asks again."""
+        return self._times.download_silence_s if self.kind is StreamKind.DOWNLOAD else self._times.silence_s
+
+    @property
+    def _at_end(self) -> bool:
+        if self._scale < 0:
+            return self._timeline.position_s <= self._base_s + self._times.end_near_s
+        return self._timeline.position_s >= self._span.length_s - self._times.end_near_s
+
+    def _judge(self, packets: int, quiet_s: float, now: float) -> None:
+        """Whether what the device said OK to is seen in the stream."""
+        expected = self._expected
+        if expected is None or self._control is None:
+            return
+        match expected.action:
+            case Pause():
+                seen = quiet_s >= 1.0
+            case Resume():
+                seen = packets > expected.packets
+            case Seek():
+                seen = self._timeline.jumps > expected.jumps
+            case Scale(scale):
+                rate = self._timeline.rate
+                seen = rate is not None and 0.7 <= rate / abs(scale) <= 1.4
+            case _:
+                seen = True
+        if not seen and now < expected.until:
+            return
+        self._expected = None
+        self._control = replace(self._control, effect=Effect.SEEN if seen else Effect.NONE)
+        if not seen:
+            if isinstance(expected.action, Pause):
+                self._paused = False  # it goes on, so its silence means something again
+            self._emit(
+                "playback.no_effect",
+                action=self._control.action,
+                scale=self._scale,
+                rate=round(rate, 2) if (rate := self._timeline.rate) is not None else None,
+                detail=f"The device answered {self._control.sip_status} and its stream shows nothing of it.",
+            )
+
+    # ---- where it differs from live
+
+    @property
+    def _silence_s(self) -> float:
+        return 0.0
+
+    def _may_retry(self, call: Call) -> bool:
+        # A device that says BYE means it; a download is resumed by whoever wants the file.
+        return bool(self._leases) and self.kind is StreamKind.PLAYBACK and not call.ended_by_device
+
+    def _prepare_retry(self) -> None:
+        """Ask from where it stood; whatever speed it had, the device begins anew."""
+        base = min(int(self._timeline.position_s), self._span.length_s - 1)
+        self._base_s = base
+        self._ask = _ask(self.kind, self.channel_id, replace(self._span, start=self._span.start + base))
+        self._timeline.restart(base)
+        self._scale, self._paused = self._span.speed, False
+        self._expected = None
+        self._packet_at = 0.0
+
+    def _loss(self, call: Call) -> GatewayError:
+        if call.ended_by_device or call.silent:
+            return super()._loss(call)
+        return GatewayError("gb.media.silent", f"No packet for {self._patience_s:.0f} s.")
+
+    def _reason(self, why: Why, call: Call) -> str:
+        return self._end if why is Why.ENDED else super()._reason(why, call)
+
+    def _history(self) -> HistoryView:
+        return HistoryView(
+            start=float(self._span.start),
+            end=float(self._span.end),
+            position_s=round(min(self._timeline.position_s, float(self._span.length_s)), 3),
+            paused=self._paused,
+            scale=self._scale,
+            rate=self._timeline.rate if not self._paused else 0.0,
+            file_size=self._file_size,
+            gaps=tuple(self._timeline.gaps),
+            control=self._control,
+        )
+
+
+def _ask(kind: StreamKind, channel_id: str, span: Span) -> Ask:
+    download = kind is StreamKind.DOWNLOAD
+    return Ask(
+        session=SessionKind.DOWNLOAD if download else SessionKind.PLAYBACK,
+        uri=f"{channel_id}:0",  # all kinds of recordings (Annex G)
+        start_time=span.start,
+        end_time=span.end,
+        attributes=(("downloadspeed", f"{span.speed:g}"),) if download else (),
+    )
+
+
+def _read_answer(body: bytes) -> tuple[MansRtspAnswer | None, str]:
+    """The MANSRTSP answer that the 200 may carry, and its text for people."""
+    if not body.strip():
+        return None, ""
+    try:
+        message = mansrtsp.parse(body)
+    except GbError:
+        return None, ""
+    if not isinstance(message, MansRtspAnswer):
+        return None, ""
+    lines = body.decode("utf-8", "replace").split("\n")
+    return message, " | ".join(line.strip() for line in lines if line.strip())[:256]
