@@ -377,6 +377,8 @@ class Gateway:
                 host=address.host,
                 port=address.port,
                 origins=settings.origins,
+                media_host=settings.listen,
+                advertise=settings.advertise,
                 merge_s=settings.merge_ms / 1000,
             ),
         )
