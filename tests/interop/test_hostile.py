@@ -158,7 +158,8 @@ def expected(case: Case, *, known: bool, stream: bool) -> list[int]:
         return [200] if case.name == "invut-message" else [400]  # judged by its body
     if case.name == "wsinv":
         return [481]  # it has a To tag
-    return [200] if word == "OPTIONS" else [405]
+    # A device may call only whom somebody talks to (9.12).
+    return [{"OPTIONS": 200, "INVITE": 403}.get(word, 405)]
 
 
 def refused_rows(rows: Sequence[Case]) -> int:
