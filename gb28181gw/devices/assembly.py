@@ -47,7 +47,8 @@ class Assembly(Generic[Key, Item]):
         self.parts += 1
         kept = self.items
         number = 0
-        for number, (key, item) in enumerate(items, 1):
+        for key, item in items:
+            number += 1
             if key not in kept and len(kept) >= self._limit:
                 self.dropped += 1
                 continue

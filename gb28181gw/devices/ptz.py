@@ -173,7 +173,7 @@ class PtzControl:
         def collect(document: Document) -> bool:
             part = read_preset_response(document)
             found.take([(preset.number, preset) for preset in part.presets], part.total)
-            quirks.update((quirk.value, quirk.row) for quirk in part.quirks)
+            quirks.update((one.value, one.row) for one in part.quirks if one not in document.quirks)
             return found.expected is None or found.reached
 
         charset = dialect_of(device).charset_used
@@ -195,7 +195,9 @@ class PtzControl:
             self._registry.add_quirk(device, MORE_QUIRK)
         for name, row in sorted(quirks):
             self._registry.add_quirk(device, name, row=row)
-        return PresetList(presets=tuple(found.items[number] for number in sorted(found.items)), partial=not whole)
+        return PresetList(
+            presets=tuple(found.items[number] for number in sorted(found.items)), partial=not whole
+        )
 
     async def send(
         self,

@@ -172,7 +172,8 @@ class Records:
         def take(document: Document) -> bool:
             response = read_record_info_response(document, zone)
             for quirk in response.quirks:
-                self._registry.add_quirk(device.id, quirk.value, row=quirk.row)
+                if quirk not in document.quirks:  # those were counted when it came
+                    self._registry.add_quirk(device, quirk.value, row=quirk.row)
             found.take([(record, record) for record in response.records], response.total)
             return found.reached
 

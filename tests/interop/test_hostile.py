@@ -151,7 +151,7 @@ def expected(case: Case, *, known: bool, stream: bool) -> list[int]:
         # From and To name the same user in one row only; the others are refused (S-01).
         first = 401 if case.name == "escnull" else 400
         # 3.1.1.8: on a stream what stands behind the first message is the next one.
-        return [first, 405] if stream and known and case.name == "dblreq" else [first]
+        return [first, 403] if stream and known and case.name == "dblreq" else [first]
     if not known:
         return [403] if word == "MESSAGE" else []
     if word == "MESSAGE":

@@ -1,144 +1,211 @@
-"""Searches for recordings: parts, wrong counts, turns; over an agent that is not one."""
+"""Searches for recordings: joined, queued, complete, partial, silent."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gb28181gw.devices.models import Channel, Presence
-from gb28181gw.devices.presence import PresenceKeeper, PresenceRules
-from gb28181gw.devices.queries import Queries
-from gb28181gw.devices.records import RecordLimits, RecordList, Records
-from gb28181gw.devices.registry import Registry
+from gb28181gw.devices.queries import Waits
+from gb28181gw.devices.records import Location, RecordLimits, RecordList, Records
 from gb28181gw.errors import GatewayError
+from gb28181gw.gb.manscdp.document import Document
 from gb28181gw.gb.manscdp.xml import parse
-from gb28181gw.sip.path import Path
-from tests.support.devices import (
-    Calls,
-    FakeAgent,
-    FakeClock,
-    RecordingBus,
-    between,
-    binding,
-    make_device,
-    udp,
-    until,
-)
-from tests.support.stores import MemoryDeviceStore
+from gb28181gw.observability.events import EventBus
+from tests.support.api_services import CAMERA, NVR, make_device
 
-CHANNEL = "34020000001320000001"
 START = datetime(2024, 5, 1, tzinfo=UTC)
+END = START + timedelta(hours=1)
 
 
-class World:
-    def __init__(self) -> None:
-        clock = FakeClock()
-        self.bus = RecordingBus()
-        self.registry = Registry(store=MemoryDeviceStore(), bus=self.bus, clock=clock)
-        presence = PresenceKeeper(
-            registry=self.registry, bus=self.bus, clock=clock, rules=PresenceRules(), probe=Calls()
-        )
-        self.agent = FakeAgent()
-        self.queries = Queries(agent=self.agent, registry=self.registry, presence=presence, timeout_s=0.2)
-        self.records = Records(
-            registry=self.registry,
-            queries=self.queries,
-            bus=self.bus,
-            timezone="+08:00",
-            limits=RecordLimits(first_s=5.0, between_s=0.05, all_s=10.0),
-        )
-        self.device = make_device(1)
-        self.registry.enrol(self.device)
-        self.device.binding = binding(udp())
-        self.registry.bind(self.device, udp())
-        self.device.presence = Presence.ONLINE
-        self.device.channels[CHANNEL] = Channel(self.device.id, CHANNEL, "Gate", "camera")
-
-    async def search(self, day: int = 0) -> RecordList:
-        start = START + timedelta(days=day)
-        return await self.records.search(self.device.id, CHANNEL, start, start + timedelta(hours=1))
-
-    def answer(self, question: str, *parts: tuple[Sequence[int], int | None]) -> None:
-        for minutes, total in parts:
-            self.queries.feed(self.device, parse(part(int(between(question, "SN")), minutes, total)))
-
-    def answering(self, *parts: tuple[Sequence[int], int | None]) -> None:
-        def hear(path: Path, text: str) -> None:
-            self.answer(text, *parts)
-
-        self.agent.hear = hear
-
-    @property
-    def questions(self) -> list[str]:
-        return [text for _, _, text in self.agent.sent]
-
-
-@pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr("gb28181gw.devices.assembly.LATE_S", 0.05)
-    made = World()
-    yield made
-    await made.records.close()
-
-
-def part(sn: int, minutes: Sequence[int], total: int | None) -> bytes:
+def part(*minutes: int, total: int | None = None) -> Document:
     items = "".join(
-        f"<Item><DeviceID>{CHANNEL}</DeviceID><Name>Gate</Name><StartTime>2024-05-01T08:{minute:02d}:00</StartTime>"
-        f"<EndTime>2024-05-01T08:{minute:02d}:59</EndTime></Item>"
+        f"<Item><DeviceID>{CAMERA}</DeviceID><StartTime>2024-05-01T08:{minute:02d}:00</StartTime></Item>"
         for minute in minutes
     )
-    counted = "" if total is None else f"<SumNum>{total}</SumNum>"
-    return (
-        f"<Response><CmdType>RecordInfo</CmdType><SN>{sn}</SN><DeviceID>{CHANNEL}</DeviceID>{counted}"
-        f'<RecordList Num="{len(minutes)}">{items}</RecordList></Response>'
-    ).encode()
+    count = "" if total is None else f"<SumNum>{total}</SumNum>"
+    return parse(
+        f"<Response><CmdType>RecordInfo</CmdType><SN>1</SN>{count}<RecordList>{items}</RecordList></Response>".encode()
+    )
 
 
-def minutes_of(found: RecordList) -> list[int]:
-    return [record.start.minute for record in found.items if record.start is not None]
+class FakeRegistry:
+    def __init__(self) -> None:
+        self.device = make_device()
+        self.quirks: list[str] = []
+
+    def require(self, device_id: str) -> object:
+        return self.device
+
+    def target(self, device_id: str, channel_id: str | None = None) -> None:
+        return None
+
+    def add_quirk(self, device: object, name: str, *, row: str = "") -> None:
+        self.quirks.append(name)
 
 
-async def test_parts_in_any_order_and_twice_are_one_sorted_list(world: World) -> None:
-    world.answering(([2, 3], 4), ([2, 3], 4), ([0, 1], 4))
-    found = await world.search()
-    assert (minutes_of(found), found.partial, found.sum_num) == ([0, 1, 2, 3], False, 4)
+class FakeQueries:
+    """Answers with `parts`, then the last word: complete, quiet, or an error."""
+
+    def __init__(self) -> None:
+        self.parts: list[Document] = []
+        self.error: GatewayError | None = None
+        self.asked: list[tuple[str | None, bytes]] = []
+        self.running = 0
+        self.most = 0
+        self.gate: asyncio.Event | None = None
+        self.late_is_whole = False
+
+    async def gather(
+        self,
+        device: object,
+        cmd_type: str,
+        write: Callable[[int], bytes],
+        collect: Callable[[Document], bool],
+        *,
+        waits: Waits,
+        channel_id: str | None = None,
+        after: Callable[[], float],
+    ) -> bool:
+        self.asked.append((channel_id, write(7)))
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            if self.gate is not None:
+                await self.gate.wait()
+            await asyncio.sleep(0)
+            if self.error is not None:
+                raise self.error
+            for document in self.parts:
+                if collect(document) and not after():
+                    return True
+            return self.late_is_whole
+        finally:
+            self.running -= 1
 
 
-async def test_cat02_a_count_of_one_message_does_not_end_a_search(world: World) -> None:
-    world.answering(([0, 1], 2), ([2, 3], 2), ([4], 1))
-    found = await world.search()
-    assert (minutes_of(found), found.partial) == ([0, 1, 2, 3, 4], False)
-    assert world.device.quirks["answer.more_than_announced"] == 1
+def rig(
+    limits: RecordLimits | None = None, registry: FakeRegistry | None = None
+) -> tuple[Records, FakeQueries, EventBus]:
+    queries, bus = FakeQueries(), EventBus()
+    records = Records(
+        registry=registry or FakeRegistry(),  # type: ignore[arg-type]  # a stand-in
+        queries=queries,  # type: ignore[arg-type]  # a stand-in
+        bus=bus,
+        timezone="+08:00",
+        limits=limits,
+    )
+    return records, queries, bus
 
 
-async def test_pb04_a_missing_part_is_told(world: World) -> None:
-    world.answering(([0, 1], 4))
-    found = await world.search()
-    assert (minutes_of(found), found.partial, found.sum_num) == ([0, 1], True, 4)
-    assert world.bus.of("records.partial")[0]["expected"] == 4
+async def test_parts_in_any_order_and_twice_are_one_sorted_list() -> None:
+    records, queries, bus = rig()
+    queries.parts = [part(30, 40, total=5), part(0, 10, total=5), part(0, 10, total=5), part(20, total=5)]
+    found = await records.search(NVR, CAMERA, START, END)
+    assert [record.start and record.start.minute for record in found.items] == [0, 10, 20, 30, 40]
+    assert (found.partial, found.sum_num, found.answered) == (False, 5, True)
+    assert bus.counts["records.partial"] == 0
 
 
-async def test_an_answer_that_cannot_be_read_is_not_an_empty_list(world: World) -> None:
-    world.agent.hear = lambda path, text: world.queries.unreadable(world.device, "not_xml")
-    world.records._limits = RecordLimits(first_s=0.05, between_s=0.05, all_s=10.0)
+async def test_missing_parts_are_said() -> None:
+    records, queries, bus = rig()
+    queries.parts = [part(0, total=5)]
+    found = await records.search(NVR, CAMERA, START, END)
+    assert (len(found.items), found.partial, found.sum_num) == (1, True, 5)
+    assert bus.counts["records.partial"] == 1
+
+
+async def test_cat02_a_count_of_one_message_does_not_end_a_search() -> None:
+    registry = FakeRegistry()
+    records, queries, bus = rig(registry=registry)
+    queries.parts, queries.late_is_whole = (
+        [part(0, 10, total=2), part(20, 30, total=2), part(40, total=1)],
+        True,
+    )
+    found = await records.search(NVR, CAMERA, START, END)
+    assert (len(found.items), found.partial) == (5, False)
+    assert "answer.more_than_announced" in registry.quirks
+    assert bus.counts["records.partial"] == 0
+
+
+async def test_an_answer_that_cannot_be_read_is_not_an_empty_list() -> None:
+    records, queries, _ = rig()
+    queries.error = GatewayError("gb.sip.bad_answer", taken=True)
     with pytest.raises(GatewayError) as caught:
-        await world.search()
+        await records.search(NVR, CAMERA, START, END)
     assert caught.value.code == "gb.sip.bad_answer"
 
 
-async def test_pb05_whoever_comes_while_others_wait_waits_behind_them(world: World) -> None:
-    searches = [asyncio.ensure_future(world.search(day)) for day in (0, 1)]
-    await until(lambda: len(world.questions) == 1)
-    world.answer(world.questions[0], ([0, 1, 2], 4), ([3], 4))
-    await searches[0]
-    # The turn is the second one's now: a third must not go beside it.
-    searches.append(asyncio.ensure_future(world.search(2)))
-    for number in (1, 2):
-        await until(lambda number=number: len(world.questions) > number)
-        assert (len(world.questions), world.queries.open_count) == (number + 1, 1)
-        world.answer(world.questions[number], ([0, 1, 2], 4), ([3], 4))
-        await searches[number]
-    assert world.records._turns == {}
+@pytest.mark.parametrize(
+    ("location", "to"), [(Location.FRONT_END, CAMERA), (Location.CENTRE, None), (Location.BOTH, None)]
+)
+async def test_the_to_id_says_whose_recordings(location: Location, to: str | None) -> None:
+    records, queries, _ = rig()
+    queries.parts = [part(total=0)]
+    await records.search(NVR, CAMERA, START, END, location=location)
+    asked_of, body = queries.asked[0]
+    assert asked_of == to
+    assert f"<DeviceID>{CAMERA}</DeviceID>".encode() in body
+    assert (b"IndistinctQuery" in body) is (location is Location.BOTH)
+
+
+async def test_pb06_no_answer_to_a_question_that_was_taken_is_an_empty_list() -> None:
+    records, queries, _ = rig()
+    queries.error = GatewayError("gb.sip.no_answer", taken=True)
+    found = await records.search(NVR, CAMERA, START, END)
+    assert (found.items, found.answered, found.partial) == ((), False, False)
+    queries.error = GatewayError("gb.sip.no_answer", taken=False)
+    with pytest.raises(GatewayError):
+        await records.search(NVR, CAMERA, START, END)
+
+
+async def test_pb05_equal_searches_are_one_and_others_wait() -> None:
+    records, queries, _ = rig()
+    queries.parts, queries.gate = [part(0, total=1)], asyncio.Event()
+    queries.late_is_whole = True
+    same = [asyncio.create_task(records.search(NVR, CAMERA, START, END)) for _ in range(3)]
+    other = asyncio.create_task(records.search(NVR, CAMERA, START, END, kind="alarm"))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert len(queries.asked) == 1
+    same[0].cancel()  # who leaves takes nothing from the others
+    queries.gate.set()
+    found = await asyncio.gather(same[1], same[2], other)
+    assert [len(one.items) for one in found] == [1, 1, 1]
+    assert (len(queries.asked), queries.most) == (2, 1)
+
+
+async def test_pb05_who_comes_while_another_waits_waits_behind_it() -> None:
+    records, queries, _ = rig()
+    queries.parts, queries.gate = [part(0, 10, total=3), part(20, total=3)], asyncio.Event()
+    late: list[asyncio.Task[RecordList]] = []
+
+    def third(_: object) -> None:
+        # The turn is given back in this moment, and the second one's.
+        late.append(asyncio.create_task(records.search(NVR, CAMERA, START, END, kind="manual")))
+
+    first = asyncio.create_task(records.search(NVR, CAMERA, START, END))
+    second = asyncio.create_task(records.search(NVR, CAMERA, START, END, kind="alarm"))
+    first.add_done_callback(third)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    queries.gate.set()
+    await asyncio.gather(first, second)
+    await asyncio.gather(*late)
+    assert (len(queries.asked), queries.most) == (3, 1)
+
+
+async def test_a_turn_that_never_comes_is_busy() -> None:
+    records, queries, _ = rig(RecordLimits(all_s=0.05))
+    queries.gate = asyncio.Event()
+    first = asyncio.create_task(records.search(NVR, CAMERA, START, END))
+    await asyncio.sleep(0)
+    with pytest.raises(GatewayError) as caught:
+        await records.search(NVR, CAMERA, START, END, kind="alarm")
+    assert caught.value.code == "gb.route.busy"
+    await records.close()
+    assert first.cancelled() or isinstance(
+        (await asyncio.gather(first, return_exceptions=True))[0], BaseException
+    )
