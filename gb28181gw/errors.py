@@ -144,7 +144,7 @@ _ROWS = (
         "gb.sip.no_answer",
         504,
         "Device did not answer",
-        "The request was repeated and nothing came back: check that the device's SIP port is reachable from here and that NAT entries live longer than its keepalive; TCP registration helps.",
+        "A device that took the request and never answered probably does not know it. When nothing at all came back: check that its SIP port is reachable from here and that NAT entries live longer than its keepalive; TCP registration helps.",
     ),
     _row(
         "gb.sip.rejected",
