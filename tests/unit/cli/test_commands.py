@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 from gb28181gw.access.keys import Keys, first_key, hash_key
 from gb28181gw.access.secrets import load_or_create_secrets, make_data_dir
 from gb28181gw.api.server import ApiServer, ApiServerConfig
+from gb28181gw.cli.common import print_table
 from gb28181gw.cli.main import make_app
 from gb28181gw.devices.models import Refusal
 from gb28181gw.errors import GatewayError
@@ -644,3 +645,13 @@ def test_download_wants_times(config: Path) -> None:
     result = run("download", NVR, CAMERA, "yesterday", "today", "--config", config)
     assert result.exit_code == 2
     assert "is no time" in result.stderr
+
+
+def test_a_table_that_goes_elsewhere_is_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    head = ["Of", "Until", "Detail"]
+    rows = [["34020000001180000001", "2026-11-23 04:26:43", "word " * 40], ["[b]", "", ""]]
+    print_table(head, rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6
+    assert all(cell.strip() in lines[3] for cell in rows[0])
+    assert "[b]" in lines[4]
