@@ -1,6 +1,7 @@
-"""What a CPU second of the gateway's signalling process is worth: registrations, keepalives, catalogue items.
+"""What a CPU second of the signalling process is worth: registrations, keepalives, positions, catalogue items.
 
-    python bench/registrations.py [--devices 4000] [--keepalives 40000] [--items 40000]
+    python bench/registrations.py [--devices 4000] [--keepalives 40000] [--positions 40000]
+                                  [--items 40000]
 
 The process under test is the real stack (UDP on uvloop, parser, transactions, digest, devices, SQLite with its writer
 thread, structured log lines to /dev/null) without media and HTTP. The load comes from this process over loopback, a
@@ -46,10 +47,12 @@ WINDOW = 64
 async def serve(directory: Path, profile_to: str) -> None:
     from gb28181gw.clock import SystemClock
     from gb28181gw.devices.config import DevicesConfig, Enrolment
+    from gb28181gw.devices.reports import Reports
     from gb28181gw.devices.service import Devices
     from gb28181gw.observability.events import EventBus
     from gb28181gw.sip.endpoint import Endpoint
     from gb28181gw.storage.database import Database
+    from gb28181gw.storage.reports import SqliteReportStore
     from gb28181gw.storage.sqlite import SqliteDeviceStore
     from gb28181gw.transport.transports import Transports
     from gb28181gw.ua.agent import UserAgent
@@ -71,13 +74,22 @@ async def serve(directory: Path, profile_to: str) -> None:
         requests_per_s=100_000.0,
         catalogues_in_flight=50,
     )
+    bus = EventBus()
     started = time.perf_counter()
-    devices = Devices(
-        config=config, agent=agent, store=SqliteDeviceStore(database), bus=EventBus(), clock=clock
-    )
+    devices = Devices(config=config, agent=agent, store=SqliteDeviceStore(database), bus=bus, clock=clock)
     await devices.start()
     loaded_s = time.perf_counter() - started
     devices.presence._hear_online.clear()
+    reports = Reports(
+        registry=devices.registry,
+        messages=devices.messages,
+        queries=devices.queries,
+        store=SqliteReportStore(database),
+        bus=bus,
+        clock=clock,
+        timezone="+08:00",
+    )
+    reports.start()
     port = await transports.listen("127.0.0.1", 0)
     print(port, f"{loaded_s:.3f}", flush=True)
     profile = cProfile.Profile()
@@ -94,6 +106,8 @@ async def serve(directory: Path, profile_to: str) -> None:
                 )
         elif line[0] == "channels":
             print(sum(len(device.channels) for device in devices.registry), flush=True)
+        elif line[0] == "positions":
+            print(reports.counters.positions, flush=True)
         elif line[0] == "weigh":
             print(*await weigh(SqliteDeviceStore(database)), flush=True)
         elif line[0] == "settle":
@@ -104,6 +118,7 @@ async def serve(directory: Path, profile_to: str) -> None:
     if profile_to:
         profile.disable()
         profile.dump_stats(profile_to)
+    await reports.close()
     await devices.close()
     await agent.close()
     await transports.close()
@@ -285,6 +300,31 @@ def keepalive(link: socket.socket, server: Server, devices: int, count: int) -> 
     return pump(link, server, iter(messages), react)
 
 
+def position(link: socket.socket, server: Server, devices: int, count: int) -> int:
+    """As MESSAGE, flat (2016), from ever another source: each is stored."""
+    messages = [
+        request(
+            "MESSAGE",
+            device_id(n % devices),
+            PLATFORM,
+            22,
+            f"p{n:06d}",
+            "Content-Type: Application/MANSCDP+xml\r\n",
+            b'<?xml version="1.0" encoding="GB2312"?>\r\n<Notify>\r\n<CmdType>MobilePosition</CmdType>\r\n'
+            b"<SN>%d</SN>\r\n<DeviceID>34020000001320%06d</DeviceID>\r\n<Time>2024-05-01T08:30:%02d</Time>\r\n"
+            b"<Longitude>117.2%05d</Longitude>\r\n<Latitude>31.8%05d</Latitude>\r\n<Speed>36.5</Speed>\r\n"
+            b"<Direction>180.0</Direction>\r\n<Altitude>28.0</Altitude>\r\n</Notify>\r\n"
+            % (n, n, n % 60, n % 100_000, n % 100_000),
+        )
+        for n in range(count)
+    ]
+
+    def react(data: bytes) -> None:
+        assert data[8:11] == b"200", data
+
+    return pump(link, server, iter(messages), react)
+
+
 def catalogue(link: socket.socket, server: Server, devices: int, per_device: int, per_message: int) -> int:
     """Every device is asked once; its pages go out in a window over all devices."""
     ids = [device_id(n) for n in range(devices)]
@@ -381,8 +421,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--devices", type=int, default=4000)
     parser.add_argument("--keepalives", type=int, default=40000)
+    parser.add_argument("--positions", type=int, default=40000)
     parser.add_argument("--items", type=int, default=40000)
-    parser.add_argument("--only", choices=("registrations", "keepalives", "catalogue"), help="one phase")
+    parser.add_argument(
+        "--only", choices=("registrations", "keepalives", "positions", "catalogue"), help="one phase"
+    )
     parser.add_argument(
         "--profile", default="", help="write a cProfile of the process under test to this file"
     )
@@ -411,6 +454,14 @@ def main() -> None:
             measure(server, "registrations, known", lambda: register(link, server, 0, devices, "s"))
         if options.only in (None, "keepalives"):
             measure(server, "keepalives", lambda: keepalive(link, server, devices, options.keepalives))
+        if options.only in (None, "positions"):
+            measure(
+                server,
+                "positions by MESSAGE, stored",
+                lambda: position(link, server, devices, options.positions),
+            )
+            server.tell("positions")
+            assert int(server.read()) == options.positions, "some were not stored"
         for per_message in (10, 3) if options.only in (None, "catalogue") else ():
             asked = min(devices // 2, options.items // per_device)
             measure(

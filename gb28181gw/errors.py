@@ -114,6 +114,12 @@ _ROWS = (
         "The device's edition does not know this",
         'Send it with "force": true to try all the same, or set the edition that the device really speaks: PATCH /api/v1/devices/{id} {"dialect": {"edition": "3.0"}}.',
     ),
+    _row(
+        "gb.route.unsupported",
+        409,
+        "The device does not do this",
+        'It did not know this command before: send it with "force": true to try again. It is forgotten when the device comes with other firmware.',
+    ),
     _row("gb.route.shutting_down", 503, "Gateway is stopping", "Try again when it has restarted."),
     _row(
         "gb.route.storage_unavailable",
@@ -158,6 +164,12 @@ _ROWS = (
         502,
         "Device answered ERROR",
         "The device understood the command and could not do it; see detail.",
+    ),
+    _row(
+        "gb.sip.bad_answer",
+        502,
+        "Answer says nothing",
+        "The device answered with a message that cannot be read or lacks what was asked for; see detail and the SIP trace of the device.",
     ),
     _row(
         "gb.sip.no_call",

@@ -259,12 +259,6 @@ def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
     return origins
 
 
-def _no_shared_port(port: int) -> int:
-    if port:
-        raise ValueError("one port for all streams comes with a later version; leave it 0.")
-    return port
-
-
 def _plane(plane: str) -> str:
     if plane == "native":
         # Not before somebody asks: loading the native plane costs a start that does not serve.
@@ -367,6 +361,24 @@ class SipSettings(Section):
         "+08:00", "The offset from UTC of times told to and by devices without their own; never the host's."
     )
 
+    subscribe: tuple[Literal["catalog", "alarm", "position", "ptz"], ...] = Field(
+        default=("catalog", "alarm", "position"),
+        description=(
+            "What is subscribed at devices: changes of the catalogue, alarms, positions, and where cameras look "
+            "(ptz, edition 2022). A device may have its own choice; [] is nothing."
+        ),
+    )
+    subscribe_s: int = _number(
+        600,
+        "A subscription is asked for so long, and renewed at half of it.",
+        low=60,
+        high=86400,
+        unit="seconds",
+    )
+    position_interval_s: int = _number(
+        5, "The interval of positions that a subscription asks for.", low=1, high=3600, unit="seconds"
+    )
+
     @property
     def address(self) -> HostPort:
         return parse_listen(self.listen)
@@ -404,11 +416,11 @@ class MediaSettings(Section):
         description='Web origins that may play besides the console, as in ["https://video.example.org"].',
     )
     token_s: int = _number(300, "A play URL may be opened for so long.", low=5, high=86400, unit="seconds")
-    shared_port: Annotated[int, AfterValidator(_no_shared_port)] = _number(
+    shared_port: int = _number(
         0,
-        "One UDP and TCP port for all streams; 0: each its own (other values come with a later version).",
+        "One UDP and TCP port for all streams that are received, with RTCP on the port above it; 0: each its own.",
         low=0,
-        high=65535,
+        high=65534,
     )
     transport: Literal["auto", "udp", "tcp-passive", "tcp-active"] = Field(
         default="auto",
@@ -422,6 +434,20 @@ class MediaSettings(Section):
     )
     workers: int = _number(
         0, "Threads of the native plane; 0: as many as cores. The python plane has none.", low=0, high=256
+    )
+    on_loss: Literal["go_on", "freeze"] = Field(
+        default="go_on",
+        description=(
+            "What viewers see after a lost packet: all pictures but the broken one, which may smear until the next "
+            "key frame (go_on), or the last whole one until then (freeze)."
+        ),
+    )
+    merge_ms: int = _number(
+        0,
+        "Pictures of so long are written to a viewer together, which costs less CPU and delays them; 0: each at once.",
+        low=0,
+        high=1000,
+        unit="milliseconds",
     )
     idle_stop_s: int = _number(
         30, "A stream ends so long after its last consumer left.", low=0, high=86400, unit="seconds"
@@ -463,7 +489,7 @@ class RtspSettings(Section):
 
     listen: Listen = _text(
         "0.0.0.0:8554",
-        "The address and port of RTSP (not served yet by this version).",
+        "The address and port of RTSP.",
     )
 
     @property
@@ -482,6 +508,16 @@ class StorageSettings(Section):
     )
     position_days: int = _number(
         7, "Positions are kept for so long, at most a million of them.", low=1, high=3650, unit="days"
+    )
+    snapshot_days: int = _number(
+        30, "Pictures that devices uploaded are kept for so long.", low=1, high=3650, unit="days"
+    )
+    snapshot_mb: int = _number(
+        1024,
+        "Pictures that devices uploaded take at most so much; the oldest go first.",
+        low=10,
+        high=10_000_000,
+        unit="MB",
     )
 
 
@@ -729,6 +765,12 @@ def _conflicts(settings: Settings) -> Iterator[str]:
         seen[address.port] = key
         if address.port in ports:
             yield f"{key}: port {address.port} lies within media.ports {settings.media.ports}; move one."
+    shared = settings.media.shared_port
+    for port in (shared, shared + 1) if shared else ():
+        if port in ports:
+            yield f"media.shared_port: port {port} lies within media.ports {settings.media.ports}; move one."
+        if port in seen:
+            yield f"media.shared_port: port {port} is that of {seen[port]} already; give each its own."
     if bool(settings.http.cert) != bool(settings.http.key):
         missing = "http.key" if settings.http.cert else "http.cert"
         yield f"{missing}: a certificate and its key go together; give both or neither."

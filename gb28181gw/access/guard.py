@@ -52,6 +52,20 @@ class MediaGuard:
             raise GatewayError("gb.route.not_authorised", peer=client)
         return make_grant(key.id)
 
+    def check_open(self, path: str, token: str, is_open: Callable[[str], bool]) -> Grant | None:
+        """The grant of a token that may have expired, if `is_open(grant_id)`: a view that consists of many requests.
+
+        None for every other token; then `check` decides.
+        """
+        grant = self._tokens.read(path, token, expired=True)
+        if grant is None or not self.is_valid(grant.grant_id) or not is_open(grant.grant_id):
+            return None
+        return grant
+
+    def renew(self, path: str, grant_id: str) -> str:
+        """A fresh token for the stream of `path` under a grant that was given."""
+        return self._tokens.mint(path, Grant(grant_id=grant_id))
+
     def is_valid(self, grant_id: str) -> bool:
         """Whether connections of this grant may be opened and go on."""
         return self._keys.is_valid(grant_id.partition("-")[0])

@@ -19,7 +19,10 @@ from typing import Final
 
 _MAC_BYTES: Final = 16
 _MAX_TOKEN_CHARS: Final = 160
-_FORMS: Final = re.compile(r"(?:\.(?:flv|mp4|ts)|/index\.m3u8|/whep(?:/.*)?)\Z", re.ASCII | re.DOTALL)
+_FORMS: Final = re.compile(
+    r"(?:\.(?:flv|mp4|ts)|/(?:index\.m3u8|(?:init|segment|part)-[0-9-]{1,20}\.(?:mp4|m4s)|whep(?:/.*)?))\Z",
+    re.ASCII | re.DOTALL,
+)
 _GRANT: Final = re.compile(r"[0-9a-z]{1,32}-[0-9A-Za-z_-]{6,32}", re.ASCII)
 
 
@@ -60,8 +63,8 @@ class PlayTokens:
         expiry = int(self._wall()) + self._ttl_s
         return f"{grant.grant_id}.{expiry:x}.{self._mac(stream_path(path), grant.grant_id, expiry)}"
 
-    def read(self, path: str, token: str) -> Grant | None:
-        """The grant of a token that fits the path and is not expired, else None."""
+    def read(self, path: str, token: str, *, expired: bool = False) -> Grant | None:
+        """The grant of a token that fits the path and is not expired, else None. `expired`: it may be."""
         if len(token) > _MAX_TOKEN_CHARS or token.count(".") != 2:
             return None
         grant_id, expiry_text, mac = token.split(".")
@@ -71,7 +74,7 @@ class PlayTokens:
         expected = self._mac(stream_path(path), grant_id, expiry)
         if not hmac.compare_digest(expected.encode(), mac.encode("utf-8", "surrogatepass")):
             return None
-        if self._wall() >= expiry:
+        if self._wall() >= expiry and not expired:
             return None
         return Grant(grant_id=grant_id)
 

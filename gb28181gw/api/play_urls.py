@@ -14,20 +14,22 @@ _HOST: Final = re.compile(
 )
 
 
-def media_authority(config: PlayUrlConfig, host_header: str) -> str:
-    """``host:port`` of the media listener as this caller reaches it.
+def media_authority(config: PlayUrlConfig, host_header: str, *, rtsp: bool = False) -> str:
+    """``host:port`` of the media listener, or of the RTSP server, as this caller reaches it.
 
     `advertise` wins; else it is the host name by which the caller reached the API, with the media port. The
     caller writes the Host header himself, so what is no host name is not repeated to him.
     """
+    port = config.rtsp_port() if rtsp else config.port()
     found = _HOST.fullmatch(config.advertise or "")
     if found is not None:
-        return f"{found[1]}:{found[2] or config.port()}"
+        told = None if rtsp else found[2]  # a port in `http_advertise` is that of HTTP
+        return f"{found[1]}:{told or port}"
     if config.advertise:  # an IPv6 address without brackets
-        return f"[{config.advertise}]:{config.port()}"
+        return f"[{config.advertise}]:{port}"
     found = _HOST.fullmatch(host_header)
     host = found[1] if found is not None else "127.0.0.1"
-    return f"{host}:{config.port()}"
+    return f"{host}:{port}"
 
 
 def api_authority(host_header: str) -> str:
@@ -39,7 +41,14 @@ def play_urls(config: PlayUrlConfig, tokens: PlayTokens, grant: Grant, *, host: 
     """URLs of a stream for one grant; `path` is ``/live/DEVICE_CHANNEL`` or ``/playback/STREAM``."""
     token = tokens.mint(path, grant)
     authority = media_authority(config, host)
+    http, websocket = f"http://{authority}{path}", f"ws://{authority}{path}"
     return PlayUrls(
-        http_flv=f"http://{authority}{path}.flv?token={token}",
-        ws_flv=f"ws://{authority}{path}.flv?token={token}",
+        http_flv=f"{http}.flv?token={token}",
+        ws_flv=f"{websocket}.flv?token={token}",
+        http_fmp4=f"{http}.mp4?token={token}",
+        ws_fmp4=f"{websocket}.mp4?token={token}",
+        http_ts=f"{http}.ts?token={token}",
+        ws_ts=f"{websocket}.ts?token={token}",
+        hls=f"{http}/index.m3u8?token={token}",
+        rtsp=f"rtsp://{media_authority(config, host, rtsp=True)}{path}?token={token}",
     )

@@ -11,7 +11,10 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from gb28181gw.access.keys import Key
 from gb28181gw.access.roles import Role
+from gb28181gw.devices.dialects import dialect_of, origins_of
+from gb28181gw.devices.experience import unsupported
 from gb28181gw.devices.models import CatalogueState, Channel, Device, listed_channels
+from gb28181gw.devices.quirks import QUIRK_ROWS
 from gb28181gw.devices.tree import TreeNode
 from gb28181gw.gb import mansrtsp
 from gb28181gw.gb.charset import Charset
@@ -116,6 +119,14 @@ class DeviceSettings(Body):
     dialect: Annotated[dict[str, str | bool], Field(max_length=16), AfterValidator(_switches)] | None = Field(
         default=None, description='Named switches, as in {"edition": "2.0", "qop": false}; empty: learnt.'
     )
+    subscribe: (
+        Literal["default"]
+        | Annotated[list[Literal["catalog", "alarm", "position", "ptz"]], Field(max_length=4)]
+        | None
+    ) = Field(
+        default=None,
+        description='What is subscribed at this device; [] is nothing, "default" as in [sip] subscribe.',
+    )
 
 
 class NewDevice(DeviceSettings):
@@ -141,6 +152,7 @@ class DeviceAnswer(Answer):
     last_seen_at: str | None
     approved: bool
     quirks: dict[str, int] = Field(description="Tolerances that fired for it, with their counts.")
+    subscribe: list[str] | None = Field(description="Its own choice; null: as in [sip] subscribe.")
 
 
 def device_answer(device: Device, zone: tzinfo) -> DeviceAnswer:
@@ -159,6 +171,54 @@ def device_answer(device: Device, zone: tzinfo) -> DeviceAnswer:
         last_seen_at=iso_time(device.last_seen_at, zone),
         approved=device.approved,
         quirks=dict(device.quirks),
+        subscribe=None if device.subscribe is None else list(device.subscribe),
+    )
+
+
+class SwitchAnswer(Answer):
+    """One switch of a dialect."""
+
+    value: str = Field(description="Empty charset: by edition.")
+    origin: Literal["default", "told", "learnt", "file", "set"] = Field(
+        description="told: X-GB-Ver; learnt: from what it sends; file: a dialect file; set: by a person."
+    )
+
+
+class DialectAnswer(Answer):
+    """How a device is spoken to, where each switch comes from, and what it does not know."""
+
+    device_id: str
+    switches: dict[str, SwitchAnswer]
+    charset_used: str
+    file: str | None = Field(description="The dialect file that fits the device.")
+    unsupported: dict[str, str] = Field(
+        description="What it showed not to know, as command@id or ConfigDownload.type@id: silent, error or sip."
+    )
+    quirks: dict[str, QuirkAnswer] = Field(description="Tolerances that fired for it.")
+
+
+class QuirkAnswer(Answer):
+    """One tolerance."""
+
+    count: int
+    row: str = Field(description="Of docs/reference/quirks.md; empty: none.")
+
+
+def dialect_answer(device: Device) -> DialectAnswer:
+    dialect, origins = dialect_of(device), origins_of(device)
+    return DialectAnswer(
+        device_id=device.id,
+        switches={
+            name: SwitchAnswer.model_validate({"value": value, "origin": origins[name]})
+            for name, value in dialect.all().items()
+        },
+        charset_used=dialect.charset_used.value,
+        file=device.profile.name if device.profile is not None else None,
+        unsupported=unsupported(device),
+        quirks={
+            name: QuirkAnswer(count=count, row=QUIRK_ROWS.get(name, ""))
+            for name, count in sorted(device.quirks.items())
+        },
     )
 
 
@@ -200,6 +260,9 @@ class ChannelAnswer(Answer):
     device_id: str
     name: str
     status: Literal["ON", "OFF", "UNKNOWN"]
+    fault: str = Field(
+        description="VLOST or DEFECT while the device says so; listed, but probably not playable."
+    )
     ptz_type: str
     parent_id: str
     civil_code: str
@@ -215,6 +278,7 @@ def channel_answer(device: Device, channel: Channel) -> ChannelAnswer:
         device_id=device.id,
         name=channel.name,
         status=device.status_of(channel).value,
+        fault=channel.fault,
         ptz_type=channel.ptz_type,
         parent_id=channel.parent_id or device.id,
         civil_code=channel.civil_code,
@@ -441,6 +505,12 @@ class PlayUrls(Answer):
 
     http_flv: str
     ws_flv: str
+    http_fmp4: str
+    ws_fmp4: str
+    http_ts: str
+    ws_ts: str
+    hls: str
+    rtsp: str
 
 
 class LiveAnswer(Answer):

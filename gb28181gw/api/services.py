@@ -18,7 +18,9 @@ from gb28181gw.devices.models import Device
 from gb28181gw.devices.ptz import PresetAction, PresetList
 from gb28181gw.devices.records import Location, RecordList
 from gb28181gw.devices.registry import DeviceChange
-from gb28181gw.devices.reports import Alarm, Place, ReportFilter
+from gb28181gw.devices.reports import Alarm, Place, PtzPlace, ReportFilter
+from gb28181gw.devices.snapshots import Picture, PictureFilter, SnapshotView
+from gb28181gw.devices.subscriptions import SubscriptionView
 from gb28181gw.devices.tree import TreeNode
 from gb28181gw.downloads.models import DownloadView
 from gb28181gw.gb.manscdp.schema import Values
@@ -142,6 +144,41 @@ class ReportBook(Protocol):
 
     async def places(self, wanted: ReportFilter) -> tuple[list[Place], int]: ...
 
+    async def ptz_place(self, device_id: str, channel_id: str) -> PtzPlace | None:
+        """Where the camera looked when it told last."""
+        ...
+
+
+class SubscriptionBook(Protocol):
+    """What is subscribed at devices (`devices.subscriptions.DeviceSubscriptions`)."""
+
+    def of(self, device: Device) -> list[SubscriptionView]: ...
+
+    def renew(self, device_id: str) -> None:
+        """Try everything again now. Raises gb.route.offline, .not_approved."""
+        ...
+
+
+class SnapshotBook(Protocol):
+    """Pictures that devices take and upload (`devices.snapshots.Snapshots`)."""
+
+    async def order(
+        self,
+        device_id: str,
+        channel_id: str,
+        *,
+        count: int = 1,
+        interval_s: int = 1,
+        force: bool = False,
+        key_id: str = "",
+    ) -> SnapshotView: ...
+
+    def session(self, session_id: str) -> SnapshotView: ...
+
+    async def pictures(self, wanted: PictureFilter) -> tuple[list[Picture], int]: ...
+
+    async def picture(self, picture_id: str) -> tuple[Picture, bytes]: ...
+
 
 class Streams(Protocol):
     """The table of streams (`sessions.table.Sessions`)."""
@@ -194,6 +231,8 @@ class PlayUrlConfig:
     """``host`` or ``host:port``; empty: the Host name of the API request."""
     port: Callable[[], int]
     """The bound port of the media listener."""
+    rtsp_port: Callable[[], int]
+    """The bound port of the RTSP server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +248,8 @@ class ApiServices:
     ptz: Ptz
     commands: DeviceCommands
     reports: ReportBook
+    subscriptions: SubscriptionBook
+    snapshots: SnapshotBook
     keys: Keys
     tokens: PlayTokens
     bus: EventBus

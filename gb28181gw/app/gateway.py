@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import platform
+import re
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -26,11 +27,16 @@ from gb28181gw.api.services import ApiServices, PlayUrlConfig
 from gb28181gw.app.metrics import register_metrics
 from gb28181gw.clock import Clock, SystemClock, clock_synchronised
 from gb28181gw.devices.config import DateMode, DevicesConfig, Enrolment
+from gb28181gw.devices.models import Device
 from gb28181gw.devices.records import Records
 from gb28181gw.devices.reports import Reports
 from gb28181gw.devices.service import Devices
+from gb28181gw.devices.snapshots import Snapshots
+from gb28181gw.devices.subscriptions import DeviceSubscriptions, Kind, SubscribeConfig
 from gb28181gw.devices.talking import TalkPartners
+from gb28181gw.dialect_files import load_dialects
 from gb28181gw.downloads.table import DownloadLimits, Downloads
+from gb28181gw.errors import GatewayError
 from gb28181gw.gb.ids import ssrc_domain
 from gb28181gw.gb.manscdp.media_status import MediaStatus
 from gb28181gw.media import native
@@ -44,6 +50,7 @@ from gb28181gw.observability.logs import configure_logging
 from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import Direction, SipTrace
 from gb28181gw.outputs.listener import ListenerConfig, MediaListener
+from gb28181gw.outputs.rtsp import RtspConfig, RtspListener
 from gb28181gw.sessions.call import CallContext, CallLimits
 from gb28181gw.sessions.ending import CallEnder
 from gb28181gw.sessions.models import StreamState
@@ -58,7 +65,9 @@ from gb28181gw.storage.calls import SqliteCallStore
 from gb28181gw.storage.database import Database
 from gb28181gw.storage.keys import SqliteKeyStore
 from gb28181gw.storage.reports import SqliteReportStore
+from gb28181gw.storage.snapshots import SnapshotFiles
 from gb28181gw.storage.sqlite import SqliteDeviceStore
+from gb28181gw.storage.subscriptions import SqliteSubscriptionStore
 from gb28181gw.transport.transports import Transports
 from gb28181gw.ua.agent import UserAgent
 from gb28181gw.ua.models import AgentConfig
@@ -234,6 +243,7 @@ class Gateway:
                 keepalive_misses=sip.keepalive_misses,
                 date=DateMode(sip.date),
                 timezone=sip.timezone,
+                profiles=load_dialects(self.settings.data_dir),
             ),
             store=SqliteDeviceStore(self.database),
             agent=self.agent,
@@ -257,19 +267,42 @@ class Gateway:
             bus=self.bus,
             timezone=sip.timezone,
         )
+        self.subscriptions = DeviceSubscriptions(
+            config=SubscribeConfig(
+                kinds=tuple(map(Kind, sip.subscribe)),
+                expires_s=sip.subscribe_s,
+                position_interval_s=sip.position_interval_s,
+                timezone=sip.timezone,
+            ),
+            registry=self.devices.registry,
+            presence=self.devices.presence,
+            messages=self.devices.messages,
+            subscriptions=self.agent.subscriptions,
+            store=SqliteSubscriptionStore(self.database),
+            bus=self.bus,
+            clock=self._clock,
+            next_sn=self.devices.queries.next_sn,
+        )
         await self.devices.start()
         self._at_end(self.devices.close)
         self.reports.start()
         self._at_end(self.reports.close)
         self._at_end(self.records.close)
+        await self.subscriptions.start()
+        self._at_end(self.subscriptions.close)
         self.health.up("registry")
 
     async def _start_media(self) -> None:
         settings = self.settings.media
+        freeze = settings.on_loss == "freeze"
         self.engine: NativePlane | ReferencePlane = (
-            NativePlane(settings.workers) if self._plane is NativePlane else ReferencePlane()
+            NativePlane(settings.workers, freeze_on_loss=freeze)
+            if self._plane is NativePlane
+            else ReferencePlane(freeze_on_loss=freeze)
         )
         self._at_end(self.engine.close)
+        if settings.shared_port:
+            await self._open_shared_port(settings.listen, settings.shared_port)
         ports = settings.port_range
         self.ports = PortPool(ports.first, ports.last, float(settings.port_rest_s), self._clock)
         self.ssrcs = SsrcPool(ssrc_domain(self.settings.sip.id), float(settings.port_rest_s), self._clock)
@@ -292,6 +325,7 @@ class Gateway:
             bus=self.bus,
             clock=self._clock,
             limits=CallLimits(silence_s=float(settings.source_timeout_s)),
+            shared_port=settings.shared_port,
         )
         self.sessions = Sessions(
             context,
@@ -333,18 +367,60 @@ class Gateway:
             self.sessions,
             self.guard,
             self.bus,
-            ListenerConfig(host=address.host, port=address.port, origins=settings.origins),
+            ListenerConfig(
+                host=address.host,
+                port=address.port,
+                origins=settings.origins,
+                merge_s=settings.merge_ms / 1000,
+            ),
         )
         self.guard.on_revoked(self.listener.close_grants)
+        self.snapshots = Snapshots(
+            registry=self.devices.registry,
+            commands=self.devices.commands,
+            store=SnapshotFiles(self.database, self.settings.data_dir / "snapshots"),
+            bus=self.bus,
+            clock=self._clock,
+            base_url=self._upload_url,
+            days=self.settings.storage.snapshot_days,
+            max_bytes=self.settings.storage.snapshot_mb * 1_000_000,
+        )
+        self.reports.on_snapshots(self.snapshots.finished)
+        self.listener.uploads = self.snapshots
+        self.snapshots.start()
+        self._at_end(self.snapshots.close)
         await self.listener.start()
         self._at_end(self.listener.close)
+        address = self.settings.rtsp.address
+        self.rtsp = RtspListener(
+            self.engine,
+            self.sessions,
+            self.guard,
+            self.bus,
+            self.listener.viewers,
+            self.ports,
+            RtspConfig(host=address.host, port=address.port),
+        )
+        await self.rtsp.start()
+        self._at_end(self.rtsp.close)
+        self.health.up("rtsp")
         self.health.up("media")
+
+    async def _open_shared_port(self, host: str, port: int) -> None:
+        try:
+            await self.engine.open_shared_port(host, port)
+        except OSError as error:
+            raise GatewayError(
+                "gb.config.port_in_use",
+                f"media.shared_port: {host}:{port} or the port above it cannot be bound: {error.strerror}.",
+            ) from error
 
     async def _start_listeners(self) -> None:
         """SIP first: devices may talk from here on. The API last: who reaches it finds everything."""
         sip, http = self.settings.sip.address, self.settings.http.address
         self.sip_port = await self.transports.listen(sip.host, sip.port)
         self.health.up("sip")
+        self.subscriptions.begin()
         await self.sessions.recover()
         self.api = ApiServer(
             create_api(
@@ -358,6 +434,8 @@ class Gateway:
                     ptz=self.devices.ptz,
                     commands=self.devices.commands,
                     reports=self.reports,
+                    subscriptions=self.subscriptions,
+                    snapshots=self.snapshots,
                     keys=self.keys,
                     tokens=self.tokens,
                     bus=self.bus,
@@ -365,7 +443,9 @@ class Gateway:
                     metrics=self.metrics,
                     trace=self.trace,
                     play=PlayUrlConfig(
-                        advertise=self.settings.media.http_advertise, port=lambda: self.listener.port
+                        advertise=self.settings.media.http_advertise,
+                        port=lambda: self.listener.port,
+                        rtsp_port=lambda: self.rtsp.port,
                     ),
                     zone=self.settings.sip.zone,
                     version=__version__,
@@ -383,6 +463,18 @@ class Gateway:
         self._at_end(lambda: _cancelled(housekeeping))
 
     # ---- small duties of nobody else
+
+    def _upload_url(self, device: Device) -> str:
+        """Where a device reaches the media listener: as announced, or the address that it talks SIP to."""
+        told = self.settings.media.http_advertise
+        if not told:
+            host = (
+                device.path.local_host if device.path is not None else self.settings.media.http_address.host
+            )
+            told = f"[{host}]" if ":" in host else host
+        if not re.search(r":\d+$", told):
+            told = f"{told}:{self.listener.port}"
+        return f"http://{told}/upload"
 
     def _end_media(self, device_id: str, reason: str) -> None:
         self.sessions.stop_device(device_id, reason)

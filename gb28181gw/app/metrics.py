@@ -32,6 +32,15 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
     _export(metrics, "talks", gateway.talks.counters)
     _export(metrics, "calls", gateway.ender.counters)
     _export(metrics, "database", gateway.database.counters)
+    _export(metrics, "reports", gateway.reports.counters)
+    _export(metrics, "snapshots", gateway.snapshots.counters)
+    _export(metrics, "subscriptions", gateway.subscriptions.counters)
+    metrics.gauges(
+        "subscriptions",
+        "Subscriptions at devices by kind and state.",
+        ("kind", "state"),
+        lambda: {key: float(number) for key, number in gateway.subscriptions.counts().items()},
+    )
 
     metrics.gauges(
         "devices",
@@ -135,6 +144,13 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
     )
     metrics.gauge(
         "media_http_connections", "Connections that are no viewers yet.", lambda: gateway.listener.connections
+    )
+    metrics.counter("rtsp_refused", "RTSP requests refused.", lambda: gateway.rtsp.refused)
+    metrics.gauge("rtsp_connections", "Open RTSP connections.", lambda: gateway.rtsp.connections)
+    metrics.counter(
+        "rtsp_udp_dropped",
+        "RTP packets over UDP that the kernel did not take.",
+        lambda: gateway.rtsp.udp.dropped,
     )
     metrics.gauge("database_queued", "Jobs that wait for the database.", lambda: gateway.database.queued)
     metrics.gauge("database_well", "1 while the database answers.", lambda: int(gateway.database.well))

@@ -17,8 +17,9 @@ from gb28181gw.cli.host import (
     check_files,
     check_listeners,
     check_media_ports,
+    check_offloads,
     check_plane,
-    check_receive_buffer,
+    check_socket_buffers,
 )
 from gb28181gw.errors import GatewayError
 
@@ -56,6 +57,18 @@ def check(
         raise typer.Exit(1)
 
 
+def _check_dialects(data_dir: Path) -> list[Finding]:
+    """The dialect files of the operator: the gateway does not start with a wrong one."""
+    from gb28181gw.dialect_files import load_dialects
+    from gb28181gw.settings import SettingsError
+
+    try:
+        found = load_dialects(data_dir)
+    except SettingsError as error:
+        return [Finding(level=Level.ERROR, name="dialects", detail=line) for line in error.problems]
+    return [Finding(level=Level.OK, name="dialects", detail=f"{len(found)} dialect files can be used.")]
+
+
 def examine(config: Path | None, *, deep: bool) -> list[Finding]:
     """All findings; only those about the configuration when that cannot be used."""
     from gb28181gw.settings import load_settings
@@ -67,6 +80,7 @@ def examine(config: Path | None, *, deep: bool) -> list[Finding]:
             Finding(level=Level.ERROR, name="configuration", detail=line) for line in sentences(error)[:-1]
         ]
     findings = [Finding(level=Level.WARNING, name=key, detail=text) for key, text in settings.warnings()]
+    findings += _check_dialects(settings.data_dir)
     running = own_instance(settings)
     if running:
         findings.append(
@@ -76,7 +90,8 @@ def examine(config: Path | None, *, deep: bool) -> list[Finding]:
     findings += check_media_ports(settings, running=bool(running), deep=deep)
     findings += check_data_dir(settings)
     findings += check_plane(settings)
-    findings += check_receive_buffer()
+    findings += check_socket_buffers()
+    findings += check_offloads()
     findings += check_files()
     findings += check_clock(settings)
     if deep:

@@ -84,6 +84,36 @@ def ptz(
     _with_gateway(run, config, url, key)
 
 
+@app.command("dialect")
+def dialect(
+    device_id: DeviceArgument,
+    as_json: JsonOption = False,
+    url: UrlOption = "",
+    key: KeyOption = "",
+    config: ConfigOption = None,
+) -> None:
+    """Show how a device is spoken to and why, its tolerances, and what it does not know."""
+
+    def run(gateway: RunningGateway) -> None:
+        found = gateway.get_json(f"/api/v1/devices/{quote(device_id, safe='')}/dialect")
+        if as_json:
+            print(json.dumps(found, ensure_ascii=False))
+            return
+        switches = [[name, one["value"], one["origin"]] for name, one in found["switches"].items()]
+        _table(["Switch", "Value", "From"], switches)
+        if found["file"]:
+            print(f"Dialect file: {found['file']}")
+        if found["quirks"]:
+            print()
+            rows = [[name, one["row"], str(one["count"])] for name, one in found["quirks"].items()]
+            _table(["Tolerance", "Row", "Count"], rows)
+        if found["unsupported"]:
+            print()
+            _table(["Does not know", "Shown by"], [[name, why] for name, why in found["unsupported"].items()])
+
+    _with_gateway(run, config, url, key)
+
+
 @app.command("preset")
 def preset(
     device_id: DeviceArgument,
@@ -146,6 +176,67 @@ def talk(
     )
 
 
+@app.command("subscriptions")
+def subscriptions(
+    device_id: DeviceArgument,
+    renew: Annotated[
+        bool, typer.Option("--renew", help="Try all of them now, also what the device refused.")
+    ] = False,
+    as_json: JsonOption = False,
+    url: UrlOption = "",
+    key: KeyOption = "",
+    config: ConfigOption = None,
+) -> None:
+    """Show what is subscribed at a device, and how it stands."""
+
+    def run(gateway: RunningGateway) -> None:
+        path = f"/api/v1/devices/{quote(device_id, safe='')}/subscriptions"
+        found = gateway.post(path, {}) if renew else gateway.get_json(path)
+        if as_json:
+            print(json.dumps(found, ensure_ascii=False))
+            return
+        rows = [
+            [
+                one["kind"],
+                one["target"],
+                one["state"],
+                one["expires_at"] or "",
+                str(one["notifies"]),
+                one["notified_at"] or "never",
+                one["detail"],
+            ]
+            for one in found["items"]
+        ]
+        _table(["Kind", "Of", "State", "Until", "Notified", "Last", "Detail"], rows)
+
+    _with_gateway(run, config, url, key)
+
+
+@app.command("snapshots")
+def snapshots(
+    device_id: DeviceArgument,
+    channel_id: ChannelArgument,
+    count: Annotated[int, typer.Option(help="How many pictures.", min=1, max=10)] = 1,
+    interval: Annotated[int, typer.Option(help="Seconds from picture to picture.", min=1)] = 1,
+    out: Annotated[Path, typer.Option(help="Directory for the files.")] = Path(),
+    wait: Annotated[float, typer.Option(help="Seconds to wait for the pictures.", min=0)] = 60.0,
+    as_json: JsonOption = False,
+    url: UrlOption = "",
+    key: KeyOption = "",
+    config: ConfigOption = None,
+) -> None:
+    """Have a device of the 2022 edition take pictures and upload them here, and write them to files."""
+    from gb28181gw.cli import snapshots as pictures
+
+    def run(gateway: RunningGateway) -> None:
+        path = _channel(device_id, channel_id)
+        found = pictures.order(gateway, path, count=count, interval_s=interval, wait_s=wait)
+        files = pictures.fetch(gateway, found["id"], out) if found["received"] else []
+        raise typer.Exit(pictures.tell(found, files, as_json=as_json))
+
+    _with_gateway(run, config, url, key)
+
+
 @app.command("command")
 def command(
     device_id: DeviceArgument,
@@ -163,7 +254,7 @@ def command(
         str, typer.Option(help="The channel; without it the device itself.", show_default=False)
     ] = "",
     force: Annotated[
-        bool, typer.Option("--force", help="Send it although the device's edition does not know it.")
+        bool, typer.Option("--force", help="Send it although the device seems not to know it.")
     ] = False,
     as_json: JsonOption = False,
     url: UrlOption = "",

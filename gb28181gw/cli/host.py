@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from gb28181gw.cli.offloads import has_gro, has_gso
 from gb28181gw.clock import clock_synchronised
 
 if TYPE_CHECKING:
@@ -52,8 +53,10 @@ def _error(name: str, detail: str) -> Finding:
 
 
 RMEM_MAX: Final = Path("/proc/sys/net/core/rmem_max")
+WMEM_MAX: Final = Path("/proc/sys/net/core/wmem_max")
 EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _RMEM_WANTED: Final = 4 * 1024 * 1024
+_WMEM_WANTED: Final = 1024 * 1024
 _FDS_WANTED: Final = 4096
 _FREE_BYTES_WANTED: Final = 512 * 1024 * 1024
 _SAMPLED_PORTS: Final = 50
@@ -71,6 +74,11 @@ def check_listeners(settings: Settings, *, running: bool) -> Iterator[Finding]:
         ("media.http", settings.media.http_address, (socket.SOCK_STREAM,)),
         ("http.listen", settings.http.address, (socket.SOCK_STREAM,)),
     ]
+    if settings.media.shared_port:
+        from gb28181gw.settings import HostPort
+
+        shared = HostPort(settings.media.listen, settings.media.shared_port)
+        wanted.append(("media.shared_port", shared, (socket.SOCK_DGRAM, socket.SOCK_STREAM)))
     for key, address, kinds in wanted:
         problem = next(filter(None, (bind_problem(address.host, address.port, kind) for kind in kinds)), None)
         if problem is None:
@@ -166,21 +174,41 @@ def check_plane(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def check_receive_buffer() -> Iterator[Finding]:
-    """UDP bursts of key frames need room in the kernel."""
-    try:
-        limit = int(RMEM_MAX.read_text())
-    except (OSError, ValueError):
-        return
-    name = "net.core.rmem_max"
-    if limit < _RMEM_WANTED:
-        yield _warning(
-            name,
-            f"{limit} bytes is little for key frames that come in bursts over UDP: "
-            f"'sysctl -w net.core.rmem_max={_RMEM_WANTED}', and the same line in /etc/sysctl.d for the next boot.",
-        )
-    else:
-        yield _ok(name, f"{limit} bytes.")
+def check_socket_buffers() -> Iterator[Finding]:
+    """UDP bursts of key frames need room in the kernel, coming and going."""
+    for file, wanted, what in (
+        (RMEM_MAX, _RMEM_WANTED, "come in bursts"),
+        (WMEM_MAX, _WMEM_WANTED, "leave in bursts"),
+    ):
+        try:
+            limit = int(file.read_text())
+        except (OSError, ValueError):
+            continue
+        name = f"net.core.{file.name}"
+        if limit < wanted:
+            yield _warning(
+                name,
+                f"{limit} bytes is little for key frames that {what} over UDP: "
+                f"'sysctl -w {name}={wanted}', and the same line in /etc/sysctl.d for the next boot.",
+            )
+        else:
+            yield _ok(name, f"{limit} bytes.")
+
+
+def check_offloads() -> Iterator[Finding]:
+    """Fewer system calls a packet; everything works without them. No sysctl brings them: the kernel has them or not."""
+    for name, present, what, since in (
+        ("UDP GRO", has_gro(), "merges datagrams that come together", "5.0"),
+        ("UDP GSO", has_gso(), "sends many datagrams by one call", "4.18"),
+    ):
+        if present:
+            yield _ok(name, f"The kernel {what}.")
+        else:
+            yield _warning(
+                name,
+                f"The kernel does not do it here; media costs more CPU. Linux {since} and newer have it; "
+                "some sandboxes of containers hide it.",
+            )
 
 
 # ---------------------------------------------------------------- host

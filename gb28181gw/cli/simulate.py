@@ -133,6 +133,9 @@ def device(
         float, typer.Option(help="Hours of recordings up to now; 0: none.", min=0)
     ] = 24.0,
     record_file: Annotated[int, typer.Option(help="Seconds of a recorded file.", min=10)] = 600,
+    change: Annotated[
+        float, typer.Option(help="Seconds between changes of the first channel's state; 0: none.", min=0)
+    ] = 0.0,
     duration: Annotated[float, typer.Option(help="End after so many seconds; 0: run until Ctrl-C.")] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
@@ -189,6 +192,7 @@ def device(
         position_s=position,
         record_hours=record_hours,
         record_file_s=record_file,
+        change_s=change,
         duration_s=duration,
         json=as_json,
     )

@@ -1,9 +1,14 @@
-"""Answers in several parts, joined (GB/T 28181-2022 Annex M). Pure: no clock, no I/O."""
+"""Answers in several parts, joined (GB/T 28181-2022 Annex M). Pure: no clock, no I/O.
+
+Counts lie in both directions (CAT-01, CAT-02, CAT-05), so the union of the items is the answer, and `SumNum` only
+tells when to stop waiting early. `Assembly` is that rule, for the catalogue's own queries and for commands.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, Generic, TypeVar
 
 from gb28181gw.gb.manscdp.commands import Command, read_answer
 from gb28181gw.gb.manscdp.configs import CONFIGS
@@ -12,54 +17,116 @@ from gb28181gw.gb.manscdp.schema import Group, Value, read_values
 
 MAX_ITEMS: Final = 20_000
 """Items kept of one answer; a device that sends more is cut."""
+MORE_QUIRK: Final = "answer.more_than_announced"
+"""A device whose `SumNum` was less than what it sent (CAT-02)."""
 _HEAD: Final = frozenset({"CmdType", "SN", "DeviceID", "Result", "Reason", "ExtraInfo", "Info"})
+
+Item = TypeVar("Item")
+
+
+class Assembly(Generic[Item]):
+    """The items of one answer by key, and how many were announced. Owns its items until they are taken."""
+
+    def __init__(self, *, limit: int) -> None:
+        """`limit`: most items kept; what is beyond is counted in `dropped`."""
+        self.items: dict[str, Item] = {}
+        self.expected: int | None = None
+        """Largest `SumNum` seen."""
+        self.parts = 0
+        self.dropped = 0
+        self._limit = limit
+
+    def take(self, items: Iterable[tuple[str, Item]], sum_num: int | None) -> None:
+        """One part, whichever it is. The last of equal keys counts."""
+        self.parts += 1
+        kept = self.items
+        for key, item in items:
+            if key not in kept and len(kept) >= self._limit:
+                self.dropped += 1
+                continue
+            kept[key] = item
+        if sum_num is not None and sum_num >= 0:
+            self.expected = max(sum_num, self.expected or 0)
+
+    @property
+    def received(self) -> int:
+        """Different items so far."""
+        return len(self.items)
+
+    @property
+    def reached(self) -> bool:
+        """The announced number is there."""
+        return self.parts > 0 and self.expected is not None and self.received + self.dropped >= self.expected
+
+    @property
+    def beyond(self) -> bool:
+        """More is there than was announced (CAT-02)."""
+        return self.expected is not None and self.received + self.dropped > self.expected
 
 
 class Parts:
     """Collects a list that is counted by SumNum; items that come twice are taken once."""
 
     def __init__(self, command: Command) -> None:
-        self.fields: dict[str, Value] = {}
-        """The first part, its list replaced by all items."""
-        self.expected: int | None = None
-        self.cut = False
+        self.doubtful = True
+        """Each part so far announced just what was in it: that may be all, or the number of this message (CAT-02)."""
         self._command = command
-        self._items: list[Value] = []
-        self._seen: set[str] = set()
+        self._all: Assembly[Value] = Assembly(limit=MAX_ITEMS)
+        self._head: dict[str, Value] = {}
+        self._listed = False
+        self._nameless = 0
+
+    @property
+    def fields(self) -> dict[str, Value]:
+        """The first part, its list replaced by all items."""
+        if not self._listed:
+            return self._head
+        return {
+            **self._head,
+            self._command.list_name: {self._command.item_name: list(self._all.items.values())},
+        }
 
     @property
     def received(self) -> int:
-        return len(self._items)
+        return self._all.received
+
+    @property
+    def expected(self) -> int | None:
+        return self._all.expected
+
+    @property
+    def cut(self) -> bool:
+        return self._all.dropped > 0
+
+    @property
+    def beyond(self) -> bool:
+        return self._all.beyond
 
     def add(self, document: Document) -> bool:
-        """Take a part; True when it was the last one."""
-        answer = read_answer(self._command, document)
+        """Take a part; True when as many items are there as were announced."""
+        return self.take(read_answer(self._command, document))
+
+    def take(self, answer: dict[str, Value]) -> bool:
+        """`add` for a part that was read already; `answer` loses its list."""
         list_name, item_name = self._command.list_name, self._command.item_name
         listed = answer.pop(list_name, None)
-        items = listed.get(item_name, []) if isinstance(listed, dict) else []
-        if not self.fields:
-            self.fields = answer
-        for item in items if isinstance(items, list) else []:
-            key = self._key(item)
-            if key in self._seen:
-                continue
-            if len(self._items) >= MAX_ITEMS:
-                self.cut = True
-                return True
-            self._seen.add(key)
-            self._items.append(item)
-        if listed is not None or self._items:
-            self.fields[list_name] = {item_name: self._items}
+        found = listed.get(item_name, []) if isinstance(listed, dict) else []
+        items = found if isinstance(found, list) else []
         total = answer.get("SumNum")
-        if isinstance(total, int):
-            self.expected = total
+        announced = total if isinstance(total, int) else None
+        self.doubtful = self.doubtful and announced == len(items) > 0
+        if not self._head:
+            self._head = answer
+        self._all.take([(self._key(item), item) for item in items], announced)
+        self._listed = self._listed or listed is not None
         # Without SumNum (2016 presets) an answer is one message; a SumNum below what came is none (CTL-10).
-        return self.expected is None or len(self._items) >= self.expected or not items
+        return self._all.expected is None or self._all.reached
 
     def _key(self, item: Value) -> str:
         names = self._command.keys
         if not names or not isinstance(item, dict) or not any(item.get(name) for name in names):
-            return f"#{len(self._items)}"  # nothing to tell it by: each counts
+            self._nameless += 1
+            return f"#{self._nameless}"  # nothing to tell it by: each counts
         return json.dumps([item.get(name) for name in names])
 
 

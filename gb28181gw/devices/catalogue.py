@@ -1,8 +1,7 @@
 """Assembly of one catalogue answer: a pure collector, fed with parts and `now` (rows CAT-01 to CAT-06, F-12).
 
-Counts lie in both directions, so the union of the items by id is the answer, and `SumNum` only tells when to stop
-waiting early. Parts may come in any order, twice, or not at all; then silence ends the waiting: 30 s before the
-first part, 10 s between parts.
+Parts may come in any order, twice, or not at all; then silence ends the waiting: 30 s before the first part, 10 s
+between parts.
 """
 
 from __future__ import annotations
@@ -11,7 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from gb28181gw.devices.assembly import Assembly
 from gb28181gw.devices.models import Channel, Device
+from gb28181gw.gb.datum import Datum, to_wgs84
 from gb28181gw.gb.manscdp.catalogue import CatalogItem
 
 
@@ -35,41 +36,22 @@ class Waits:
     between_parts_s: float = 10.0
 
 
-class Collector:
-    """One answer to one query of ours. Owns its items until they are taken."""
+class Collector(Assembly[Channel]):
+    """One answer to one query of ours."""
 
     def __init__(self, *, now: float, limit: int, waits: Waits) -> None:
-        """`limit`: most items kept; what is beyond is counted in `dropped`."""
-        self.items: dict[str, Channel] = {}
-        self.expected: int | None = None
-        """Largest `SumNum` seen."""
-        self.parts = 0
-        self.dropped = 0
+        super().__init__(limit=limit)
         self.deadline = now + waits.first_part_s
         """When silence ends the waiting."""
-        self._limit = limit
         self._waits = waits
 
     def feed(self, channels: Iterable[Channel], sum_num: int | None, now: float) -> None:
-        """Take one part in, whichever it is. The last of equal ids counts."""
-        self.parts += 1
-        items = self.items
-        for channel in channels:
-            if channel.id not in items and len(items) >= self._limit:
-                self.dropped += 1
-                continue
-            items[channel.id] = channel
-        if sum_num is not None and sum_num >= 0:
-            self.expected = max(sum_num, self.expected or 0)
+        """Take one part in, whichever it is."""
+        self.take([(channel.id, channel) for channel in channels], sum_num)
         self.deadline = now + self._waits.between_parts_s
 
-    @property
-    def received(self) -> int:
-        """Different items so far."""
-        return len(self.items)
-
     def progress(self, now: float) -> Progress:
-        if self.parts and self.expected is not None and self.received + self.dropped >= self.expected:
+        if self.reached:
             return Progress.COMPLETE
         if now < self.deadline:
             return Progress.RUNNING
@@ -79,8 +61,11 @@ class Collector:
         return Progress.COMPLETE if self.expected is None and self.items else Progress.PARTIAL
 
 
-def channel_of(device: Device, item: CatalogItem, ours: frozenset[str]) -> Channel:
-    """A catalogue item as we keep it. `ours`: ids of this platform, which are nobody's parent (CAT-07)."""
+def channel_of(
+    device: Device, item: CatalogItem, ours: frozenset[str], datum: Datum = Datum.WGS84
+) -> Channel:
+    """A catalogue item as we keep it. `ours`: ids of this platform, which are nobody's parent (CAT-07); `datum`: what
+    the device's positions mean (CTL-04)."""
     own_id = item.device_id
     parent_ids = item.parent_ids
     if parent_ids:
@@ -90,6 +75,9 @@ def channel_of(device: Device, item: CatalogItem, ours: frozenset[str]) -> Chann
                 parent_ids = ()
         else:
             parent_ids = tuple(parent for parent in parent_ids if parent != own_id and parent not in ours)
+    longitude, latitude = item.longitude, item.latitude
+    if datum is not Datum.WGS84 and longitude is not None and latitude is not None:
+        longitude, latitude = to_wgs84(longitude, latitude, datum)
     return Channel(
         device.id,
         own_id,
@@ -106,8 +94,8 @@ def channel_of(device: Device, item: CatalogItem, ours: frozenset[str]) -> Chann
         item.owner,
         item.manufacturer,
         item.model,
-        item.longitude,
-        item.latitude,
+        longitude,
+        latitude,
         item.ip_address,
         item.port,
         item.register_way,

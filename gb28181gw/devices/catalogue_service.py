@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from gb28181gw.clock import Clock
+from gb28181gw.devices.assembly import MORE_QUIRK
 from gb28181gw.devices.catalogue import Collector, Progress, Waits, channel_of
 from gb28181gw.devices.config import DevicesConfig
 from gb28181gw.devices.dialects import dialect_of, zone_of
@@ -31,6 +32,7 @@ from gb28181gw.devices.registry import UNSAVED_FACTS, Registry
 from gb28181gw.devices.store import DeviceStore
 from gb28181gw.devices.tree import TreeNode, build_tree
 from gb28181gw.errors import GatewayError
+from gb28181gw.gb.dialect import DateForm
 from gb28181gw.gb.ids import NodeKind
 from gb28181gw.gb.manscdp.catalogue import CatalogEvent, read_catalog_notify, read_catalog_response
 from gb28181gw.gb.manscdp.device import read_device_info_response, read_device_status_response
@@ -58,6 +60,8 @@ LATE_MAX_S: Final = 60.0
 SLICE: Final = 250
 """Channels handled in one turn of the loop (I8)."""
 CLOCK_WRONG_S: Final = 60.0
+ASK_AFTER_NEWS_S: Final = 60.0
+"""Notifications of unknown channels make us ask for the catalogue at most so often."""
 CHANGES_LIMIT: Final = 20_000
 """Channels changed by unasked messages whose commit waits; beyond, the next query brings them."""
 
@@ -119,6 +123,10 @@ class CatalogueService:
         self._told: dict[str, dict[str, Channel]] = {}
         """Device -> channels changed by notifications while its query runs: applied on top of its result (CAT-18)."""
         self._unsaved: dict[tuple[str, str], Channel] = {}
+        self._news: dict[str, Device] = {}
+        """Devices that told of channels which we do not know."""
+        self._date_changed: dict[str, float] = {}
+        """When the form of `Date` was changed for a device, in wall time."""
         self._ticks = 0
         registry.on_removed(self._removed)
 
@@ -313,12 +321,15 @@ class CatalogueService:
         response = read_catalog_response(document)
         self._note(device, response.quirks, document)
         self.items += len(response.items)
-        ours = self._ours
-        channels = [channel_of(device, item, ours) for item in response.items]
+        ours, datum = self._ours, dialect_of(device).datum
+        channels = [channel_of(device, item, ours, datum) for item in response.items]
         if not collector.parts and not device.edition:
             self._detect(device, document)
         now = self._clock.monotonic()
+        before = collector.beyond
         collector.feed(channels, response.sum_num, now)
+        if collector.beyond and not before:
+            self._registry.add_quirk(device, MORE_QUIRK)
         late = self._late.get(device.id)
         if late is not None and late.collector is collector:
             late.until = min(now + self._waits.between_parts_s, late.ends)
@@ -350,6 +361,10 @@ class CatalogueService:
         if self._registry.get(device.id) is device:
             merged.update(self._told.get(device.id, {}))
             device.channels = merged
+            for number, channel in enumerate(changed):
+                self._registry.channel_changed(device, old.get(channel.id), channel)
+                if number % SLICE == SLICE - 1:
+                    await asyncio.sleep(0)
 
     def _finish(
         self,
@@ -446,6 +461,25 @@ class CatalogueService:
         notify = read_catalog_notify(document)
         self._note(device, notify.quirks, document)
         self._changed(device, notify.items)
+        if any(self._is_news(device, item) for item in notify.items):
+            # CAT-17: something is there of which nothing but its id is known.
+            self._news[device.id] = device
+            self._ask_for_news()
+
+    def _ask_for_news(self) -> None:
+        """Ask devices that told of unknown channels: when no query of theirs runs, and not too often."""
+        now = self._clock.monotonic()
+        for device in list(self._news.values()):
+            if device.id not in self._jobs and now - device.catalogue_tried >= ASK_AFTER_NEWS_S:
+                del self._news[device.id]
+                if device.online:
+                    self.enqueue(device, "notified")
+
+    def _is_news(self, device: Device, item: CatalogItem) -> bool:
+        if item.event is CatalogEvent.DEL:
+            return False
+        known = device.channels.get(item.device_id)
+        return item.device_id != device.id and (known is None or known.gone or not known.name)
 
     def _changed(self, device: Device, items: Iterable[CatalogItem]) -> None:
         before = len(device.channels)
@@ -464,10 +498,14 @@ class CatalogueService:
         switched = 0
         for channel in changed:
             known = old[channel.id]
-            if known is not None and known == replace(channel, status=known.status):
+            if known is not None and known == replace(channel, status=known.status, fault=known.fault):
                 switched += 1
                 self._bus.emit(
-                    "channel.status", device_id=device.id, channel_id=channel.id, status=channel.status.value
+                    "channel.status",
+                    device_id=device.id,
+                    channel_id=channel.id,
+                    status=channel.status.value,
+                    fault=channel.fault or None,
                 )
         if switched < len(changed):
             self._bus.emit(
@@ -490,6 +528,8 @@ class CatalogueService:
                 return replace(old, fault=item.event.value) if old is not None else None
             case CatalogEvent.DEL:
                 return replace(old, gone=True) if old is not None else None
+        if old is None and item.event is not None and not item.name and item.status is ChannelStatus.UNKNOWN:
+            return None  # its id alone makes no channel; the catalogue is asked for it
         if old is not None and not item.name and not item.parent_id and not item.manufacturer:
             # An update that names nothing but a state keeps the rest.
             return (
@@ -497,7 +537,7 @@ class CatalogueService:
                 if item.status is not ChannelStatus.UNKNOWN
                 else old
             )
-        return channel_of(device, item, self._ours)
+        return channel_of(device, item, self._ours, dialect_of(device).datum)
 
     def _merge(self, device: Device, channels: Iterable[Channel]) -> None:
         """Let changed channels be seen at once, and store them with the next batch."""
@@ -507,9 +547,11 @@ class CatalogueService:
             if channel.id not in device.channels and len(device.channels) >= device.channel_limit:
                 over += 1
                 continue
-            if device.channels.get(channel.id) == channel:
+            before = device.channels.get(channel.id)
+            if before == channel:
                 continue
             device.channels[channel.id] = channel
+            self._registry.channel_changed(device, before, channel)
             if told is not None:
                 told[channel.id] = channel
             if len(self._unsaved) < CHANGES_LIMIT:
@@ -534,6 +576,8 @@ class CatalogueService:
         now = self._clock.monotonic()
         for late in [late for late in self._late.values() if now >= late.until]:
             self._conclude_late(late.device.id)
+        if self._news:
+            self._ask_for_news()
         self._ticks += 1
         if self._ticks % 60 == 0:
             self._ask_again(now)
@@ -577,6 +621,8 @@ class CatalogueService:
                 )
 
     def _removed(self, device: Device) -> None:
+        self._news.pop(device.id, None)
+        self._date_changed.pop(device.id, None)
         late = self._late.pop(device.id, None)
         if late is not None:
             self._queries.close(late.query)
@@ -599,6 +645,7 @@ class CatalogueService:
         device.firmware = info.firmware or device.firmware
         device.reported_name = info.name or device.reported_name
         self._registry.unsaved(device, UNSAVED_FACTS)
+        self._registry.match_profile(device)
         self._bus.emit(
             "device.info",
             device_id=device.id,
@@ -636,17 +683,31 @@ class CatalogueService:
             offset_s = told.timestamp() - self._clock.wall() if told is not None else 0.0
             if abs(offset_s) > CLOCK_WRONG_S:
                 self._bus.emit("device.clock_wrong", device_id=device.id, offset_s=round(offset_s))
+                self._learn_date(device, offset_s)
+
+    def _learn_date(self, device: Device, offset_s: float) -> None:
+        """TM-01: a clock that is wrong by just the zone was set by a Date that the device reads otherwise."""
+        zone = zone_of(device.timezone or self._config.timezone).utcoffset(None).total_seconds()
+        dialect = dialect_of(device)
+        if not zone or abs(abs(offset_s) - abs(zone)) > CLOCK_WRONG_S or "date" in device.dialect:
+            return
+        if (device.registered_at or 0.0) < self._date_changed.get(device.id, 0.0):
+            return  # it has not had a Date in the new form yet
+        self._date_changed[device.id] = self._clock.wall()
+        if dialect.date is DateForm.ISO and "date" not in device.learnt:
+            self._registry.learn(device, "date", DateForm.GMT.value, "its clock is wrong by the zone")
+        elif dialect.date is DateForm.GMT and device.learnt.get("date") == DateForm.GMT.value:
+            # Neither form suits it: its clock is its own affair.
+            self._registry.learn(
+                device, "date", DateForm.OFF.value, "its clock is wrong by the zone either way"
+            )
 
     # -- helpers -------------------------------------------------------------------------------------------
 
     def _detect(self, device: Device, document: Document) -> None:
         edition = detect_edition(document)
-        if edition is not None and device.detected_edition != edition.value:
-            device.detected_edition = edition.value
-            self._registry.unsaved(device, UNSAVED_FACTS)
-            self._bus.emit(
-                "device.edition_detected", device_id=device.id, edition=edition.value, detail="catalogue"
-            )
+        if edition is not None:
+            self._registry.learn_edition(device, edition, "catalogue")
 
     def _note(self, device: Device, quirks: tuple[Quirk, ...], document: Document) -> None:
         """Count what the reader of the message tolerated beyond what the XML reader did."""

@@ -2,18 +2,21 @@
 
 Theory of operation. The row of the command says what is written and how the answer comes. What is sent follows the
 device's edition; what an older edition cannot know is refused with a sentence instead of being sent into silence
-(CTL-11). A configuration that was answered OK is read back, because a few devices answer OK and change nothing.
+(CTL-11), and so is what this very device showed not to know (`experience`). A configuration that was answered OK is
+read back, because a few devices answer OK and change nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from gb28181gw.devices.assembly import ConfigParts, Parts
+from gb28181gw.devices.assembly import MORE_QUIRK, ConfigParts, Parts
 from gb28181gw.devices.dialects import dialect_of, zone_of
+from gb28181gw.devices.experience import Experience, key_of
 from gb28181gw.devices.models import Device
 from gb28181gw.devices.ptz import PtzControl
 from gb28181gw.devices.queries import Queries, Waits
@@ -27,6 +30,7 @@ from gb28181gw.gb.manscdp.commands import (
     asked_configs,
     config_names,
     read_answer,
+    says_nothing,
     write_command,
 )
 from gb28181gw.gb.manscdp.document import Document, result_ok
@@ -38,6 +42,11 @@ FIRST_S: Final = 60.0
 """Bound of what a row allows for the first part."""
 BETWEEN_S: Final = 5.0
 """From part to part."""
+RESTART_S: Final = 60.0
+"""How long a device that went away over a configuration is waited for."""
+LOOK_S: Final = 0.5
+LATE_S: Final = 1.0
+"""After an answer that is complete by its own count, when that count may be the number of one message (CAT-02)."""
 _UNREAD: Final = frozenset({"SnapShotConfig"})
 """Configurations that ask for something to be done: reading them back tells nothing."""
 _EDITION_NAMES: Final = {"1.0": "2011", "1.1": "2014", "2.0": "2016", "3.0": "2022"}
@@ -68,10 +77,18 @@ class Commands:
     """Sends commands and judges their answers. Holds no state."""
 
     def __init__(
-        self, *, registry: Registry, queries: Queries, ptz: PtzControl, bus: EventBus, timezone: str
+        self,
+        *,
+        registry: Registry,
+        queries: Queries,
+        ptz: PtzControl,
+        experience: Experience,
+        bus: EventBus,
+        timezone: str,
     ) -> None:
         """`timezone` is that of devices without their own."""
         self._registry = registry
+        self._experience = experience
         self._queries = queries
         self._ptz = ptz
         self._bus = bus
@@ -89,8 +106,9 @@ class Commands:
     ) -> Outcome:
         """Send the command `name` with `values` and await its answer; `channel_id` None: to the device itself.
 
-        Raises GatewayError: gb.route.invalid naming the field, gb.route.edition unless `force`,
-        gb.sip.command_failed when the device answered ERROR, gb.sip.no_answer, and what `Queries.send` raises.
+        Raises GatewayError: gb.route.invalid naming the field, gb.route.edition and gb.route.unsupported unless
+        `force`, gb.sip.command_failed when the device answered ERROR, gb.sip.bad_answer when its answer cannot be
+        read or lacks what was asked for, gb.sip.no_answer, and what `Queries.send` raises.
         """
         command = COMMANDS.get(name)
         if command is None:
@@ -99,8 +117,11 @@ class Commands:
         self._registry.target(device_id, channel_id, control=command.root == "Control")
         began = time.monotonic()
         try:
+            if not force:
+                self._experience.insist(device, command, channel_id or device_id)
             outcome = await self._run(device, command, values, channel_id, force)
         except GatewayError as error:
+            self._experience.failed(device, command, channel_id or device_id, error)
             self._bus.emit(
                 "command.failed",
                 device_id=device_id,
@@ -113,6 +134,8 @@ class Commands:
                 duration_ms=_since(began),
             )
             raise
+        if outcome.answered:
+            self._experience.answered(device, key_of(name, channel_id or device_id))
         self._bus.emit(
             "command.answered",
             device_id=device_id,
@@ -150,13 +173,14 @@ class Commands:
         if command.answer is Answer.NONE:
             await self._tell(device, command, values, channel_id, write(self._queries.next_sn()))
         elif command.answer is Answer.CONFIGS:
-            await self._read_configs(device, command, asked_configs(values), channel_id, write, outcome)
+            await self._read_configs(device, command, values, channel_id, style, outcome)
         elif command.answer is Answer.PARTS:
             await self._collect(device, command, channel_id, write, outcome)
+        elif command.name == "DeviceConfig":
+            await self._configure(device, command, channel_id, write, outcome)
+            await self._read_back(device, values, channel_id, style, outcome)
         else:
             await self._ask(device, command, channel_id, write, outcome)
-            if command.name == "DeviceConfig":
-                await self._read_back(device, values, channel_id, style, outcome)
         return outcome
 
     def _too_new(self, device: Device, error: EditionError) -> GatewayError:
@@ -191,9 +215,40 @@ class Commands:
         def take(document: Document) -> bool:
             outcome.fields = read_answer(command, document)
             _insist_on_ok(device, command.name, document.text("Result"), document)
+            _insist_on_content(device, command, outcome.fields)
             return True
 
         await self._gather(device, command, channel_id, write, take)
+
+    async def _configure(
+        self,
+        device: Device,
+        command: Command,
+        channel_id: str | None,
+        write: Callable[[int], bytes],
+        outcome: Outcome,
+    ) -> None:
+        """CTL-08: a few devices apply a configuration by a restart and never answer; reading it back tells."""
+        registered = device.registered_at
+        try:
+            await self._ask(device, command, channel_id, write, outcome)
+        except GatewayError as error:
+            if error.code != "gb.sip.no_answer" or not await self._came_back(device, registered):
+                raise
+            outcome.answered = False
+            outcome.note = "The device did not answer and registered anew."
+            self._registry.add_quirk(device, "config.restart_instead_of_answer")
+
+    async def _came_back(self, device: Device, registered: float | None) -> bool:
+        """Whether the device went away and is here again, by a registration after `registered`."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + RESTART_S
+        while device.registered_at == registered or not device.online or device.unregistered_at:
+            gone = not device.online or bool(device.unregistered_at)
+            if not gone or clock() >= deadline:
+                return False
+            await asyncio.sleep(LOOK_S)
+        return True
 
     async def _collect(
         self,
@@ -207,11 +262,18 @@ class Commands:
 
         def take(document: Document) -> bool:
             _insist_on_ok(device, command.name, document.text("Result"), document)
-            return parts.add(document)
+            answer = read_answer(command, document)
+            _insist_on_content(device, command, answer)
+            return parts.take(answer)
 
-        whole = await self._gather(device, command, channel_id, write, take)
+        patience_s = BETWEEN_S if MORE_QUIRK in device.quirks else LATE_S
+        whole = await self._gather(
+            device, command, channel_id, write, take, after=lambda: patience_s if parts.doubtful else 0.0
+        )
         outcome.fields = parts.fields
         outcome.partial = parts.cut or not whole
+        if parts.beyond:
+            self._registry.add_quirk(device, MORE_QUIRK)
         if outcome.partial:
             outcome.note = f"{parts.received} of {parts.expected} items came."
 
@@ -219,25 +281,53 @@ class Commands:
         self,
         device: Device,
         command: Command,
-        asked: list[str],
+        values: Values,
         channel_id: str | None,
-        write: Callable[[int], bytes],
+        style: Style,
         outcome: Outcome,
     ) -> None:
-        parts = ConfigParts(command, asked)
-        await self._gather(device, command, channel_id, write, parts.add)
+        asked = asked_configs(values)
+        keys = {name: key_of(command.name, channel_id or device.id, name) for name in asked}
+        known = [name for name in asked if style.forced or not self._experience.lacks(device, keys[name])]
+        if not known:
+            raise GatewayError(
+                "gb.route.unsupported",
+                f"Device {device.id} did not tell {', '.join(asked)} before: it seems not to have them.",
+            )
+        parts = ConfigParts(command, known)
+        write = self._config_query(device, channel_id, known, style)
+        answered = await self._gather(device, command, channel_id, write, parts.add)
         for _ in parts.renamed:
-            self._registry.add_quirk(device, "config.element_name", row="CTL-09")
-        if parts.refused and len(parts.missing) == len(asked):
+            self._registry.add_quirk(device, "config.element_name")
+        for name in known:
+            if name in parts.fields:
+                self._experience.answered(device, keys[name])
+            else:
+                self._experience.refused(device, keys[name], "error" if parts.refused else "silent")
+        if parts.refused and len(parts.missing) == len(known):
             raise GatewayError(
                 "gb.sip.command_failed",
-                f"Device {device.id} answered {parts.refused[:64]} to ConfigDownload of {'/'.join(asked)}.",
+                f"Device {device.id} answered {parts.refused[:64]} to ConfigDownload of {'/'.join(known)}.",
+            )
+        if not answered and len(parts.missing) == len(known):
+            raise GatewayError(
+                "gb.sip.bad_answer",
+                f"Device {device.id} answered ConfigDownload and told nothing of {'/'.join(known)}.",
             )
         outcome.fields = parts.fields
-        outcome.missing = parts.missing
-        outcome.partial = bool(parts.missing)
-        if parts.missing:
-            outcome.note = f"Not told, so probably not supported by the device: {', '.join(parts.missing)}."
+        outcome.missing = [name for name in asked if name not in parts.fields]
+        outcome.partial = bool(outcome.missing)
+        if outcome.missing:
+            outcome.note = f"Not told, so probably not supported by the device: {', '.join(outcome.missing)}."
+
+    def _config_query(
+        self, device: Device, channel_id: str | None, names: list[str], style: Style
+    ) -> Callable[[int], bytes]:
+        command = COMMANDS["ConfigDownload"]
+        values: Values = {"ConfigType": "/".join(names)}
+        charset = dialect_of(device).charset_used
+        target = channel_id or device.id
+        return lambda sn: write_command(command, sn, target, values, charset=charset, style=style)
 
     async def _gather(
         self,
@@ -246,6 +336,7 @@ class Commands:
         channel_id: str | None,
         write: Callable[[int], bytes],
         take: Callable[[Document], bool],
+        after: Callable[[], float] | None = None,
     ) -> bool:
         return await self._queries.gather(
             device,
@@ -255,6 +346,7 @@ class Commands:
             channel_id=channel_id,
             waits=Waits(first_s=min(command.first_s, FIRST_S), between_s=BETWEEN_S),
             control=command.root == "Control",
+            after=after,
         )
 
     # -- did it take effect --------------------------------------------------------------------------------
@@ -268,17 +360,7 @@ class Commands:
             return
         command = COMMANDS["ConfigDownload"]
         parts = ConfigParts(command, names)
-
-        def write(sn: int) -> bytes:
-            return write_command(
-                command,
-                sn,
-                channel_id or device.id,
-                {"ConfigType": "/".join(names)},
-                charset=dialect_of(device).charset_used,
-                style=style,
-            )
-
+        write = self._config_query(device, channel_id, names, style)
         try:
             await self._gather(device, command, channel_id, write, parts.add)
         except GatewayError as error:
@@ -300,7 +382,7 @@ class Commands:
     def _ignored(self, device: Device, channel_id: str | None, outcome: Outcome) -> None:
         fields = [difference.field for difference in outcome.differs]
         outcome.note = f"The device answered OK and did not take over {', '.join(fields[:8])}."
-        self._registry.add_quirk(device, "config.ok_without_effect", row="CTL-08")
+        self._registry.add_quirk(device, "config.ok_without_effect")
         self._bus.emit(
             "command.without_effect",
             device_id=device.id,
@@ -317,6 +399,16 @@ def _insist_on_ok(device: Device, name: str, result: str, document: Document) ->
     reasons = [document.text(field) for field in ("Reason", "ExtraInfo", "Info")]
     why = next((f": {reason[:200]}" for reason in reasons if reason), "")
     raise GatewayError("gb.sip.command_failed", f"Device {device.id} answered {result[:64]} to {name}{why}.")
+
+
+def _insist_on_content(device: Device, command: Command, answer: Values) -> None:
+    """Raise gb.sip.bad_answer for one that has none of what the command asks for."""
+    if says_nothing(command, answer):
+        raise GatewayError(
+            "gb.sip.bad_answer",
+            f"Device {device.id} answered {command.name} without {' or '.join(command.needs)}.",
+            cmd=command.cmd_type,
+        )
 
 
 def _since(began: float) -> int:

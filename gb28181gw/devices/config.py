@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from gb28181gw.gb.dialect import Profile
+
 
 class Enrolment(StrEnum):
     """What the shared password opens for a device that nobody entered (docs/reference/configuration.md)."""
@@ -71,6 +73,8 @@ class DevicesConfig:
     query_timeout_s: float = 10.0
     ptz_stop_s: float = 10.0
     """A motion without a new command is stopped after so long (CTL-06)."""
+    profiles: tuple[Profile, ...] = ()
+    """Dialect files; of several that fit the first counts."""
     flush_s: float = 5.0
     """How often `last seen`, quirks and the like are written, on change only."""
 

@@ -2,7 +2,8 @@
 
 A device that moves registers from its new address and stays there. Two devices take the binding from one another
 in turn, each with a Call-ID of its own. So when the address that was just replaced takes the binding back within a
-keepalive period, the one in between is a rival: its registrations are refused as long as the first one is alive.
+keepalive period, the one in between is a rival: its registrations are refused as long as the first one is alive. Two
+devices that refresh seldom are noticed before: the one whose binding was taken goes on with its keepalives.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class _Replaced:
     source: Source
     call_id: str
     at: float
+    told: bool = False
 
 
 class DuplicateWatch:
@@ -76,6 +78,15 @@ class DuplicateWatch:
             if len(self._rivals) > TABLE_LIMIT:
                 self._rivals.popitem(last=False)
         return found
+
+    def lives_on(self, device_id: str, path: Path) -> bool:
+        """A message came over `path` while the bound path answers. True: `path` is where the device was registered
+        before, so there are two of them; told once a registration."""
+        before = self._replaced.get(device_id)
+        if before is None or before.told or before.source != source_of(path):
+            return False
+        before.told = True
+        return True
 
     def forget(self, device_id: str) -> None:
         """The device is gone from the registry, or its credentials changed."""

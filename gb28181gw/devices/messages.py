@@ -27,18 +27,20 @@ from gb28181gw.devices.queries import Queries
 from gb28181gw.devices.registry import Registry
 from gb28181gw.gb.exceptions import GbParseError
 from gb28181gw.gb.ids import clean_id, is_gb_id
+from gb28181gw.gb.manscdp.catalogue import read_catalog_response
 from gb28181gw.gb.manscdp.document import Document
 from gb28181gw.gb.manscdp.keepalive import Keepalive, read_keepalive, sniff_keepalive
 from gb28181gw.gb.manscdp.media_status import MediaStatus, read_media_status
 from gb28181gw.gb.manscdp.xml import parse
-from gb28181gw.gb.quirks import Quirk
 from gb28181gw.observability.events import EventBus
+from gb28181gw.sip.grammar import MAX_TRUSTED_MESSAGE
+from gb28181gw.sip.message import Request
 from gb28181gw.sip.path import Path
 
 KEEPALIVE_BYTES: Final = 1_024
 """The pattern of the fast path is tried on bodies up to this."""
 UDP_BYTES: Final = 65_536
-TCP_BYTES: Final = 1_048_576
+TCP_BYTES: Final = MAX_TRUSTED_MESSAGE
 THREAD_BYTES: Final = 131_072
 """Bodies beyond this are parsed in a thread (S-05): a megabyte takes longer than the loop may be blocked (I8)."""
 PARSED_AT_ONCE: Final = 8
@@ -88,6 +90,14 @@ class _Poison:
     paused_until: float = 0.0
 
 
+def _read_apart(body: bytes, limit: int) -> Document:
+    """Parse, and read what a long body usually is: 10,000 items take longer than the loop may be blocked (I8)."""
+    document = parse(body, max_bytes=limit)
+    if document.cmd_type == "Catalog" and document.root == "Response":
+        read_catalog_response(document)  # the document keeps what was read
+    return document
+
+
 class Messages:
     """Handler of MESSAGE and of NOTIFY outside dialogs."""
 
@@ -101,8 +111,11 @@ class Messages:
         bus: EventBus,
         clock: Clock,
         on_refused: Callable[[Path], None],
+        on_heard: Callable[[Device, Document], None] = lambda _device, _document: None,
     ) -> None:
-        """`on_refused(path)` counts a refusal against its source (S-20)."""
+        """`on_refused(path)` counts a refusal against its source (S-20); `on_heard` sees each document of the bound
+        path, before it is routed."""
+        self._on_heard = on_heard
         self.counters = MessageCounters()
         self.unhandled: Counter[str] = Counter()
         """By root and CmdType; at most 256 names."""
@@ -115,6 +128,7 @@ class Messages:
         self._on_refused = on_refused
         self._handlers: dict[tuple[str, str], Handler] = {}
         self._media_status: Callable[[str, MediaStatus, str], None] | None = None
+        self._notified: Callable[[Device, Request], int] | None = None
         self._told: OrderedDict[str, float] = OrderedDict()
         self._poison: OrderedDict[tuple[str, str], _Poison] = OrderedDict()
         self._parsing: set[asyncio.Task[None]] = set()
@@ -130,6 +144,11 @@ class Messages:
     def on_media_status(self, hear: Callable[[str, MediaStatus, str], None]) -> None:
         """`hear(device_id, status, call_id)` for MediaStatus outside a watched dialog (XML-19)."""
         self._media_status = hear
+
+    def on_notify(self, hear: Callable[[Device, Request], int]) -> None:
+        """`hear(device, request)` for each NOTIFY on the bound path, before its body is read; it says the status of
+        the answer, and only a 200 lets the body count."""
+        self._notified = hear
 
     # -- in ------------------------------------------------------------------------------------------------
 
@@ -166,6 +185,11 @@ class Messages:
         if bound and incoming.request.quirks:
             self._note_form(incoming, device)
         self._presence.seen(device, "message")
+        if bound and self._notified is not None and incoming.request.method == "NOTIFY":
+            status = self._notified(device, incoming.request)
+            if status != 200:
+                incoming.respond(status)
+                return
         if not body:
             # Nothing to read; a few devices keep their NAT open with an empty MESSAGE.
             incoming.respond(200)
@@ -266,7 +290,7 @@ class Messages:
     async def _parse_apart(self, device: Device, body: bytes, limit: int, envelope: Envelope) -> None:
         loop = asyncio.get_running_loop()
         try:
-            document = await loop.run_in_executor(None, lambda: parse(body, max_bytes=limit))
+            document = await loop.run_in_executor(None, _read_apart, body, limit)
         except GbParseError as error:
             self._malformed(device, error, envelope)
             return
@@ -274,6 +298,7 @@ class Messages:
 
     def _malformed(self, device: Device, error: GbParseError, envelope: Envelope) -> None:
         self.counters.malformed += 1
+        self._queries.unreadable(device, error.reason)
         self._bus.emit(
             "message.invalid",
             device_id=device.id,
@@ -322,19 +347,25 @@ class Messages:
 
     def _route(self, device: Device, document: Document, envelope: Envelope) -> None:
         self._note(device, document)
+        if envelope.bound:
+            self._on_heard(device, document)
         cmd_type = document.cmd_type
         if cmd_type == "Keepalive":
             self.counters.keepalives_slow += 1
             self._presence.keepalive(device)
             self._warn(device, read_keepalive(document))
             return
-        if document.root == "Response" and self._queries.feed(device, document):
+        root = document.root
+        if envelope.method == "NOTIFY" and root == "Response":
+            # The form of 2011 and 2016 (9.11.4.2): it answers no question, whatever its root says.
+            root = "Notify"
+        if root == "Response" and self._queries.feed(device, document):
             return
         if cmd_type == "MediaStatus":
             if self._media_status is not None:
                 self._media_status(device.id, read_media_status(document), envelope.call_id)
             return
-        handler = self._handlers.get((document.root, cmd_type))
+        handler = self._handlers.get((root, cmd_type))
         if handler is not None:
             handler(device, document, envelope)
             return
@@ -352,13 +383,10 @@ class Messages:
         )
 
     def _note_form(self, incoming: IncomingRequest, device: Device) -> None:
-        """Deviations of the SIP message. The first sight is enough: counting each would be a row a keepalive."""
+        """Deviations of the SIP message, which come with each one of this device."""
         for name in incoming.request.quirks:
-            if name not in device.quirks:
-                self._registry.add_quirk(device, name)
+            self._registry.count_quirk(device, name)
 
     def _note(self, device: Device, document: Document) -> None:
         for quirk in document.quirks:
-            if quirk is not Quirk.XML_NO_DECLARATION or quirk.value not in device.quirks:
-                # The missing declaration is so common that its first sight is enough.
-                self._registry.add_quirk(device, quirk.value, row=quirk.row)
+            self._registry.count_quirk(device, quirk.value)

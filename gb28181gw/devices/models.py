@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from gb28181gw.gb.dialect import Profile
 from gb28181gw.gb.ids import NodeKind
 from gb28181gw.gb.manscdp.catalogue import Status
 from gb28181gw.sip.path import Path
@@ -21,6 +22,23 @@ PLATFORM_CHANNEL_LIMIT: Final = 100_000
 """Channels of a lower platform (type code 200)."""
 QUIRK_LIMIT: Final = 64
 """Names on one device's quirk list; the list of names is closed, this is a second guard (I10)."""
+
+
+REFUSALS_LIMIT: Final = 256
+"""Commands and configurations of one device that are remembered as unsupported (I10)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A command that a device showed not to know; `devices.experience` judges it."""
+
+    times: int
+    at: float
+    """Wall time of the last time."""
+    by: str
+    """What the device ran then: User-Agent and firmware."""
+    why: str
+    """``silent``, ``error`` or ``sip``."""
 
 
 class Presence(StrEnum):
@@ -144,6 +162,8 @@ class Device:
     timezone: str = ""
     dialect: dict[str, str] = field(default_factory=dict)
     """Switches of `gb.dialect.Dialect` that differ from its default."""
+    subscribe: tuple[str, ...] | None = None
+    """Kinds of subscriptions that a person chose (`devices.subscriptions.Kind`); None: as configured."""
     approved: bool = True
     provisioned: bool = False
     created_at: float = 0.0
@@ -158,6 +178,12 @@ class Device:
     talk_way: str = ""
     """Way of talking that worked last (TK-01): ``broadcast`` or ``talk``."""
     quirks: dict[str, int] = field(default_factory=dict)
+    learnt: dict[str, str] = field(default_factory=dict)
+    """Switches of `gb.dialect.Dialect` found out from what it sends; those of `dialect` win."""
+    profile: Profile | None = None
+    """The dialect file that fits it."""
+    refused: dict[str, Refusal] = field(default_factory=dict)
+    """What it showed not to know, by `experience.key_of`."""
     channels: dict[str, Channel] = field(default_factory=dict)
     catalogue_state: CatalogueState = CatalogueState.NONE
     catalogue_received: int = 0

@@ -61,8 +61,11 @@ class PathKeeper:
         ask: Ask,
         close_path: Callable[[Path], None],
         trust_path: Callable[[Path], None],
+        on_conflict: Callable[[Device, Path, Path], None] = lambda _device, _old, _new: None,
     ) -> None:
-        """`trust_path` hears each path that a device moved to."""
+        """`trust_path` hears each path that a device moved to; `on_conflict(device, bound, other)` that the bound
+        path answers while messages come over another one."""
+        self._on_conflict = on_conflict
         self.moved = 0
         self.conflicts = 0
         self.trials = 0
@@ -264,6 +267,8 @@ class PathKeeper:
                 if outcome is Outcome.STAY
                 else "The device must register from its new address before it counts.",
             )
+            if outcome is Outcome.STAY and old is not None:
+                self._on_conflict(device, old, new)
 
     def _removed(self, device: Device) -> None:
         self._on_trial.pop(device.id, None)

@@ -122,6 +122,7 @@ class PresenceKeeper:
         self._hear_online: list[Callable[[Device, str], None]] = []
         self._hear_offline: list[Callable[[Device, str], None]] = []
         self._hear_forgotten: list[Callable[[Device], None]] = []
+        self._hear_returned: list[Callable[[Device], None]] = []
         registry.on_removed(self._removed)
 
     # -- who listens ---------------------------------------------------------------------------------------
@@ -137,6 +138,10 @@ class PresenceKeeper:
     def on_forgotten(self, hear: Callable[[Device], None]) -> None:
         """`hear(device)` as soon as the device unregistered: it has forgotten its media (REG-11)."""
         self._hear_forgotten.append(hear)
+
+    def on_returned(self, hear: Callable[[Device], None]) -> None:
+        """`hear(device)` when an online device registered anew: it may have restarted and know nothing any more."""
+        self._hear_returned.append(hear)
 
     # -- what is known -------------------------------------------------------------------------------------
 
@@ -186,12 +191,16 @@ class PresenceKeeper:
             online += 1
         return online
 
-    def registered(self, device: Device, expires_in_s: float) -> None:
-        """A verified REGISTER is committed and bound."""
+    def registered(self, device: Device, expires_in_s: float, *, anew: bool = False) -> None:
+        """A verified REGISTER is committed and bound. `anew`: with another Call-ID or from elsewhere."""
+        was_online = device.online and not device.unregistered_at
         device.lost_at = 0.0
         device.unregistered_at = 0.0
         device.expires = self._clock.monotonic() + expires_in_s
         self.seen(device, "registered")
+        if anew and was_online:
+            for hear in self._hear_returned:
+                hear(device)
 
     def seen(self, device: Device, reason: str) -> None:
         """An authenticated message or answer came: request, response, media."""

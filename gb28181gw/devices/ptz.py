@@ -15,10 +15,12 @@ from enum import StrEnum
 from typing import Final
 
 from gb28181gw.devices.dialects import dialect_of
+from gb28181gw.devices.experience import Experience, key_of
 from gb28181gw.devices.models import Device
 from gb28181gw.devices.queries import Queries, Waits
 from gb28181gw.devices.registry import Registry
 from gb28181gw.errors import GatewayError
+from gb28181gw.gb.manscdp.commands import COMMANDS
 from gb28181gw.gb.manscdp.control import write_ptz_control
 from gb28181gw.gb.manscdp.document import Document
 from gb28181gw.gb.manscdp.messages import Preset, PresetQuery, read_preset_response, write
@@ -41,6 +43,7 @@ STOP_TRIES: Final = 4
 STOP_PAUSE_S: Final = 2.0
 CLOSE_S: Final = 1.0
 WAITS: Final = Waits()
+_LIST: Final = COMMANDS["PresetQuery"]
 
 
 class PresetAction(StrEnum):
@@ -81,13 +84,20 @@ class PtzControl:
     """Owner of the stop timers."""
 
     def __init__(
-        self, *, registry: Registry, queries: Queries, bus: EventBus, stop_after_s: float = 10.0
+        self,
+        *,
+        registry: Registry,
+        queries: Queries,
+        experience: Experience,
+        bus: EventBus,
+        stop_after_s: float = 10.0,
     ) -> None:
         self.sent = 0
         self.stopped = 0
         """Stops that we sent by ourselves."""
         self._registry = registry
         self._queries = queries
+        self._experience = experience
         self._bus = bus
         self._stop_after_s = stop_after_s
         self._channels: dict[tuple[str, str], _Channel] = {}
@@ -148,8 +158,13 @@ class PtzControl:
         )
 
     async def presets(self, device_id: str, channel_id: str) -> PresetList:
-        """What the device lists, by number. Raises GatewayError as `Queries.gather`."""
+        """What the device lists, by number.
+
+        Raises GatewayError as `Queries.gather`, and gb.route.unsupported for a device that is known not to know the
+        question.
+        """
         device = self._registry.require(device_id)
+        self._experience.insist(device, _LIST, channel_id)
         found: dict[int, Preset] = {}
         quirks: set[tuple[str, str]] = set()
 
@@ -160,14 +175,19 @@ class PtzControl:
             return part.total is None or len(found) >= part.total or not part.presets
 
         charset = dialect_of(device).charset_used
-        whole = await self._queries.gather(
-            device,
-            "PresetQuery",
-            lambda sn: write(PresetQuery(sn=sn, device_id=channel_id), charset),
-            collect,
-            channel_id=channel_id,
-            waits=WAITS,
-        )
+        try:
+            whole = await self._queries.gather(
+                device,
+                "PresetQuery",
+                lambda sn: write(PresetQuery(sn=sn, device_id=channel_id), charset),
+                collect,
+                channel_id=channel_id,
+                waits=WAITS,
+            )
+        except GatewayError as error:
+            self._experience.failed(device, _LIST, channel_id, error)
+            raise
+        self._experience.answered(device, key_of(_LIST.name, channel_id))
         for name, row in sorted(quirks):
             self._registry.add_quirk(device, name, row=row)
         return PresetList(presets=tuple(found[number] for number in sorted(found)), partial=not whole)

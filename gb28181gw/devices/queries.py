@@ -53,6 +53,8 @@ class OpenQuery:
     cmd_type: str
     sn: int
     sink: Sink
+    unreadable: str = ""
+    """Why a message that came meanwhile could not be read: it may have been the answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +141,13 @@ class Queries:
             self._registry.add_quirk(device, "query.sn_differs", row="XML-11")
         query.sink(document)
         return True
+
+    def unreadable(self, device: Device, why: str) -> None:
+        """A message of the device could not be read; if a question stays without an answer, that is told."""
+        for (device_id, _), queries in self._open.items():
+            if device_id == device.id:
+                for query in queries.values():
+                    query.unreadable = why
 
     async def send(
         self,
@@ -228,12 +237,7 @@ class Queries:
                     return await answer
             except TimeoutError:
                 self.unanswered += 1
-                raise GatewayError(
-                    "gb.sip.no_answer",
-                    f"Device {device.id} did not answer {cmd_type} within {limit_s:g} s.",
-                    cmd=cmd_type,
-                    sn=query.sn,
-                ) from None
+                raise _unanswered(query, limit_s, taken=False) from None
             finally:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
@@ -248,15 +252,18 @@ class Queries:
         waits: Waits,
         channel_id: str | None = None,
         control: bool = False,
+        after: Callable[[], float] | None = None,
     ) -> bool:
         """Send `write(sn)` and hand each part of the answer to `collect`, until it says that it was the last.
 
-        Returns False when no further part came in time: what there is may be partial. Raises GatewayError like
-        `send`, and gb.sip.no_answer when nothing came at all.
+        `after` tells how long more may come behind what seemed the last one (CAT-02), in seconds; 0: nothing.
+        Returns False when `collect` never said so: what there is may be partial. Raises GatewayError like `send`,
+        and gb.sip.no_answer or gb.sip.bad_answer when nothing came at all or nothing that can be read.
         """
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[Document] = asyncio.Queue()
         parts, deadline, wait_s = 0, loop.time() + waits.all_s, waits.first_s
+        whole = False
         self.asked += 1
         with self.listening(device.id, cmd_type, arrived.put_nowait) as query:
             sending = asyncio.ensure_future(
@@ -271,24 +278,18 @@ class Queries:
                     if document is None:
                         break
                     parts += 1
-                    if collect(document):
+                    whole = collect(document)
+                    late_s = after() if whole and after is not None else 0.0
+                    if whole and not late_s:
                         return True
-                    wait_s = waits.between_s
+                    wait_s = late_s if whole else waits.between_s
             finally:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
             if parts:
-                return False
+                return whole
             self.unanswered += 1
-            raise GatewayError(
-                "gb.sip.no_answer",
-                f"Device {device.id} took {cmd_type} and did not answer it within {waits.first_s:g} s."
-                if sending.done() and not sending.cancelled()
-                else f"Device {device.id} did not answer {cmd_type} within {waits.first_s:g} s.",
-                cmd=cmd_type,
-                sn=query.sn,
-                taken=sending.done() and not sending.cancelled(),
-            )
+            raise _unanswered(query, waits.first_s, taken=sending.done() and not sending.cancelled())
 
     async def touches(self, device: Device, path: Path, body: bytes, *, timeout_s: float) -> bool:
         """Whether anything answers `body` over `path` within `timeout_s`. Never raises for an answer's lack."""
@@ -300,6 +301,28 @@ class Queries:
         except GatewayError:
             return False
         return True
+
+
+def _unanswered(query: OpenQuery, limit_s: float, *, taken: bool) -> GatewayError:
+    """`taken`: the device's 200 came. The evidence `taken` tells silence of a device from that of the way there."""
+    if query.unreadable:
+        return GatewayError(
+            "gb.sip.bad_answer",
+            f"Device {query.device_id} sent a message that cannot be read ({query.unreadable}) and nothing else "
+            f"that answers {query.cmd_type}.",
+            cmd=query.cmd_type,
+            sn=query.sn,
+            taken=taken,
+        )
+    return GatewayError(
+        "gb.sip.no_answer",
+        f"Device {query.device_id} took {query.cmd_type} and did not answer it within {limit_s:g} s."
+        if taken
+        else f"Device {query.device_id} did not answer {query.cmd_type} within {limit_s:g} s.",
+        cmd=query.cmd_type,
+        sn=query.sn,
+        taken=taken,
+    )
 
 
 async def _next_part(

@@ -18,6 +18,12 @@ QUIRK_ROWS: Final[Mapping[str, str]] = MappingProxyType(
         "digest.foreign_uri": "REG-01",
         "digest.without_qop": "REG-02",
         "query.sn_differs": "XML-11",
+        "notify.unasked": "CAT-21",
+        "notify.dialog_differs": "CAT-21",
+        "answer.more_than_announced": "CAT-02",
+        "config.element_name": "CTL-09",
+        "config.ok_without_effect": "CTL-08",
+        "config.restart_instead_of_answer": "CTL-08",
         "inv.media_without_answer": "INV-15",
     }
 )

@@ -557,7 +557,8 @@ class Registrar:
             self._on_bound(path, old_path)
         if old is not None and old.active and not same_path(old.path, path):
             self._watch_move(device, old, binding)
-        self._presence.registered(device, binding.expires_at - self._clock.wall())
+        anew = old is None or old.call_id != binding.call_id or not same_path(old.path, path)
+        self._presence.registered(device, binding.expires_at - self._clock.wall(), anew=anew)
 
     def _watch_move(self, device: Device, old: Binding, new: Binding) -> None:
         duplicate = self._duplicates.moved(
@@ -575,6 +576,17 @@ class Registrar:
                 device_id=device.id,
                 peer=new.path.peer,
                 other_peer=old.path.peer,
+                detail=HINTS["duplicate_id"],
+            )
+
+    def heard_beside(self, device: Device, bound: Path, other: Path) -> None:
+        """The bound path answers, and a message came over `other`: REG-15 if the device was registered there."""
+        if self._duplicates.lives_on(device.id, other):
+            self._bus.emit(
+                "device.duplicate_id",
+                device_id=device.id,
+                peer=bound.peer,
+                other_peer=other.peer,
                 detail=HINTS["duplicate_id"],
             )
 

@@ -10,18 +10,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
 from gb28181gw.clock import Clock
-from gb28181gw.devices.dialects import dialect_of
+from gb28181gw.devices.dialects import dialect_of, profile_for
 from gb28181gw.devices.models import QUIRK_LIMIT, Binding, Channel, Device, Presence, listed_channels
 from gb28181gw.devices.quirks import QUIRK_ROWS
 from gb28181gw.devices.store import DeviceStore
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb.charset import Charset
-from gb28181gw.gb.dialect import DEFAULT, PayloadSet
+from gb28181gw.gb.dialect import DEFAULT, Edition, PayloadSet, Profile
 from gb28181gw.gb.exceptions import GbError
 from gb28181gw.gb.ids import is_gb_id, valid_lenient_id
+from gb28181gw.gb.manscdp.catalogue import CatalogEvent, Status
 from gb28181gw.gb.mansrtsp import RtspVersion
 from gb28181gw.gb.times import parse_zone
 from gb28181gw.observability.events import EventBus
@@ -63,16 +64,54 @@ class DeviceChange:
     timezone: str | None = None
     dialect: Mapping[str, str] | None = None
     """Switches of `gb.dialect.Dialect`; they replace those of before."""
+    subscribe: tuple[str, ...] | Literal["default"] | None = None
+    """Kinds of `devices.subscriptions`; ``default``: back to those of the configuration."""
 
     def keys(self) -> list[str]:
         """Names of what is set; never values."""
         return [name for name in self.__slots__ if getattr(self, name) is not None]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelChange:
+    """One change of a catalogue, in the words of Annex N."""
+
+    event: CatalogEvent
+    channel: Channel
+    """As it is now; of a DEL the tombstone."""
+
+
+def change_of(before: Channel | None, after: Channel) -> CatalogEvent | None:
+    """What to call the step from `before` to `after`; None: nothing that anybody sees."""
+    was_there = before is not None and not before.gone
+    if after.gone:
+        return CatalogEvent.DEL if was_there else None
+    if before is None or not was_there:
+        return CatalogEvent.ADD
+    if before == after or replace(before, missed=after.missed) == after:
+        return None
+    if replace(before, status=after.status, fault=after.fault, missed=after.missed) != after:
+        return CatalogEvent.UPDATE
+    if after.fault:
+        return CatalogEvent(after.fault) if after.fault != before.fault else _ON_OFF[after.status]
+    return _ON_OFF[after.status]
+
+
+_ON_OFF: Final = {
+    Status.ON: CatalogEvent.ON,
+    Status.OFF: CatalogEvent.OFF,
+    Status.UNKNOWN: CatalogEvent.ON,
+}
+"""A channel whose state is not told counts as playable (CAT-09)."""
+
+
 class Registry:
     """See the module. All calls on the loop's thread."""
 
-    def __init__(self, *, store: DeviceStore, bus: EventBus, clock: Clock) -> None:
+    def __init__(
+        self, *, store: DeviceStore, bus: EventBus, clock: Clock, profiles: tuple[Profile, ...] = ()
+    ) -> None:
+        self._profiles = profiles
         self._store = store
         self._bus = bus
         self._clock = clock
@@ -85,6 +124,8 @@ class Registry:
         self._removal: list[Callable[[Device], None]] = []
         self._forgiven: list[Callable[[str], None]] = []
         self._approved: list[Callable[[Device], None]] = []
+        self._settings: list[Callable[[Device], None]] = []
+        self._channel_changes: list[Callable[[str, ChannelChange], None]] = []
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -235,6 +276,7 @@ class Registry:
         """
         for device in await self._store.load():
             self._devices[device.id] = device
+            self.match_profile(device)
             if not device.approved:
                 self._pending[device.id] = device
             if (
@@ -255,6 +297,27 @@ class Registry:
     def on_approved(self, hear: Callable[[Device], None]) -> None:
         """`hear(device)` is called when a device that waited was let in and is online."""
         self._approved.append(hear)
+
+    def on_changed(self, hear: Callable[[Device], None]) -> None:
+        """`hear(device)` is called when a person changed settings of a device."""
+        self._settings.append(hear)
+
+    def on_channel_changed(self, hear: Callable[[str, ChannelChange], None]) -> None:
+        """`hear(device_id, change)` for each change of the catalogue, by an answer or by a notification.
+
+        Not for every channel of a device that goes offline: that is `PresenceKeeper.on_offline` (KA-09).
+        """
+        self._channel_changes.append(hear)
+
+    def channel_changed(self, device: Device, before: Channel | None, after: Channel) -> None:
+        """Tell the listeners; called by the owner of the catalogue, after the change can be seen."""
+        if not self._channel_changes:
+            return
+        event = change_of(before, after)
+        if event is not None:
+            change = ChannelChange(event=event, channel=after)
+            for hear in self._channel_changes:
+                hear(device.id, change)
 
     # -- changes by people ---------------------------------------------------------------------------------
 
@@ -288,6 +351,8 @@ class Registry:
         device = self.require(device_id)
         await self._store_changed(device, change)
         self._bus.emit("device.changed", device_id=device_id, keys=change.keys())
+        for hear in self._settings:
+            hear(device)
         if change.password is not None or change.username is not None:
             self._forgive(device_id)
         return device
@@ -337,6 +402,8 @@ class Registry:
             values["password"] = None
         if change.dialect is not None:
             values["dialect"] = dict(change.dialect)
+        if change.subscribe == "default":
+            values["subscribe"] = None
         if approved is not None:
             values["approved"] = approved
         if provisioned is not None:
@@ -404,7 +471,48 @@ class Registry:
 
     def set_binding(self, device: Device, binding: Binding) -> None:
         """A verified REGISTER (or its end) is committed: it counts."""
+        changed = device.binding is None or device.binding.user_agent != binding.user_agent
         device.binding = binding
+        if changed:
+            self.match_profile(device)
+
+    def count_quirk(self, device: Device, name: str) -> None:
+        """`add_quirk` for what comes with every message: only its first time makes a row be written."""
+        if name in device.quirks:
+            device.quirks[name] += 1
+        else:
+            self.add_quirk(device, name)
+
+    def match_profile(self, device: Device) -> None:
+        """Call after the maker or the program of a device became known or another one."""
+        if not self._profiles:
+            return
+        found = profile_for(self._profiles, device)
+        if found is not device.profile:
+            device.profile = found
+            self._bus.emit(
+                "device.profile", device_id=device.id, file=found.name if found is not None else None
+            )
+
+    def learn(self, device: Device, name: str, value: str, why: str) -> None:
+        """A switch of the dialect was found out from what the device sends; empty: back to the default."""
+        if device.learnt.get(name, "") == value:
+            return
+        if value:
+            device.learnt = {**device.learnt, name: value}
+        else:
+            device.learnt = {key: text for key, text in device.learnt.items() if key != name}
+        self.unsaved(device, UNSAVED_FACTS)
+        self._bus.emit(
+            "device.learnt", device_id=device.id, switch=name, value=value or "default", detail=why
+        )
+
+    def learn_edition(self, device: Device, edition: Edition, why: str) -> None:
+        """Which edition a device without `X-GB-Ver` follows, from what it sends."""
+        if device.detected_edition != edition.value:
+            device.detected_edition = edition.value
+            self.unsaved(device, UNSAVED_FACTS)
+            self._bus.emit("device.edition_detected", device_id=device.id, edition=edition.value, detail=why)
 
     def add_quirk(self, device: Device | str, name: str, count: int = 1, row: str = "") -> None:
         """Count a tolerance that fired for the device; the first time is an event."""
@@ -426,6 +534,13 @@ class Registry:
         if device is not None and device.media_way != way:
             device.media_way = way
             self.unsaved(device, UNSAVED_FACTS)
+
+    def remember_payloads(self, device_id: str, payloads: PayloadSet) -> None:
+        """The list of payload types that was accepted after others were refused (INV-13)."""
+        device = self._devices.get(device_id)
+        if device is not None and payloads is not dialect_of(device).payloads:
+            default = payloads is PayloadSet.DEFAULT
+            self.learn(device, "payloads", "" if default else payloads.value, "others were refused")
 
     def media_way(self, device_id: str) -> str:
         """The remembered media transport; empty: none yet."""

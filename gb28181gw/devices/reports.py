@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -21,9 +21,11 @@ from gb28181gw.devices.models import Device
 from gb28181gw.devices.queries import Queries
 from gb28181gw.devices.registry import Registry
 from gb28181gw.errors import GatewayError
+from gb28181gw.gb.datum import to_wgs84
 from gb28181gw.gb.manscdp.alarm import AlarmNotify, AlarmResponse, read_alarm_notify, write_alarm_response
 from gb28181gw.gb.manscdp.document import Document
 from gb28181gw.gb.manscdp.position import read_position_notify
+from gb28181gw.gb.manscdp.ptz_position import read_ptz_position
 from gb28181gw.gb.quirks import Quirk
 from gb28181gw.gb.times import parse_time
 from gb28181gw.observability.events import EventBus
@@ -78,6 +80,21 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PtzPlace:
+    """Where a camera looked when it told last; values that it did not tell are None."""
+
+    device_id: str
+    channel_id: str
+    received_at: float
+    pan: float | None
+    tilt: float | None
+    zoom: float | None
+    horizontal_angle: float | None
+    vertical_angle: float | None
+    max_distance: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportFilter:
     """What is looked for; empty members do not narrow."""
 
@@ -105,6 +122,12 @@ class ReportStore(Protocol):
 
     def add_place(self, place: Place) -> None: ...
 
+    def save_ptz_place(self, place: PtzPlace) -> None:
+        """In the place of the one before."""
+        ...
+
+    async def ptz_place(self, device_id: str, channel_id: str) -> PtzPlace | None: ...
+
     async def alarms(self, wanted: ReportFilter) -> tuple[list[Alarm], int]:
         """Newest first, and how many there are in all. Raises gb.route.storage_unavailable."""
         ...
@@ -125,6 +148,7 @@ class ReportCounters:
     positions: int = 0
     positions_thinned: int = 0
     """Positions that came too soon after the one before."""
+    ptz_positions: int = 0
     off_path: int = 0
     unanswered: int = 0
     """Alarms whose Response the device did not take."""
@@ -160,6 +184,10 @@ class Reports:
         self._known: OrderedDict[tuple[object, ...], float] = OrderedDict()
         self._placed: dict[tuple[str, str], float] = {}
         self._answering: set[asyncio.Task[None]] = set()
+        self._hear_alarm: list[Callable[[Alarm], None]] = []
+        self._hear_position: list[Callable[[Place], None]] = []
+        self._hear_ptz: list[Callable[[PtzPlace], None]] = []
+        self._hear_snapshots: list[Callable[[str, str, list[str]], None]] = []
         self._pruning: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -167,6 +195,7 @@ class Reports:
         for cmd_type, handler in (
             ("Alarm", self._alarm),
             ("MobilePosition", self._positions),
+            ("PTZPosition", self._ptz),
             ("DeviceUpgradeResult", self._upgraded),
             ("UploadSnapShotFinished", self._snapshots),
             ("VideoUploadNotify", self._video),
@@ -179,6 +208,26 @@ class Reports:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def on_alarm(self, hear: Callable[[Alarm], None]) -> None:
+        """`hear(alarm)` for each alarm that is stored; repeated ones are not."""
+        self._hear_alarm.append(hear)
+
+    def on_position(self, hear: Callable[[Place], None]) -> None:
+        """`hear(place)` for each position that is stored: of a source at most one a second."""
+        self._hear_position.append(hear)
+
+    def on_ptz(self, hear: Callable[[PtzPlace], None]) -> None:
+        """`hear(place)` when a camera told where it looks."""
+        self._hear_ptz.append(hear)
+
+    def on_snapshots(self, hear: Callable[[str, str, list[str]], None]) -> None:
+        """`hear(device_id, session_id, files)` when a device has uploaded its pictures."""
+        self._hear_snapshots.append(hear)
+
+    async def ptz_place(self, device_id: str, channel_id: str) -> PtzPlace | None:
+        """The last one told; None: none yet."""
+        return await self._store.ptz_place(device_id, channel_id)
 
     async def alarms(self, wanted: ReportFilter) -> tuple[list[Alarm], int]:
         return await self._store.alarms(wanted)
@@ -207,6 +256,9 @@ class Reports:
             self._known.popitem(last=False)
         self.counters.alarms += 1
         received = self._clock.wall()
+        longitude, latitude = alarm.longitude, alarm.latitude
+        if longitude is not None and latitude is not None:
+            longitude, latitude = to_wgs84(longitude, latitude, dialect_of(device).datum)
         kept = Alarm(
             device_id=device.id,
             channel_id=source,
@@ -217,10 +269,12 @@ class Reports:
             time=self._time(device, alarm.time, received),
             received_at=received,
             description=alarm.description,
-            longitude=alarm.longitude,
-            latitude=alarm.latitude,
+            longitude=longitude,
+            latitude=latitude,
         )
         self._store.add_alarm(kept)
+        for hear in self._hear_alarm:
+            hear(kept)
         self._bus.emit(
             "alarm.received",
             device_id=device.id,
@@ -269,20 +323,46 @@ class Reports:
                 self._placed.clear()
             self._placed[key] = now
             self.counters.positions += 1
-            self._store.add_place(
-                Place(
-                    device_id=device.id,
-                    channel_id=source,
-                    time=self._time(device, position.time, received),
-                    received_at=received,
-                    longitude=position.longitude,
-                    latitude=position.latitude,
-                    speed=position.speed,
-                    direction=position.direction,
-                    altitude=position.altitude,
-                    height=position.height,
-                )
+            longitude, latitude = to_wgs84(position.longitude, position.latitude, dialect_of(device).datum)
+            place = Place(
+                device_id=device.id,
+                channel_id=source,
+                time=self._time(device, position.time, received),
+                received_at=received,
+                longitude=longitude,
+                latitude=latitude,
+                speed=position.speed,
+                direction=position.direction,
+                altitude=position.altitude,
+                height=position.height,
             )
+            self._store.add_place(place)
+            for hear in self._hear_position:
+                hear(place)
+
+    def _ptz(self, device: Device, document: Document, envelope: Envelope) -> None:
+        """9.11.2.3 d."""
+        if not self._counts(envelope):
+            return
+        told = read_ptz_position(document)
+        self._note(device, document, told.quirks)
+        place = PtzPlace(
+            device_id=device.id,
+            channel_id=told.device_id or envelope.sender or device.id,
+            received_at=self._clock.wall(),
+            pan=told.pan,
+            tilt=told.tilt,
+            zoom=told.zoom,
+            horizontal_angle=told.horizontal_angle,
+            vertical_angle=told.vertical_angle,
+            max_distance=told.max_distance,
+        )
+        if place.channel_id != device.id and place.channel_id not in device.channels:
+            return  # it speaks for its own cameras only (S-03)
+        self.counters.ptz_positions += 1
+        self._store.save_ptz_place(place)
+        for hear in self._hear_ptz:
+            hear(place)
 
     # -- the rest ------------------------------------------------------------------------------------------
 
@@ -303,13 +383,17 @@ class Reports:
         """A.2.5.7: which pictures were uploaded; none means that all failed."""
         if self._counts(envelope):
             members = document.fields.get("SnapShotList")
-            files = [] if members is None else [(child.text or "").strip()[:64] for child in members]
+            texts = [] if members is None else [(child.text or "").strip()[:64] for child in members]
+            files = [name for name in texts[:10] if name]
+            session = document.text("SessionID")[:128]
+            for hear in self._hear_snapshots:
+                hear(device.id, session, files)
             self._bus.emit(
                 "device.snapshots",
                 device_id=device.id,
                 channel_id=document.device_id or None,
-                session=document.text("SessionID")[:128],
-                files=[name for name in files[:10] if name],
+                session=session,
+                files=files,
             )
 
     def _video(self, device: Device, document: Document, envelope: Envelope) -> None:

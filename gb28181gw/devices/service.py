@@ -16,6 +16,8 @@ from gb28181gw.devices.clockwatch import ClockWatch
 from gb28181gw.devices.commands import Commands
 from gb28181gw.devices.config import DevicesConfig
 from gb28181gw.devices.dialects import dialect_of
+from gb28181gw.devices.experience import Experience
+from gb28181gw.devices.learning import Learning
 from gb28181gw.devices.messages import Messages
 from gb28181gw.devices.models import Device
 from gb28181gw.devices.pacer import Pacer
@@ -55,7 +57,7 @@ class Devices:
     ) -> None:
         self.config = config
         self.counters = DevicesCounters()
-        self.registry = Registry(store=store, bus=bus, clock=clock)
+        self.registry = Registry(store=store, bus=bus, clock=clock, profiles=config.profiles)
         self.clock_watch = ClockWatch(clock, bus)
         self._agent = agent
         self._store = store
@@ -83,7 +85,9 @@ class Devices:
             ask=self._ask_path,
             close_path=agent.transports.close_path,
             trust_path=agent.transports.mark_trusted,
+            on_conflict=self._conflict,
         )
+        self.learning = Learning(self.registry)
         self.messages = Messages(
             registry=self.registry,
             presence=self.presence,
@@ -92,6 +96,7 @@ class Devices:
             bus=bus,
             clock=clock,
             on_refused=agent.refused,
+            on_heard=self.learning.heard,
         )
         self.catalogue = CatalogueService(
             config=config,
@@ -102,11 +107,21 @@ class Devices:
             bus=bus,
             clock=clock,
         )
+        self.experience = Experience(registry=self.registry, bus=bus, clock=clock)
         self.ptz = PtzControl(
-            registry=self.registry, queries=self.queries, bus=bus, stop_after_s=config.ptz_stop_s
+            registry=self.registry,
+            queries=self.queries,
+            experience=self.experience,
+            bus=bus,
+            stop_after_s=config.ptz_stop_s,
         )
         self.commands = Commands(
-            registry=self.registry, queries=self.queries, ptz=self.ptz, bus=bus, timezone=config.timezone
+            registry=self.registry,
+            queries=self.queries,
+            ptz=self.ptz,
+            experience=self.experience,
+            bus=bus,
+            timezone=config.timezone,
         )
         self.bans = BanTable(store)
         self._registrar: Registrar | None = None
@@ -197,9 +212,12 @@ class Devices:
         )
 
     def ask_key_frame(self, device_id: str, channel_id: str) -> None:
-        """Ask a channel for a key frame (MED-34). Nothing waits for it: the picture is the answer."""
+        """Ask a channel for a key frame (MED-34). Nothing waits for it: the picture is the answer.
+
+        A control like any other: not sent on a trial path (`devices/binding.py`).
+        """
         device = self.registry.get(device_id)
-        if device is None:
+        if device is None or device.unverified:
             return
         dialect = dialect_of(device)
         body = write_key_frame_control(
@@ -211,7 +229,7 @@ class Devices:
 
     async def _send_control(self, device: Device, channel_id: str, body: bytes) -> None:
         with contextlib.suppress(GatewayError):  # refused or lost: the wait for the picture tells
-            await self.queries.send(device, body, channel_id=channel_id)
+            await self.queries.send(device, body, channel_id=channel_id, control=True)
 
     def heard_media(self, device_id: str) -> None:
         """RTP of a device arrives from its address: it is alive (KA-04)."""
@@ -272,6 +290,10 @@ class Devices:
             DeviceStatusQuery(sn=self.queries.next_sn(), device_id=device.id), dialect_of(device).charset_used
         )
         return await self.queries.touches(device, path, body, timeout_s=timeout_s)
+
+    def _conflict(self, device: Device, bound: Path, other: Path) -> None:
+        if self._registrar is not None:
+            self._registrar.heard_beside(device, bound, other)
 
     def _bound(self, new: Path, old: Path | None) -> None:
         self._agent.transports.mark_trusted(new)

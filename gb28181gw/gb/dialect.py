@@ -9,8 +9,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from fnmatch import fnmatchcase
 
 from gb28181gw.gb.charset import Charset
+from gb28181gw.gb.datum import Datum
 from gb28181gw.gb.exceptions import GbLocalError
 from gb28181gw.gb.mansrtsp import RtspVersion
 
@@ -79,6 +81,8 @@ class Dialect:
     """First rung to offer."""
     rtsp: RtspVersion | None = None
     """Protocol name in MANSRTSP; None: by edition, see `rtsp_used` (PB-09)."""
+    datum: Datum = Datum.WGS84
+    """What its positions mean (CTL-04)."""
 
     @property
     def charset_used(self) -> Charset:
@@ -116,16 +120,19 @@ class Dialect:
                     return replace(self, payloads=PayloadSet(value))
                 case "rtsp":
                     return replace(self, rtsp=RtspVersion(value.upper()) if value else None)
+                case "datum":
+                    return replace(self, datum=Datum(value))
         except (ValueError, KeyError):
             raise GbLocalError(f"dialect switch {name!r} cannot be {value!r}") from None
         raise GbLocalError(f"dialect has no switch {name!r}")
 
     def switches(self) -> dict[str, str]:
         """What differs from `DEFAULT`, to be stored and shown; `DEFAULT.with_switches(…)` makes it again."""
-        mine, default = self._all(), DEFAULT._all()
+        mine, default = self.all(), DEFAULT.all()
         return {name: value for name, value in mine.items() if value != default[name]}
 
-    def _all(self) -> dict[str, str]:
+    def all(self) -> dict[str, str]:
+        """Every switch with its value as text."""
         return {
             "edition": self.edition.value,
             "charset": self.charset.value if self.charset is not None else "",
@@ -133,7 +140,29 @@ class Dialect:
             "qop": "true" if self.qop else "false",
             "payloads": self.payloads.value,
             "rtsp": self.rtsp.value if self.rtsp is not None else "",
+            "datum": self.datum.value,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What is known of a kind of device: a dialect file, matched by what the device tells of itself."""
+
+    name: str
+    """Of the file, without its ending."""
+    manufacturers: tuple[str, ...] = ()
+    """Globs, without case, on the Manufacturer of DeviceInfo or of catalogue items."""
+    user_agents: tuple[str, ...] = ()
+    """Globs, without case, on the User-Agent of REGISTER."""
+    switches: Mapping[str, str]
+
+    def fits(self, manufacturer: str, user_agent: str) -> bool:
+        """Whether a device of this maker and program is meant."""
+        return _any(self.manufacturers, manufacturer) or _any(self.user_agents, user_agent)
+
+
+def _any(globs: tuple[str, ...], text: str) -> bool:
+    return bool(text) and any(fnmatchcase(text.lower(), glob.lower()) for glob in globs)
 
 
 _BOOLEANS = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}

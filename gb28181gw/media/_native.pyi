@@ -60,7 +60,7 @@ class FrameBatch:
         """(track, pts_90k, dts_90k, key, payload, arrival)"""
 
 class Engine:
-    def __init__(self, workers: int) -> None: ...
+    def __init__(self, workers: int, freeze_on_loss: bool) -> None: ...
     def open_receiver(
         self,
         transport: int,
@@ -110,19 +110,47 @@ class Engine:
     def push(self, stream: int, track: Track, pts_90k: int, dts_90k: int, key: bool, data: bytes) -> None: ...
     def close_stream(self, stream: int, reason: str) -> None: ...
     def tracks(self, stream: int) -> tuple[Track, ...]: ...
-    def stream_counters(self, stream: int) -> tuple[int, int, int, int, int, int, int, int] | None: ...
+    def stream_counters(self, stream: int) -> tuple[int, int, int, int, int, int, int, int, int] | None: ...
     def add_socket_sink(
         self,
         stream: int,
         fd: int,
+        container: int,
         wrapping: int,
         hevc: int,
         audio: int,
         queue_bytes: int,
         stall_s: float,
+        merge_s: float,
         received: bytes,
     ) -> int: ...
-    def add_frame_sink(self, stream: int, video: bool, audio: bool) -> int: ...
+    def add_frame_sink(self, stream: int, video: bool, audio: bool, made_audio: bool) -> int: ...
+    def add_rtp_sink(
+        self,
+        stream: int,
+        transport: int,
+        host: str,
+        port: int,
+        ssrc: int,
+        payload_type: int,
+        codec: str,
+        video: bool,
+        audio: bool,
+        remote: tuple[str, int] | None,
+        expected_hosts: Sequence[str],
+        through: int,
+        queue_bytes: int,
+        stall_s: float,
+    ) -> int: ...
+    def update_rtp_sink(
+        self,
+        sink: int,
+        remote: tuple[str, int] | None,
+        sending: bool | None,
+        ssrc: int | None,
+        payload_type: int | None,
+    ) -> None: ...
+    def rtp_sink_counters(self, sink: int) -> tuple[int, int, int, int, float, str, bool] | None: ...
     def close_sink(self, sink: int) -> None: ...
     def event_fd(self) -> int: ...
     def take(self) -> list[Event | FrameBatch | str]: ...
@@ -134,3 +162,4 @@ class Engine:
     @property
     def has_gro(self) -> bool: ...
     def set_dial_pause(self, seconds: float) -> None: ...
+    def set_rtcp_times(self, report_s: float, silence_s: float) -> None: ...

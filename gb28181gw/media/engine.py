@@ -54,6 +54,15 @@ class Container(StrEnum):
     TS = "ts"
     WS_TS = "ws-ts"
 
+    @property
+    def is_websocket(self) -> bool:
+        return self in (Container.WS_FLV, Container.WS_FMP4, Container.WS_TS)
+
+    @property
+    def over_http(self) -> Container:
+        """The same without WebSocket frames around it."""
+        return Container(self.value.removeprefix("ws-"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiverSpec:
@@ -118,8 +127,9 @@ class EventKind(StrEnum):
     """Told once; again after packets came and stopped again."""
     SINK_CLOSED = "sink_closed"
     """Once for each socket and RTP sink. detail: ``viewer_gone`` (the peer closed, refused or cannot be reached),
-    ``slow`` (it took nothing for `stall_s`), ``silent`` (RTP over UDP: its RTCP came and then stayed away for
-    `RTCP_SILENCE_S`), ``stream_closed`` or what `close_stream` was told, ``closed`` (`close_sink`)."""
+    ``slow`` (it took nothing for `stall_s`), ``silent`` (RTP over UDP: its receiver reports came and then stayed
+    away for `RTCP_SILENCE_S`), ``stream_closed`` or what `close_stream` was told,
+    ``closed`` (`close_sink`), ``tracks_changed`` (fragmented MP4: what comes now was not announced)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,8 +202,8 @@ class StreamCounters:
     device_90k: int = 0
     """The same on the device's clock, without its wraps: where the two part, the device's time jumped (MED-21)."""
     demuxed: int = 0
-    """Packets that went through a demuxer. Stands still while only raw RTP sinks (or nobody) consume a PS source
-    whose tracks are known and whose first key frame was seen; a consumer of frames resumes it at the kept GOP."""
+    """Packets that went through a demuxer. Stands still, from a key frame on, while raw RTP sinks are the only
+    consumers of a PS source whose tracks are known; a consumer of frames resumes it, at the kept key frame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,12 +222,15 @@ class SocketSinkSpec:
     """What the listener has already read behind the request (WebSocket frames of an eager client)."""
     stall_s: float = 10.0
     """Disconnect when nothing could be written for so long."""
+    merge_s: float = 0.0
+    """Frames of so long are written together, which costs less and delays the picture; 0: each at once."""
 
 
 RTCP_REPORT_S = 5.0
 """Sender reports of RTP sinks over UDP come so often (RFC 3550 6.2)."""
 RTCP_SILENCE_S = 60.0
-"""An RTP sink's peer that sent RTCP before is given up after so long without any."""
+"""An RTP sink's peer that reported on what it gets is given up after so long without a report. One that never did is
+not (GB/T 28181-2022 4.3.6: RTCP is not required of peers)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,7 +325,7 @@ class Engine(Protocol):
         """Bind, all or nothing; for passive TCP listen. Raises OSError when the port is taken.
 
         With `spec.shared` nothing is bound; GatewayError ``gb.media.bind_failed`` without a shared port, and
-        ``gb.route.exists`` for an SSRC that another receiver of the shared port was offered and still waits for.
+        ``gb.route.exists`` for an SSRC that another receiver of the shared port has agreed.
         """
         ...
 
@@ -320,8 +333,10 @@ class Engine(Protocol):
         """Bind one port, UDP (with RTCP above it) and TCP, for all receivers with `ReceiverSpec.shared`.
 
         Once, at the start; it lives as long as the engine. A packet belongs to the receiver that latched its source
-        and SSRC, else to the receiver that agreed its SSRC, else to the only one that expects its address; what
-        fits none is dropped and counted nowhere. Each receiver applies its own source rule to what it is given.
+        and SSRC; else to the one that agreed its SSRC, or of whose SSRC it is a known variant (byte-swapped, read as
+        hex: INV-03); else to the only one that latched its source (a new epoch). What fits none is dropped; if just
+        one receiver waits for media from its address, that one tells SSRC_MISMATCH. Each receiver applies its own
+        source rule to what it is given. A TCP connection belongs to the receiver that its first RTP packet names.
         Raises OSError when the port is taken, GatewayError ``gb.media.plane_unable``.
         """
         ...
@@ -351,9 +366,19 @@ class Engine(Protocol):
         ...
 
     def add_frame_sink(
-        self, stream_id: str, on_frames: FrameHandler, *, video: bool = True, audio: bool = True
+        self,
+        stream_id: str,
+        on_frames: FrameHandler,
+        *,
+        video: bool = True,
+        audio: bool = True,
+        made_audio: bool = False,
+        on_closed: Callable[[str], None] | None = None,
     ) -> int:
-        """Frames in batches, starting with the kept GOP."""
+        """Frames in batches, starting with the kept GOP. `made_audio`: AAC made from the source's audio as well.
+
+        `on_closed` gets the reason when the stream ends, once; not after `close_sink`.
+        """
         ...
 
     async def add_rtp_sink(self, stream_id: str, spec: RtpSinkSpec, on_event: EventHandler) -> RtpSink:

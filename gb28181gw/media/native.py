@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ from gb28181gw.media.engine import (
     ReceiverCounters,
     ReceiverSpec,
     ReceiverUpdate,
+    RtpPacking,
     RtpSink,
     RtpSinkCounters,
     RtpSinkSpec,
@@ -37,6 +38,7 @@ from gb28181gw.media.engine import (
     StreamCounters,
 )
 from gb28181gw.media.tracks import Codec, Frame, Track, TrackKind
+from gb28181gw.media.wire.es_packetiser import PACKABLE
 
 _why_not = ""
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ _MAX_TRACKS = 4096
 # Places in the enums of native/include/gb28181/spec.hpp.
 _TRANSPORTS = {MediaTransport.UDP: 0, MediaTransport.TCP_PASSIVE: 1, MediaTransport.TCP_ACTIVE: 2}
 _CHUNKED, _PLAIN, _WEBSOCKET = 0, 1, 2
+_CONTAINERS = {Container.FLV: 0, Container.FMP4: 1, Container.TS: 2}
 _HEVC = {"enhanced": 0, "legacy": 1}
 _AUDIO = {"copy": 0, "aac": 1, "none": 2}
 _KINDS = (
@@ -101,19 +104,24 @@ class _Stream:
 class _FrameSink:
     stream: int
     on_frames: FrameHandler
+    on_closed: Callable[[str], None] | None
 
 
 class NativePlane:
     """Implements `media.engine.Engine`. Made and used on one running event loop."""
 
     name = "native"
-    features: frozenset[Feature] = frozenset()
+    features = frozenset({Feature.RTP_SINKS})
 
-    def __init__(self, workers: int = 0) -> None:
-        """`workers`: threads; 0 as many as the process may use cores. Raises OSError without descriptors."""
+    def __init__(self, workers: int = 0, *, freeze_on_loss: bool = False) -> None:
+        """`workers`: threads; 0 as many as the process may use cores. Raises OSError without descriptors.
+
+        `freeze_on_loss`: video behind a loss is held back until the next key frame (MED-24).
+        """
         self._loop = asyncio.get_running_loop()
-        self._engine = _native.Engine(workers)
-        self._receivers: dict[int, tuple[EventHandler, str]] = {}
+        self._engine = _native.Engine(workers, freeze_on_loss)
+        self._receivers: dict[int, tuple[EventHandler, str, int]] = {}
+        """Its handler, what it is bound to, and the port for an SDP."""
         self._streams: dict[int, _Stream] = {}
         self._keys: dict[str, int] = {}
         self._socket_sinks: dict[int, tuple[str, EventHandler]] = {}
@@ -145,7 +153,7 @@ class NativePlane:
             spec.silence_s,
         )
         bound = f"{spec.host}:{spec.port}" if spec.port else ""
-        self._receivers[receiver_id] = (on_event, bound)
+        self._receivers[receiver_id] = (on_event, bound, spec.port or DISCARD_PORT)
         return Receiver(id=receiver_id, host=spec.host, port=spec.port or DISCARD_PORT)
 
     async def open_shared_port(self, host: str, port: int) -> None:
@@ -197,11 +205,15 @@ class NativePlane:
         if key is None:
             return
         del self._streams[key]
+        for track in self._engine.tracks(key):
+            self._tracks_out.pop(track, None)
         self._engine.close_stream(key, reason)
         for sink_id in [number for number, owner in self._open_sinks.items() if owner == key]:
             del self._open_sinks[sink_id]
         for sink_id in [number for number, sink in self._frame_sinks.items() if sink.stream == key]:
-            del self._frame_sinks[sink_id]
+            on_closed = self._frame_sinks.pop(sink_id).on_closed
+            if on_closed is not None:
+                self._loop.call_soon(on_closed, reason)
 
     def tracks(self, stream_id: str) -> tuple[Track, ...]:
         """Empty for a stream that has ended."""
@@ -214,21 +226,19 @@ class NativePlane:
 
     def add_socket_sink(self, stream_id: str, fd: int, spec: SocketSinkSpec, on_event: EventHandler) -> int:
         """Take over the connected socket. Raises GatewayError; `fd` then still belongs to the caller."""
-        if spec.container not in (Container.FLV, Container.WS_FLV):
-            raise GatewayError(
-                "gb.output.unsupported_container", f"The container {spec.container.value} is not served."
-            )
         key = self._stream_key(stream_id)
         http = _CHUNKED if spec.chunked else _PLAIN
-        wrapping = _WEBSOCKET if spec.container is Container.WS_FLV else http
+        container = spec.container.over_http
         sink_id = self._engine.add_socket_sink(
             key,
             fd,
-            wrapping,
-            _HEVC[spec.hevc],
+            _CONTAINERS[container],
+            _WEBSOCKET if spec.container.is_websocket else http,
+            _HEVC[spec.hevc] if container is Container.FLV else 0,
             _AUDIO[spec.audio],
             spec.queue_bytes,
             spec.stall_s,
+            spec.merge_s,
             spec.received,
         )
         self._socket_sinks[sink_id] = (stream_id, on_event)
@@ -236,24 +246,71 @@ class NativePlane:
         return sink_id
 
     def add_frame_sink(
-        self, stream_id: str, on_frames: FrameHandler, *, video: bool = True, audio: bool = True
+        self,
+        stream_id: str,
+        on_frames: FrameHandler,
+        *,
+        video: bool = True,
+        audio: bool = True,
+        made_audio: bool = False,
+        on_closed: Callable[[str], None] | None = None,
     ) -> int:
         """Frames in batches, starting with the kept GOP. Raises GatewayError for a stream that has ended."""
         key = self._stream_key(stream_id)
-        sink_id = self._engine.add_frame_sink(key, video, audio)
-        self._frame_sinks[sink_id] = _FrameSink(key, on_frames)
+        sink_id = self._engine.add_frame_sink(key, video, audio, made_audio)
+        self._frame_sinks[sink_id] = _FrameSink(key, on_frames, on_closed)
         return sink_id
 
     async def add_rtp_sink(self, stream_id: str, spec: RtpSinkSpec, on_event: EventHandler) -> RtpSink:
-        """Raises GatewayError: this plane does not send RTP."""
-        raise GatewayError("gb.media.plane_unable", "The native media plane does not send RTP.")
+        """Bind, all or nothing. Raises OSError when the port is taken, and GatewayError."""
+        key = self._stream_key(stream_id)
+        if spec.packing is RtpPacking.ES and spec.codec not in PACKABLE:
+            raise GatewayError("gb.codec.codec_unsupported", f"{spec.codec} has no RTP payload format.")
+        port = spec.port or DISCARD_PORT
+        if spec.through is not None:
+            if spec.through not in self._receivers:
+                raise GatewayError("gb.route.stream_unknown", "The receiver to send through has closed.")
+            port = self._receivers[spec.through][2]
+        sink_id = self._engine.add_rtp_sink(
+            key,
+            _TRANSPORTS[spec.transport],
+            spec.host,
+            spec.port,
+            spec.ssrc,
+            spec.payload_type,
+            spec.codec if spec.packing is RtpPacking.ES else "",
+            spec.video,
+            spec.audio,
+            spec.remote,
+            sorted(spec.expected_hosts),
+            spec.through or 0,
+            spec.queue_bytes,
+            spec.stall_s,
+        )
+        self._socket_sinks[sink_id] = (stream_id, on_event)
+        self._open_sinks[sink_id] = key
+        return RtpSink(id=sink_id, host=spec.host, port=port)
 
     def update_rtp_sink(self, sink_id: int, update: RtpSinkUpdate) -> None:
-        """There is none to update."""
+        """Apply in place. Unknown ids are ignored: the sink has closed meanwhile."""
+        self._engine.update_rtp_sink(sink_id, update.remote, update.sending, update.ssrc, update.payload_type)
 
     def rtp_sink_counters(self, sink_ids: Iterable[int]) -> dict[int, RtpSinkCounters]:
-        """There are none."""
-        return {}
+        """Of those that are open."""
+        found = {}
+        for sink_id in sink_ids:
+            values = self._engine.rtp_sink_counters(sink_id) if sink_id in self._open_sinks else None
+            if values is not None:
+                found[sink_id] = RtpSinkCounters(
+                    packets=values[0],
+                    bytes=values[1],
+                    dropped=values[2],
+                    reported_lost=values[3],
+                    rtt_ms=values[4],
+                    remote=values[5],
+                    passthrough=values[6],
+                )
+        return found
 
     def close_sink(self, sink_id: int) -> None:
         """Idempotent. A socket sink still tells SINK_CLOSED."""
@@ -307,6 +364,7 @@ class NativePlane:
                     pictures=values[5],
                     picture_90k=values[6],
                     device_90k=values[7],
+                    demuxed=values[8],
                 )
         return found
 
@@ -380,8 +438,10 @@ class NativePlane:
                 return
             handler, stream_id = stream.on_event, stream.id
         else:
-            self._open_sinks.pop(event.id, None)
-            sink = self._socket_sinks.pop(event.id, None)
+            sink = self._socket_sinks.get(event.id)
+            if kind is EventKind.SINK_CLOSED:
+                self._open_sinks.pop(event.id, None)
+                self._socket_sinks.pop(event.id, None)
             if sink is None:
                 return
             stream_id, handler = sink

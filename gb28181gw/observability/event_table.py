@@ -212,6 +212,25 @@ _ROWS = (
         "The edition of the standard that the device follows is known now.",
     ),
     _row(
+        "device.learnt",
+        "info",
+        "device_id switch value detail",
+        "A switch of the device's dialect was found out from what it sends.",
+    ),
+    _row(
+        "device.profile",
+        "info",
+        "device_id file",
+        "A dialect file fits the device from now on; without `file` none does any more.",
+    ),
+    _row(
+        "device.unsupported",
+        "info",
+        "device_id cmd reason",
+        "A device showed that it does not know a command or configuration (silent, error, sip); it is not asked "
+        "again at once.",
+    ),
+    _row(
         "device.quirk",
         "info",
         "device_id quirk row detail count",
@@ -324,8 +343,8 @@ _ROWS = (
     _row(
         "channel.status",
         "info",
-        "device_id channel_id status",
-        "A channel changed between ON and OFF.",
+        "device_id channel_id status fault",
+        "A channel changed between ON and OFF, or lost its video (VLOST) or became defective (DEFECT) by `fault`.",
         500,
     ),
     _row(
@@ -333,6 +352,27 @@ _ROWS = (
         "warning",
         "device_id channel_id priority method type time description reason",
         "A device raised an alarm.",
+        500,
+    ),
+    _row(
+        "subscription.started",
+        "info",
+        "device_id channel_id kind expires_s call_id",
+        "A device granted a subscription; renewals are not told.",
+        500,
+    ),
+    _row(
+        "subscription.ended",
+        "info",
+        "device_id channel_id kind reason",
+        "A subscription ended: not wanted any more, or by the device, for the reason that it gave.",
+        500,
+    ),
+    _row(
+        "subscription.failed",
+        "info",
+        "device_id channel_id kind reason sip_status detail",
+        "A device refused or did not answer SUBSCRIBE: told the first time; tried again later, each time later.",
         500,
     ),
     # streams and media
@@ -347,6 +387,20 @@ _ROWS = (
         "info",
         "device_id channel_id session files",
         "A device told which pictures it uploaded; no files: all failed.",
+    ),
+    _row(
+        "snapshot.received",
+        "info",
+        "device_id channel_id session picture size content_type",
+        "A picture that the device was asked for was uploaded and is kept.",
+        200,
+    ),
+    _row(
+        "snapshot.refused",
+        "warning",
+        "client device_id reason",
+        "An upload was refused: `no_session`, `too_many`, `rate_limited`, or `no_picture` (neither JPEG nor PNG).",
+        NOISE,
     ),
     _row(
         "device.video_offered",

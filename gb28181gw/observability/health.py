@@ -33,7 +33,7 @@ class Health:
 class HealthBoard:
     """Owner of the parts' states. `parts` are those that must be up before the gateway is ready."""
 
-    def __init__(self, parts: Iterable[str] = ("sip", "media", "registry")) -> None:
+    def __init__(self, parts: Iterable[str] = ("sip", "media", "rtsp", "registry")) -> None:
         self._waiting = dict.fromkeys(parts)
         self._problems: dict[str, str] = {}
         self._stopping = False

@@ -18,18 +18,24 @@ from typing import TYPE_CHECKING, cast
 import httptools
 
 from gb28181gw.errors import GatewayError
-from gb28181gw.media.engine import Container, SocketSinkSpec
+from gb28181gw.media.engine import SocketSinkSpec
 from gb28181gw.media.tracks import Codec, TrackKind
 from gb28181gw.outputs import http
+from gb28181gw.outputs.hls_playlist import PLAYLIST_TYPE
 from gb28181gw.outputs.routes import (
+    HlsTarget,
     PlayOptions,
     PlayTarget,
     decode_path,
     is_play_path,
+    parse_hls,
     parse_options,
     parse_target,
 )
-from gb28181gw.outputs.source import Lease, Viewer
+from gb28181gw.outputs.source import Grant, Lease, Viewer
+from gb28181gw.outputs.uploads import PREFIX as UPLOAD_PREFIX
+from gb28181gw.outputs.uploads import Upload
+from gb28181gw.outputs.viewers import lease_of
 
 if TYPE_CHECKING:
     from gb28181gw.outputs.listener import MediaListener
@@ -41,11 +47,13 @@ HEAD_S = 10.0
 """A request's head must be complete within so long of its first byte, or of the connection."""
 IDLE_S = 30.0
 """An answered connection is kept for so long."""
+UPLOAD_S = 60.0
+"""An uploaded picture must have arrived within so long."""
 _MAX_EARLY = 4 * 1024
 """What a client may send behind a WebSocket request before it is answered."""
-_CONTENT_TYPE = "video/x-flv"
 _PROBLEM_TYPE = "application/problem+json"
-_FLV_VIDEO = frozenset({Codec.H264, Codec.H265})
+_VIDEO = frozenset({Codec.H264, Codec.H265})
+"""What the containers carry."""
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _METHODS = ("GET", "HEAD", "OPTIONS")
 
@@ -61,6 +69,8 @@ class MediaConnection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._early = bytearray()
+        self._upload: Upload | None = None
+        self._tail = b""
         self.host = ""
         self._port = 0
         self._reset()
@@ -96,7 +106,7 @@ class MediaConnection(asyncio.Protocol):
             self._keep_early(data)
             return
         if self._in_head:
-            self._head_bytes += len(data)
+            self._head_bytes += self._head_part(data)
             if self._head_bytes > MAX_HEAD:
                 self._refuse(None, 431)
                 return
@@ -111,6 +121,14 @@ class MediaConnection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._refuse(None, 400)
 
+    def _head_part(self, data: bytes) -> int:
+        """How much of `data` is head: an uploaded picture may come in one piece with it."""
+        joined = self._tail + data
+        end = joined.find(b"\r\n\r\n")
+        size = len(data) if end < 0 else max(0, end + 4 - len(self._tail))
+        self._tail = joined[-3:] if end < 0 else b""
+        return size
+
     def eof_received(self) -> bool:
         return False
 
@@ -120,6 +138,8 @@ class MediaConnection(asyncio.Protocol):
             self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
+        elif self._upload is not None:
+            self._upload.close()
         self._listener.forget(self)
 
     def close(self) -> None:
@@ -150,14 +170,65 @@ class MediaConnection(asyncio.Protocol):
             or "transfer-encoding" in self._headers
         )
         if self._has_body:
-            self._refuse(None, 413)
+            self._begin_body()
+
+    def on_body(self, data: bytes) -> None:
+        if self._upload is not None:
+            self._upload.feed(data)
+            if not self._upload.fits:
+                self._refuse(None, 413)
 
     def on_message_complete(self) -> None:
         self._head_bytes = 0
         self._in_head = True
         if self._transport is None or self._transport.is_closing() or self._task is not None:
             return
+        if self._upload is not None:
+            self._set_timer(None)
+            self._task = self._listener.own(self._take_upload(self._upload))
+            return
         self._dispatch()
+
+    # uploads
+
+    def _begin_body(self) -> None:
+        """Only a device that was asked for a picture may send a body."""
+        taker = self._listener.uploads
+        method = self._parser.get_method()
+        path = self._url.partition(b"?")[0].decode("latin-1")
+        if taker is None or not path.startswith(UPLOAD_PREFIX) or method not in (b"PUT", b"POST"):
+            self._refuse(None, 413)
+            return
+        length = self._headers.get("content-length", "0")
+        announced = int(length) if length.isascii() and length.isdecimal() and len(length) < 12 else 0
+        try:
+            upload = Upload(taker, path, self._headers.get("content-type", ""), announced, self.client)
+        except GatewayError as error:
+            self._refuse(error)
+            return
+        self._upload = upload
+        if not upload.fits:
+            self._refuse(None, 413)
+            return
+        self._head_bytes = 0
+        self._set_timer(UPLOAD_S)
+        if self._headers.get("expect", "").lower() == "100-continue" and self._transport is not None:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    async def _take_upload(self, upload: Upload) -> None:
+        try:
+            await upload.finish()
+        except GatewayError as error:
+            self._task = None
+            self._answer(
+                error.row.http_status, [], http.problem(error), content_type=_PROBLEM_TYPE, close=True
+            )
+        else:
+            self._task = None
+            self._answer(200, [], close=True)
+        finally:
+            self._upload = None
+            upload.close()
 
     # requests
 
@@ -181,12 +252,14 @@ class MediaConnection(asyncio.Protocol):
             if not is_play_path(path):
                 raise GatewayError("gb.route.not_found", "The media listener serves /live/ and /playback/.")
             options = parse_options(url.query or b"")
-            grant = self._listener.guard.check(
-                path, options.token, self._headers.get("authorization"), self.host
-            )
+            hls = parse_hls(path)
+            grant = self._grant(path, options, hls)
+            if hls is not None:
+                self._begin_hls(hls, options, grant, path, head_only=method == "HEAD")
+                return
             target = parse_target(path)
             if method == "HEAD":
-                self._answer(200, self._cors, content_type=_CONTENT_TYPE, head_only=True)
+                self._answer(200, self._cors, content_type=target.form.content_type, head_only=True)
                 return
             accept = self._websocket_accept()
         except GatewayError as error:
@@ -194,10 +267,48 @@ class MediaConnection(asyncio.Protocol):
             return
         if accept == "":
             return
-        kind = "ws_flv" if accept else "http_flv"
+        kind = target.form.kind(websocket=accept is not None)
         viewer = Viewer(client=self.client, kind=kind, grant_id=grant.id)
         self._set_timer(None)
         self._task = self._listener.own(self._play(target, options, viewer, accept, path))
+
+    def _grant(self, path: str, options: PlayOptions, hls: HlsTarget | None) -> Grant:
+        """Raises GatewayError. A session of HLS goes on when the token that opened it has expired."""
+        guard = self._listener.guard
+        if hls is not None and options.token:
+            stream = hls.path
+            grant = guard.check_open(
+                path, options.token, lambda grant_id: self._listener.hls.is_open(stream, grant_id)
+            )
+            if grant is not None:
+                return grant
+        return guard.check(path, options.token, self._headers.get("authorization"), self.host)
+
+    def _begin_hls(
+        self, target: HlsTarget, options: PlayOptions, grant: Grant, path: str, *, head_only: bool
+    ) -> None:
+        if head_only:
+            self._answer(200, self._cors, content_type=PLAYLIST_TYPE, head_only=True)
+            return
+        viewer = Viewer(client=self.client, kind="hls", grant_id=grant.id)
+        self._set_timer(None)
+        self._task = self._listener.own(self._serve_hls(target, options, grant, viewer, path))
+
+    async def _serve_hls(
+        self, target: HlsTarget, options: PlayOptions, grant: Grant, viewer: Viewer, path: str
+    ) -> None:
+        """Answer one request; the connection stays for the next one, which may have come meanwhile."""
+        try:
+            answer = await self._listener.hls.answer(target, options, grant, viewer)
+        except GatewayError as error:
+            self._task = None
+            self._refuse_view(error, path)
+        else:
+            self._task = None
+            self._answer(200, self._cors, answer.body, content_type=answer.content_type)
+        early, self._early = bytes(self._early), bytearray()
+        if early:
+            self.data_received(early)
 
     def _websocket_accept(self) -> str | None:
         """The handshake's answer; None for plain HTTP; empty when the handshake was refused."""
@@ -219,10 +330,7 @@ class MediaConnection(asyncio.Protocol):
         source = self._listener.source
         lease: Lease | None = None
         try:
-            if target.stream_id:
-                lease = await source.lease_stream(target.stream_id, viewer)
-            else:
-                lease = await source.lease_live(target.device_id, target.channel_id, viewer)
+            lease = await lease_of(source, target, viewer)
             self._hand_over(lease, target, options, viewer, accept)
             lease = None
         except GatewayError as error:
@@ -251,25 +359,27 @@ class MediaConnection(asyncio.Protocol):
             raise ConnectionResetError("the consumer has gone")
         if self._listener.viewers.on_stream(lease.stream_id) >= self._listener.viewers.per_stream:
             raise GatewayError("gb.output.too_many_viewers")
+        form = target.form
         for track in self._listener.engine.tracks(lease.stream_id):
-            if track.kind is TrackKind.VIDEO and track.codec not in _FLV_VIDEO:
+            if track.kind is TrackKind.VIDEO and track.codec not in _VIDEO:
                 raise GatewayError(
-                    "gb.codec.codec_unsupported", f"FLV does not carry {track.codec.value} video."
+                    "gb.codec.codec_unsupported", f"{form.label} does not carry {track.codec.value} video."
                 )
         transport.pause_reading()
         chunked = self._parser.get_http_version() != "1.0"
         if accept is not None:
             head = http.websocket_head(accept)
         else:
-            head = http.stream_head(_CONTENT_TYPE, self._cors, chunked=chunked)
+            head = http.stream_head(form.content_type, self._cors, chunked=chunked)
         spec = SocketSinkSpec(
-            container=Container.FLV if accept is None else Container.WS_FLV,
-            audio="copy" if options.audio == "auto" else options.audio,
+            container=form.over_http if accept is None else form.over_websocket,
+            audio=form.auto_audio if options.audio == "auto" else options.audio,
             hevc=options.hevc,
             chunked=chunked,
             received=bytes(self._early),
             queue_bytes=self._listener.config.queue_bytes,
             stall_s=self._listener.config.stall_s,
+            merge_s=self._listener.config.merge_s,
         )
         duplicate = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
         try:

@@ -1,9 +1,9 @@
 """The media listener, `[media] http`: HTTP and WebSocket sockets of consumers, on a port of its own.
 
 It accepts, asks who may see what, leases the stream and hands the socket to the engine (`connection`,
-`viewers`). Limits are here: connections in all and of one address, and descriptors kept free for the rest
-of the program (fault row F-13); a refused connection gets a sentence, and the listener itself never ends
-because of one.
+`viewers`), or answers in Python (`hls`). Limits are here: connections in all and of one address, and
+descriptors kept free for the rest of the program (fault row F-13); a refused connection gets a sentence, and
+the listener itself never ends because of one.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ from gb28181gw.errors import GatewayError
 from gb28181gw.media.engine import Engine
 from gb28181gw.observability.events import EventBus
 from gb28181gw.outputs.connection import MediaConnection
+from gb28181gw.outputs.hls import HlsOutput
 from gb28181gw.outputs.http import CorsPolicy
+from gb28181gw.outputs.routes import kind_of
 from gb28181gw.outputs.source import PlayGuard, StreamSource
 from gb28181gw.outputs.transcoding import AudioTranscoding
+from gb28181gw.outputs.uploads import UploadTaker
 from gb28181gw.outputs.viewers import Viewers
 from gb28181gw.transport.binding import BACKLOG, bind_tcp
 
@@ -46,6 +49,8 @@ class ListenerConfig:
     connections_per_host: int = 200
     queue_bytes: int = 2 * 1024 * 1024
     stall_s: float = 10.0
+    merge_s: float = 0.0
+    """Frames of so long are written to a viewer together."""
 
 
 class MediaListener:
@@ -60,7 +65,10 @@ class MediaListener:
         self.guard = guard
         self.cors = CorsPolicy(config.origins)
         self.transcoding = AudioTranscoding(engine, bus)
+        self.uploads: UploadTaker | None = None
+        """Takes the pictures of devices; None: no body is read."""
         self.viewers = Viewers(engine, self.transcoding, bus, per_stream=config.viewers_per_stream)
+        self.hls = HlsOutput(engine, source, guard, self.viewers)
         self.refused = 0
         """Requests and connections refused."""
         self.port = config.port
@@ -103,6 +111,7 @@ class MediaListener:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         for connection in list(self._connections):
             connection.close()
+        await self.hls.close()
         self.viewers.close()
         await self.transcoding.close()
         if server is not None:
@@ -143,7 +152,7 @@ class MediaListener:
             "viewer.refused",
             client=client,
             path=path[:128],
-            kind="http_flv",
+            kind=kind_of(path),
             reason=error.reason,
             detail=error.detail,
         )

@@ -6,6 +6,7 @@ joins them. Nothing here knows a session or a key.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -66,4 +67,12 @@ class PlayGuard(Protocol):
 
         Raises `GatewayError` (`gb.output.bad_token`, `gb.route.unauthorised`, `gb.route.not_authorised`).
         """
+        ...
+
+    def check_open(self, path: str, token: str, is_open: Callable[[str], bool]) -> Grant | None:
+        """The grant of a token that may have expired since its view was opened; None: ask `check`."""
+        ...
+
+    def renew(self, path: str, grant_id: str) -> str:
+        """A fresh token for the stream of `path`."""
         ...

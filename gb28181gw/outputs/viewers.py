@@ -1,7 +1,8 @@
-"""Viewers: who watches what on handed-over sockets, and the leases that keep their streams alive.
+"""Viewers: who watches what, and the leases that keep their streams alive.
 
-A viewer is admitted with a lease and its socket; from then on the engine owns the socket. When the engine
-says that the sink closed, the lease and the made audio are released here, exactly once (invariant I2).
+A viewer is admitted with a lease. If it has a socket of its own, the engine owns the socket from then on and says
+when it closed (`admit`); if it is served in Python, its output says so (`enter`, `leave`). Either way the lease
+and the made audio are released here, exactly once (invariant I2).
 """
 
 from __future__ import annotations
@@ -14,20 +15,28 @@ from dataclasses import dataclass
 from gb28181gw.errors import GatewayError
 from gb28181gw.media.engine import Engine, EngineEvent, EventKind, SocketSinkSpec
 from gb28181gw.observability.events import EventBus
-from gb28181gw.outputs.routes import PlayTarget
-from gb28181gw.outputs.source import Lease, Viewer
+from gb28181gw.outputs.routes import StreamTarget
+from gb28181gw.outputs.source import Lease, StreamSource, Viewer
 from gb28181gw.outputs.transcoding import AudioTranscoding
+
+
+async def lease_of(source: StreamSource, target: StreamTarget, viewer: Viewer) -> Lease:
+    """The stream that a play path names, started when it does not run. Raises GatewayError."""
+    if target.stream_id:
+        return await source.lease_stream(target.stream_id, viewer)
+    return await source.lease_live(target.device_id, target.channel_id, viewer)
 
 
 @dataclass(slots=True, kw_only=True)
 class _Watching:
     number: int
-    target: PlayTarget
+    target: StreamTarget
     viewer: Viewer
     lease: Lease
     made_audio: bool
     started: float
-    sink_id: int = 0
+    close: Callable[[str], None] | None = None
+    """Ends the consumer's own part, with a reason; None before it has one."""
 
 
 class Viewers:
@@ -57,39 +66,43 @@ class Viewers:
         self,
         fd: int,
         spec: SocketSinkSpec,
-        target: PlayTarget,
+        target: StreamTarget,
         viewer: Viewer,
         lease: Lease,
     ) -> None:
         """Hand the socket `fd` and the lease over. On GatewayError the caller still has both."""
-        stream_id = lease.stream_id
-        if self._by_stream[stream_id] >= self.per_stream:
-            raise GatewayError(
-                "gb.output.too_many_viewers", f"{self.per_stream} viewers watch this stream already."
-            )
-        made_audio = spec.audio == "aac"
-        self._number += 1
-        watching = _Watching(
-            number=self._number,
-            target=target,
-            viewer=viewer,
-            lease=lease,
-            made_audio=made_audio,
-            started=time.monotonic(),
-        )
-        # The record of the view comes before its first byte (invariant I6).
-        self._bus.emit("viewer.started", **self._fields(watching))
+        watching = self._begin(target, viewer, lease, made_audio=spec.audio == "aac")
         try:
-            watching.sink_id = self._engine.add_socket_sink(
-                stream_id, fd, spec, lambda event: self._on_event(watching, event)
+            sink_id = self._engine.add_socket_sink(
+                lease.stream_id, fd, spec, lambda event: self._on_event(watching, event)
             )
         except GatewayError as error:
             self._bus.emit("viewer.ended", **self._fields(watching), reason=error.reason, duration_ms=0)
             raise
-        self._watching[watching.number] = watching
-        self._by_stream[stream_id] += 1
-        if made_audio:
-            self._transcoding.use(stream_id)
+        self._register(watching, lambda _: self._engine.close_sink(sink_id))
+
+    def enter(
+        self,
+        target: StreamTarget,
+        viewer: Viewer,
+        lease: Lease,
+        close: Callable[[str], None],
+        *,
+        made_audio: bool,
+    ) -> int:
+        """A viewer that is served in Python takes its lease with it; the answer names it for `leave`.
+
+        `close(reason)` is called when it ends, whoever ended it. On GatewayError the lease is still the caller's.
+        """
+        watching = self._begin(target, viewer, lease, made_audio=made_audio)
+        self._register(watching, close)
+        return watching.number
+
+    def leave(self, number: int, reason: str, bytes_out: int) -> None:
+        """The viewer has gone, or has to. Idempotent."""
+        watching = self._watching.get(number)
+        if watching is not None:
+            self._end(watching, reason, bytes_out)
 
     def close_grants(self, has_ended: Callable[[str], bool]) -> None:
         """End the viewers whose grant is no longer valid (docs/reference/api.md)."""
@@ -102,6 +115,31 @@ class Viewers:
         for watching in list(self._watching.values()):
             self._end(watching, "shutting_down", 0)
 
+    def _begin(self, target: StreamTarget, viewer: Viewer, lease: Lease, *, made_audio: bool) -> _Watching:
+        if self._by_stream[lease.stream_id] >= self.per_stream:
+            raise GatewayError(
+                "gb.output.too_many_viewers", f"{self.per_stream} viewers watch this stream already."
+            )
+        self._number += 1
+        watching = _Watching(
+            number=self._number,
+            target=target,
+            viewer=viewer,
+            lease=lease,
+            made_audio=made_audio,
+            started=time.monotonic(),
+        )
+        # The record of the view comes before its first byte (invariant I6).
+        self._bus.emit("viewer.started", **self._fields(watching))
+        return watching
+
+    def _register(self, watching: _Watching, close: Callable[[str], None]) -> None:
+        watching.close = close
+        self._watching[watching.number] = watching
+        self._by_stream[watching.lease.stream_id] += 1
+        if watching.made_audio:
+            self._transcoding.use(watching.lease.stream_id)
+
     def _on_event(self, watching: _Watching, event: EngineEvent) -> None:
         if event.kind is EventKind.SINK_CLOSED:
             self._end(watching, event.detail, event.bytes_out)
@@ -113,7 +151,8 @@ class Viewers:
         self._by_stream[stream_id] -= 1
         if not self._by_stream[stream_id]:
             del self._by_stream[stream_id]
-        self._engine.close_sink(watching.sink_id)
+        if watching.close is not None:
+            watching.close(reason)
         if watching.made_audio:
             self._transcoding.leave(stream_id)
         watching.lease.release()

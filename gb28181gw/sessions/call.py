@@ -115,6 +115,8 @@ class CallContext:
     bus: EventBus
     clock: Clock
     limits: CallLimits = field(default_factory=CallLimits)
+    shared_port: int = 0
+    """The engine's shared port, which all calls use; 0: each a port of its own."""
 
 
 class Call:
@@ -211,11 +213,16 @@ class Call:
             self.close()
             raise
 
-    async def adopt(self, record: CallRecord, dialog: Dialog, port: PortLease, ssrc: SsrcLease) -> bool:
-        """Take over a dialog of before a restart: True when the device still sends within 2 s (F-17)."""
+    async def adopt(
+        self, record: CallRecord, dialog: Dialog, port: PortLease | None, ssrc: SsrcLease
+    ) -> bool:
+        """Take over a dialog of before a restart: True when the device still sends within 2 s (F-17).
+
+        `port` is None for a call on the shared port.
+        """
         context = self._context
         self._port, self._ssrc = port, ssrc
-        spec = self._spec(port.port, record.ssrc, record.payloads)
+        spec = self._spec(record.port, record.ssrc, record.payloads)
         try:
             self._receiver = await context.engine.open_receiver(spec, self.on_media)
         except OSError:
@@ -256,6 +263,13 @@ class Call:
     async def _bind(self) -> None:
         context = self._context
         self._ssrc = context.ssrcs.acquire(self._asked.live, self.stream_id)
+        if context.shared_port:
+            # A call in which the gateway connects needs no port to be reached at.
+            port_number = 0 if self.way.transport is MediaTransport.TCP_ACTIVE else context.shared_port
+            spec = self._spec(port_number, self._ssrc.value, _encodings(self._payloads))
+            self._receiver = await context.engine.open_receiver(spec, self.on_media)
+            context.engine.attach(self._receiver.id, self.stream_id)
+            return
         for _ in range(context.limits.bind_tries):
             port = context.ports.acquire(self.stream_id)
             spec = self._spec(port.port, self._ssrc.value, _encodings(self._payloads))
@@ -283,6 +297,7 @@ class Call:
             expected_hosts=frozenset({self._target.path.remote_host}),
             source_mode=self._context.source_mode,
             silence_s=self._silence_s,
+            shared=port != 0 and port == self._context.shared_port,
         )
 
     async def _ask(self, deadline: float) -> Answer | None:
@@ -336,7 +351,7 @@ class Call:
     async def _establish(self, answer: Answer) -> None:
         """Store, acknowledge, and believe what the answer says."""
         context = self._context
-        assert self._receiver is not None and self._ssrc is not None and self._port is not None  # noqa: S101
+        assert self._receiver is not None and self._ssrc is not None  # noqa: S101 - _bind has run
         self._dialog = answer.dialog
         record = CallRecord(
             id=secrets.token_hex(16),
@@ -344,7 +359,7 @@ class Call:
             channel_id=self.channel_id,
             dialog=answer.dialog.to_record(),
             ssrc=self._ssrc.value,
-            port=self._port.port,
+            port=self._port.port if self._port is not None else self._receiver.port,
             transport=self.way.transport.value,
             payloads=_encodings(self._payloads),
             created_at=context.clock.wall(),

@@ -256,6 +256,8 @@ class Stream(ABC):
                     await asyncio.sleep(min(1.0, max(deadline - loop.time(), 0.0)))
                 ways.insert(0, cured(way, cure))
             else:
+                if way.payloads is not payloads:
+                    self._directory.remember_payloads(self.device_id, way.payloads)
                 if self._wanted_transport() is None:
                     self._directory.remember_media_way(self.device_id, way.transport.value)
                 return call

@@ -372,7 +372,8 @@ class Sessions:
         dialog = Dialog.from_record(record.dialog)
         # A media connection died with the old process, so only UDP can be adopted; a recording's place is forgotten.
         adoptable = record.live and record.transport == MediaTransport.UDP
-        if port is not None and ssrc is not None and adoptable:
+        reachable = port is not None or record.port == self._context.shared_port
+        if reachable and ssrc is not None and adoptable:
             stream = self._make(record.device_id, record.channel_id, None)
             try:
                 call = stream.make_call(Way(transport=MediaTransport.UDP))
@@ -404,10 +405,12 @@ class Sessions:
 
     def _hold(self, record: CallRecord) -> _Held:
         """Keep the port and SSRC of an old dialog from new calls until it is settled (I3, INV-06)."""
-        try:
-            port = self._context.ports.reserve(record.port, record.id)
-        except GatewayError:
-            return record, None, None
+        port: PortLease | None = None
+        if record.port != self._context.shared_port:
+            try:
+                port = self._context.ports.reserve(record.port, record.id)
+            except GatewayError:
+                return record, None, None
         try:
             return record, port, self._context.ssrcs.reserve(record.ssrc, record.id)
         except GatewayError:

@@ -16,7 +16,10 @@ from gb28181gw.sim.quirks import Quirk
 from gb28181gw.sim.recordings import RecordFile
 
 _BEIJING = timezone(timedelta(hours=8))
+WHOLE_BYTES = 1_050
+"""A body that with its headers still is one packet on Ethernet."""
 _HALF = "@half-character@"
+_GARBAGE = "@garbage@"
 _GB_NAMES = frozenset({"GB2312", "GBK", "GB18030"})
 
 
@@ -51,6 +54,8 @@ class Identity:
     channels: tuple[SimChannel, ...] = ()
     page: int = 2
     quirks: frozenset[Quirk] = field(default_factory=frozenset)
+    states: Mapping[str, str] = field(default_factory=dict)
+    """Channel -> the last event told of it (Annex N); without one it is ON."""
 
 
 def leaf(name: str, value: object) -> Element:
@@ -82,6 +87,14 @@ def render(root: Element, charset: str, quirks: frozenset[Quirk] = frozenset()) 
     data = text.encode(encoding, "replace")
     # The first byte of a two-byte character, cut off from its second.
     data = data.replace(_HALF.encode(), b"\xb5")
+    data = data.replace(_GARBAGE.encode(), b"\x00\xfe\x80\x1b\xff\xc3<\x9a&#")
+    if Quirk.XML_08_CUT in quirks:
+        data = data.rstrip()[:-3]
+    if Quirk.XML_16 in quirks:
+        middle = len(data) // 2
+        data = data[:middle] + b"\x7f\x15" + data[middle + 2 :]
+    if Quirk.XML_16_ALL in quirks and root.name == "Response":
+        data = data.translate(None, b"<>")
     if Quirk.XML_04 in quirks:
         data += b"\0\0\0"
     return data
@@ -198,8 +211,11 @@ def device_info(me: Identity, sn: str, device_id: str) -> Element:
         leaf("Manufacturer", "Manufacturer" if placeholder else "gb28181gw"),
         leaf("Model", "Model" if placeholder else "Simulator"),
         leaf("Firmware", "V1.0"),
-        leaf("Channel", len(me.channels)),
     ]
+    if me.edition == "1.0":
+        fields += [leaf("DeviceType", "NVR"), leaf("MaxCamera", len(me.channels)), leaf("MaxAlarm", 0)]
+    else:
+        fields.append(leaf("Channel", len(me.channels)))
     return Element("Response", children=tuple(fields))
 
 
@@ -217,7 +233,8 @@ def device_status(
         leaf("DeviceTime", device_time),
     ]
     if guarded:
-        item = Element("Item", children=(leaf("DeviceID", device_id), leaf("DutyStatus", "ONDUTY")))
+        duty = "Status" if me.edition == "1.0" else "DutyStatus"  # so named in the schema of 2011
+        item = Element("Item", children=(leaf("DeviceID", device_id), leaf(duty, "ONDUTY")))
         fields.append(Element("Alarmstatus", children=(item,), attributes=(("Num", "1"),)))
     return Element("Response", children=tuple(fields))
 
@@ -304,6 +321,8 @@ def basic_param(me: Identity, written: Mapping[str, str], expires_s: int, keepal
         "HeartBeatCount": "3",
         **written,
     }
+    if Quirk.KA_02 in me.quirks:
+        values |= {"HeartBeatInterval": "0", "HeartBeatCount": "-1"}
     return Element("BasicParam", children=tuple(leaf(name, value) for name, value in values.items()))
 
 
@@ -320,7 +339,11 @@ _PARENTAL_FORMS = ("65535", "255")
 
 def catalog_items(me: Identity) -> list[Element]:
     """The Item elements of everything that the device has, in its order (A.2.1.9)."""
-    items = [_camera(me, index, channel) for index, channel in enumerate(me.channels)]
+    items = [
+        _camera(me, index, channel)
+        for index, channel in enumerate(me.channels)
+        if me.states.get(channel.id) != "DEL"
+    ]
     if Quirk.CAT_16 in me.quirks:
         items += [
             _plain(me, _typed(me.device_id, "134"), "Alarm input 1"),
@@ -379,6 +402,8 @@ def _camera(me: Identity, index: int, channel: SimChannel) -> Element:
     if Quirk.XML_06 in quirks:
         # Every other item has the raw <, the rest the half character in front of the closing tag.
         address, raw = ("East < West" if index % 2 == 0 else f"Gate {_HALF}"), True
+    if Quirk.XML_07 in quirks:
+        address, raw = f"Gate {_GARBAGE}", True
     civil_code = me.device_id[:6]
     if Quirk.CAT_10 in quirks:
         civil_code = ("CivilCode", me.device_id, "34020")[index % 3]
@@ -389,6 +414,8 @@ def _camera(me: Identity, index: int, channel: SimChannel) -> Element:
         parent = f"{_typed(me.device_id, '215')}/{_typed(me.device_id, '216', 1 + index % 2)}"
     parental = _PARENTAL_FORMS[index % 2] if Quirk.CAT_08 in quirks else "0"
     status = _STATUS_FORMS[index % len(_STATUS_FORMS)] if Quirk.CAT_09 in quirks else "ON"
+    if me.states.get(channel.id) in ABNORMAL:
+        status = "OFF"
     fields = [
         leaf("DeviceID", own_id),
         Element("Name", channel_name(me, channel.name), raw=Quirk.XML_05 in quirks),
@@ -412,8 +439,9 @@ def _camera(me: Identity, index: int, channel: SimChannel) -> Element:
         # Spread over a small grid, so that a map shows distinct points.
         leaf("Longitude", f"{117.27 + index % 10 / 1000:.6f}"),
         leaf("Latitude", f"{31.86 + index // 10 / 1000:.6f}"),
-        Element("Info", children=(leaf("PTZType", 1 if index % 2 == 0 else 3),)),
     ]
+    if me.edition != "1.0":
+        fields.append(Element("Info", children=(leaf("PTZType", 1 if index % 2 == 0 else 3),)))
     return Element("Item", children=tuple(fields))
 
 
@@ -459,12 +487,60 @@ def catalog_messages(me: Identity, sn: str, device_id: str, rng: random.Random) 
     return messages
 
 
+ABNORMAL = ("OFF", "VLOST", "DEFECT")
+"""Events after which a channel cannot be played."""
+
+
+def catalog_change(me: Identity, sn: int, target: str, changes: Sequence[tuple[str, str]]) -> Element:
+    """A catalogue notification of (channel, event) (N.4.3.2); ADD and UPDATE have full items."""
+    full = {channel.id: _camera(me, index, channel) for index, channel in enumerate(me.channels)}
+    as_2011 = Quirk.CAT_20_FULL in me.quirks
+    items: list[Element] = []
+    for channel_id, event in changes:
+        word = event.lower() if Quirk.CAT_20 in me.quirks else event
+        own = leaf("DeviceID", channel_id)
+        whole = full.get(channel_id)
+        if as_2011 and whole is not None:
+            items.append(whole)
+        elif event in ("ADD", "UPDATE") and whole is not None:
+            items.append(Element("Item", children=(own, leaf("Event", word), *whole.children[1:])))
+        else:
+            items.append(Element("Item", children=(own, leaf("Event", word))))
+    fields = (
+        leaf("CmdType", "Catalog"),
+        leaf("SN", sn),
+        leaf("DeviceID", target),
+        leaf("SumNum", len(items)),
+        Element("DeviceList", children=tuple(items), attributes=(("Num", str(len(items))),)),
+    )
+    return Element("Response" if as_2011 else "Notify", children=fields)
+
+
+def ptz_position(sn: int, target: str, place: tuple[float, float, float]) -> Element:
+    """Notify/PTZPosition (9.11.2.3 d)."""
+    pan, tilt, zoom = place
+    fields = (
+        leaf("CmdType", "PTZPosition"),
+        leaf("SN", sn),
+        leaf("DeviceID", target),
+        leaf("Pan", f"{pan:.2f}"),
+        leaf("Tilt", f"{tilt:.2f}"),
+        leaf("Zoom", f"{zoom:.2f}"),
+    )
+    return Element("Notify", children=fields)
+
+
 def spontaneous_catalog(me: Identity, sn: int) -> Element | None:
     """CAT-03: one item with SumNum 1 that nobody asked for."""
     items = catalog_items(me)
     if not items:
         return None
     return catalog_message(me, str(sn), me.device_id, items[:1], 1, 1)
+
+
+def is_lost_on_the_way(me: Identity, data: bytes, transport: str) -> bool:
+    """XML-15: a long body over UDP goes in fragments, and something on the way drops those."""
+    return Quirk.XML_15 in me.quirks and transport == "udp" and len(data) > WHOLE_BYTES
 
 
 def items_of(body: Element) -> tuple[Element, ...]:

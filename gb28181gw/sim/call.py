@@ -28,7 +28,7 @@ from gb28181gw.sim.signalling import T1_S, T2_S, TRANSACTION_S, NoAnswerError, S
 from gb28181gw.sip.dialog import Dialog
 from gb28181gw.sip.message import Request
 
-ALLOW = "INVITE, ACK, INFO, CANCEL, BYE, OPTIONS, MESSAGE"
+ALLOW = "INVITE, ACK, INFO, CANCEL, BYE, OPTIONS, MESSAGE, SUBSCRIBE"
 LATE_ANSWER_S = 12.0
 """F-05-LATE: longer than a platform waits."""
 LATE_DIAL_S = 4.0

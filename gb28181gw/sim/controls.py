@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gb28181gw.gb.exceptions import GbParseError
@@ -12,6 +12,7 @@ from gb28181gw.gb.ptz import decode
 from gb28181gw.sim import bodies
 from gb28181gw.sim.bodies import Element, Identity, leaf
 from gb28181gw.sim.quirks import Quirk
+from gb28181gw.sim.snapshots import SnapshotOrder
 from gb28181gw.sim.state import ChannelState, DeviceState, configs_of, group
 
 _WITH_RESULT = ("RecordCmd", "GuardCmd", "AlarmCmd", "HomePosition", "DeviceUpgrade")
@@ -24,6 +25,12 @@ _NEW_QUERIES = (
     "PTZPosition",
     "SDCardStatus",
 )
+_SINCE = {
+    **dict.fromkeys((*_NEW_CONTROLS, *_NEW_QUERIES), "3.0"),
+    **dict.fromkeys(("IFameCmd", "IFrameCmd", "HomePosition", "MobilePosition"), "2.0"),
+    **dict.fromkeys(("DeviceConfig", "ConfigDownload", "PresetQuery", "DragZoomIn", "DragZoomOut"), "1.1"),
+}
+"""First edition of what 2011 did not have, by CmdType or the control's element."""
 CARD_MB = 65_536
 
 Later = Callable[[int], Element]
@@ -63,10 +70,30 @@ class Asked:
 
 def knows(asked: Asked) -> bool:
     """Whether a device of this edition has ever heard of the command (CTL-11)."""
-    if asked.me.edition == "3.0" and Quirk.CTL_11 not in asked.me.quirks:
+    if asked.document.root not in ("Control", "Query"):
         return True
-    fields, command = asked.document.fields, asked.document.cmd_type
-    return command not in _NEW_QUERIES and not any(name in fields for name in _NEW_CONTROLS)
+    edition = "2.0" if asked.me.quirks & _BEFORE_2022 and asked.me.edition == "3.0" else asked.me.edition
+    names = (asked.document.cmd_type, *asked.document.fields)
+    return all(_SINCE.get(name, "1.0") <= edition for name in names)
+
+
+_BEFORE_2022 = frozenset((Quirk.CTL_11, Quirk.CTL_11_501))
+
+
+def is_new(document: Document) -> bool:
+    """Whether a command is new in 2022."""
+    return document.cmd_type in _NEW_QUERIES or any(name in document.fields for name in _NEW_CONTROLS)
+
+
+def poor(asked: Asked) -> tuple[Element, ...] | None:
+    """CTL-11 in its spoken forms: an ERROR, or nothing inside, to what is new in 2022; None: not one of them."""
+    if Quirk.CTL_11_ERROR in asked.me.quirks and asked.document.cmd_type in _NEW_QUERIES:
+        return (asked.result(asked.document.cmd_type, "ERROR"),)
+    if Quirk.CTL_11_EMPTY not in asked.me.quirks:
+        return None
+    if asked.document.cmd_type == "ConfigDownload":
+        return (asked.result("ConfigDownload"),)
+    return (asked.response(asked.document.cmd_type),) if asked.document.cmd_type in _NEW_QUERIES else None
 
 
 # -- controls ------------------------------------------------------------------------------------------------------
@@ -96,13 +123,33 @@ def obey(asked: Asked) -> tuple[tuple[Element, ...], tuple[Later, ...]]:
             parse_float(asked.text("PTZPreciseCtrl", axis)) for axis in ("Pan", "Tilt", "Zoom")
         )
         channel.place(asked.now, pan, tilt, zoom)
+    elif "DragZoomIn" in fields or "DragZoomOut" in fields:
+        _drag_zoom(asked, "DragZoomIn" if "DragZoomIn" in fields else "DragZoomOut")
     elif "FormatSDCard" in fields:
         asked.state.card_free_mb = CARD_MB
     elif "TargetTrack" in fields:
         channel.tracking = asked.text("TargetTrack")
-    answers = (asked.result("DeviceControl"),) if any(name in fields for name in _WITH_RESULT) else ()
+    answers = (_done(asked, "DeviceControl"),) if any(name in fields for name in _WITH_RESULT) else ()
     later = (_upgraded(asked),) if "DeviceUpgrade" in fields else ()
     return answers, later
+
+
+def _drag_zoom(asked: Asked, way: str) -> None:
+    """A.2.3.1.8, A.2.3.1.9: the box fills the window, or the window shrinks into the box."""
+    window, box = (parse_float(asked.text(way, name)) for name in ("Length", "LengthX"))
+    if not window or not box or window < 0 or box < 0:
+        return
+    _, _, zoom = asked.channel.position(asked.now)
+    asked.channel.place(
+        asked.now, None, None, zoom * window / box if way == "DragZoomIn" else zoom * box / window
+    )
+
+
+def _done(asked: Asked, command: str) -> Element:
+    """The Result of a control."""
+    if Quirk.XML_13_CONTROL in asked.me.quirks:
+        return asked.response(command, leaf("Result", "Fail"), leaf("Reason", "设备忙"))
+    return asked.result(command)
 
 
 def _ptz(asked: Asked) -> None:
@@ -153,21 +200,33 @@ def configure(asked: Asked) -> tuple[tuple[Element, ...], tuple[Later, ...]]:
                 )
             else:
                 asked.channel.configure(name, element)
-    session = asked.text("SnapShotConfig", "SessionID")
-    later = (_no_snapshots(asked, session),) if session else ()
-    return (asked.result("DeviceConfig"),), later
+    return (asked.result("DeviceConfig"),), ()
 
 
-def _no_snapshots(asked: Asked, session: str) -> Later:
-    """A.2.5.7: nothing is uploaded by a simulated device, so every picture failed."""
+def snapshot_order(asked: Asked) -> SnapshotOrder | None:
+    """What SnapShotConfig of a DeviceConfig asks to be taken; None: nothing."""
+    session, url = asked.text("SnapShotConfig", "SessionID"), asked.text("SnapShotConfig", "UploadURL")
+    if not session or not url or "SnapShotConfig" not in configs_of(asked.me.edition):
+        return None
+    return SnapshotOrder(
+        channel_id=asked.target,
+        count=min(10, max(1, _whole(asked.text("SnapShotConfig", "SnapNum")) or 1)),
+        interval_s=float(_whole(asked.text("SnapShotConfig", "Interval")) or 1),
+        url=url,
+        session=session,
+    )
+
+
+def snapshots_finished(order: SnapshotOrder, files: Sequence[str]) -> Later:
+    """A.2.5.7: which pictures were uploaded; none means that all failed."""
     return lambda sn: Element(
         "Notify",
         children=(
             leaf("CmdType", "UploadSnapShotFinished"),
             leaf("SN", sn),
-            leaf("DeviceID", asked.target),
-            leaf("SessionID", session),
-            group("SnapShotList"),
+            leaf("DeviceID", order.channel_id),
+            leaf("SessionID", order.session),
+            group("SnapShotList", *(leaf("SnapShotFileID", name) for name in files)),
         ),
     )
 

@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from gb28181gw.gb.manscdp.xml import parse as parse_manscdp
 from gb28181gw.sim import bodies
 from gb28181gw.sim.call import ALLOW, Call, CallServices, InviteError
 from gb28181gw.sim.content import Content, ContentError, Loop
+from gb28181gw.sim.controls import is_new, snapshots_finished
 from gb28181gw.sim.faults import FaultRates
 from gb28181gw.sim.media_sender import Pump
 from gb28181gw.sim.options import DeviceOptions, count_up
@@ -33,7 +34,9 @@ from gb28181gw.sim.recordings import Recorded, RecordFile, files
 from gb28181gw.sim.registration import USER_AGENT, Account, RefusedError, Registration
 from gb28181gw.sim.sdp import OfferError, read_offer
 from gb28181gw.sim.signalling import NoAnswerError, NotConnectedError, Signalling
+from gb28181gw.sim.snapshots import SnapshotOrder, UploadError, file_id, jpeg, upload
 from gb28181gw.sim.state import DeviceState
+from gb28181gw.sim.subscriptions import Granted, Notifier
 from gb28181gw.sim.talking import Talking, TalkServices, is_talk
 from gb28181gw.sip.exceptions import SipError
 from gb28181gw.sip.message import Headers, Request, Response
@@ -42,6 +45,8 @@ MANSCDP = "Application/MANSCDP+xml"
 MANSRTSP = "Application/MANSRTSP"
 MISSES = 3
 """Unanswered keepalives after which the platform counts as away (9.6)."""
+REBOOT_S = 1.0
+"""A simulated device is back soon."""
 LATER_S = 0.1
 """What a real device needs minutes for, such as an upgrade, takes so long."""
 
@@ -150,12 +155,20 @@ class SimDevice:
                 domain=options.domain,
                 username=options.username or device_id,
                 password=options.password,
-                expires_s=options.expires_s,
+                expires_s=self._asked_expiry(),
                 edition=options.edition,
                 quirks=self.quirks,
             ),
             self.signalling,
             self._rng,
+        )
+        self.notifier = Notifier(
+            account=self._registration.account,
+            signalling=self.signalling,
+            charset=options.charset,
+            rng=self._rng,
+            note=self._note,
+            began=self._subscribed,
         )
         self.counters = DeviceCounters()
         self.state = DeviceState()
@@ -192,7 +205,9 @@ class SimDevice:
         if self.options.alarm_s:
             self._spawn(self._every(self.options.alarm_s, self.raise_alarm))
         if self.options.position_s:
-            self._spawn(self._every(self.options.position_s, self.tell_position))
+            self._spawn(self._every(self.options.position_s, self._tell_unasked))
+        if self.options.change_s:
+            self._spawn(self._every(self.options.change_s, self._switch))
 
     async def stop(self, *, unregister: bool = True) -> None:
         """End streams (with BYE), unregister, close the socket. Idempotent."""
@@ -234,6 +249,7 @@ class SimDevice:
             call.end("crash")
         for talk in list(self.talks.values()):
             talk.end("crash")
+        self.notifier.forget()
         self.signalling.close()
         self._state.registered = False
 
@@ -293,7 +309,7 @@ class SimDevice:
                 self._note("refreshed")
                 refresh_at = self._refresh_at()
             if now >= next_beat:
-                next_beat = now + self.keepalive_s
+                next_beat = now + self.keepalive_s * (0.5 if Quirk.KA_01 in self.quirks else 1.0)
                 if await self._beat():
                     misses = 0
                     beats += 1
@@ -308,6 +324,12 @@ class SimDevice:
                     await self.signalling.open()
                     await self._registration.register()
                     self._note("moved", address=self.signalling.socket_name)
+
+    def _asked_expiry(self) -> int:
+        """KA-03: shorter than the heartbeat."""
+        if Quirk.KA_03 in self.quirks:
+            return max(1, int(self.options.keepalive_s / 2))
+        return self.options.expires_s
 
     def _refresh_at(self) -> float:
         """When to register again: at 80 % of the granted time, at least 10 s before its end if it allows."""
@@ -348,14 +370,16 @@ class SimDevice:
             return False
         if Quirk.CTL_02 in self.quirks:
             source = f"{self.id[:10]}134{self.id[13:]}"
+        if Quirk.CTL_03 in self.quirks:
+            source = self.id
         self._state.sn += 1
         self.state.of(source).alarmed = True
         self._note("alarm", channel_id=source, sn=self._state.sn)
-        await self._message(
-            bodies.alarm(
-                source, self._state.sn, local_time(), description=description, edition=self.options.edition
-            )
+        body = bodies.alarm(
+            source, self._state.sn, local_time(), description=description, edition=self.options.edition
         )
+        if not await self._notify("Alarm", body):
+            await self._message(body)
         return True
 
     async def tell_position(self) -> None:
@@ -372,7 +396,69 @@ class SimDevice:
             else:
                 when = "" if burst else local_time()
                 body = bodies.mobile_position(self.identity, self._state.sn, when, places)
-            await self._message(body)
+            if not await self._notify("MobilePosition", body):
+                await self._message(body)
+
+    async def change_channel(self, channel_id: str, event: str) -> bool:
+        """What Annex N calls ON, OFF, VLOST, DEFECT, ADD, DEL or UPDATE happened to a channel; whether anybody had
+        subscribed to hear it. Raises NoAnswerError."""
+        self.identity = replace(self.identity, states={**self.identity.states, channel_id: event})
+        self._state.sn += 1
+        self._note("changed", channel_id=channel_id, change=event)
+        return await self._notify(
+            "Catalog", bodies.catalog_change(self.identity, self._state.sn, self.id, [(channel_id, event)])
+        )
+
+    async def _switch(self) -> None:
+        """The first channel off, or on again."""
+        if self.channels:
+            first = self.channels[0].id
+            await self.change_channel(first, "ON" if self.identity.states.get(first) == "OFF" else "OFF")
+
+    async def tell_ptz(self, channel_id: str) -> None:
+        """Where a camera looks, to those who subscribed it."""
+        self._state.sn += 1
+        place = self.state.of(channel_id).position(datetime.now(UTC).timestamp())
+        await self._notify("PTZPosition", bodies.ptz_position(self._state.sn, channel_id, place), channel_id)
+
+    async def _notify(self, command: str, body: bodies.Element, target: str = "") -> bool:
+        """By NOTIFY to whoever subscribed; False when nobody did."""
+        found = self.notifier.active(command, target)
+        for granted in found:
+            await self.notifier.notify(granted, body)
+        return bool(found)
+
+    def _subscribed(self, granted: Granted) -> None:
+        """What follows at once (N.2.1.2.1: what is not normal), and then again and again."""
+        if granted.command == "Catalog":
+            changes = [
+                (channel_id, state)
+                for channel_id, state in self.identity.states.items()
+                if state in bodies.ABNORMAL
+            ]
+            self._state.sn += 1
+            if changes:
+                body = bodies.catalog_change(self.identity, self._state.sn, granted.target, changes)
+                self._spawn(self._tell(granted, body))
+        elif granted.command == "MobilePosition" and self.options.position_s:
+            self._spawn(self._tell_places(granted))
+        elif granted.command == "PTZPosition":
+            self._spawn(self.tell_ptz(granted.target))
+
+    async def _tell(self, granted: Granted, body: bodies.Element) -> None:
+        await self.notifier.notify(granted, body)
+
+    async def _tell_unasked(self) -> None:
+        """By MESSAGE, while nobody has subscribed."""
+        if not self.notifier.active("MobilePosition"):
+            await self.tell_position()
+
+    async def _tell_places(self, granted: Granted) -> None:
+        """In the interval that was subscribed."""
+        while self.notifier.holds(granted):
+            await asyncio.sleep(granted.interval_s)
+            with suppress(NoAnswerError):
+                await self.tell_position()
 
     async def _every(self, seconds: float, act: Callable[[], Awaitable[object]]) -> None:
         while True:
@@ -413,6 +499,7 @@ class SimDevice:
             "BYE": self._on_bye,
             "CANCEL": self._on_cancel,
             "INFO": self._on_info,
+            "SUBSCRIBE": self.notifier.on_subscribe,
             "OPTIONS": self._on_options,
         }
         handler = handlers.get(request.method)
@@ -451,6 +538,9 @@ class SimDevice:
             self.signalling.reply(request, 403, to_tag=self.signalling.tag())
             self._note("control_forbidden", command=document.cmd_type)
             return
+        if Quirk.CTL_11_501 in self.quirks and is_new(document):
+            self.signalling.reply(request, 501, to_tag=self.signalling.tag())
+            return
         self.signalling.reply(request, 200, to_tag=self.signalling.tag())
         self.counters.queries += 1
         self._note("query", command=document.cmd_type, target=document.device_id)
@@ -486,6 +576,12 @@ class SimDevice:
         )
         if reaction.keepalive_s is not None:
             self.keepalive_s = reaction.keepalive_s
+        if reaction.reboot:
+            with suppress(NoAnswerError, RefusedError):
+                await self._registration.register(0)
+                self._note("rebooting")
+                await asyncio.sleep(REBOOT_S)
+                await self._registration.register()
         if reaction.key_frame_of:
             for call in self.calls.values():
                 if reaction.key_frame_of in (call.channel_id, self.id):
@@ -497,17 +593,46 @@ class SimDevice:
                 if document.cmd_type == "RecordInfo":
                     await self._before_record_part(last=number == len(reaction.answers))
                 # Annex M: parts are sent one after the other, each when the one before was answered.
+                data = bodies.render(body, self.options.charset, self.quirks)
+                if bodies.is_lost_on_the_way(self.identity, data, self.options.transport):
+                    self._note("lost_on_the_way", bytes=len(data))
+                    continue
                 await self._message(body)
                 self.counters.catalog_items += len(bodies.items_of(body))
+            if document.fields.keys() & {"PTZCmd", "PTZPreciseCtrl"}:
+                await self.tell_ptz(document.device_id or self.id)
             for notification in reaction.later:
                 await asyncio.sleep(LATER_S)
                 self._state.sn += 1
                 await self._message(notification(self._state.sn))
+            if reaction.snapshots is not None:
+                await self._take_pictures(reaction.snapshots)
         except NoAnswerError as error:
             self._note("answer_lost", command=document.cmd_type, error=str(error))
         finally:
             if document.cmd_type == "RecordInfo":
                 self._state.searching = False
+
+    async def _take_pictures(self, order: SnapshotOrder) -> None:
+        """Take them in their interval, upload each, and tell which ones arrived."""
+        title = next((one.name for one in self.channels if one.id == order.channel_id), self.identity.name)
+        files: list[str] = []
+        for number in range(order.count):
+            if number:
+                await asyncio.sleep(order.interval_s)
+            name = file_id(order.channel_id, datetime.now(timezone(timedelta(hours=8))), number)
+            picture = await asyncio.to_thread(
+                jpeg, self.options.width, self.options.height, title, number * 25, local_time()
+            )
+            try:
+                await upload(order.url, name, picture)
+            except UploadError as error:
+                self._note("snapshot_lost", channel_id=order.channel_id, error=str(error))
+                continue
+            files.append(name)
+            self._note("snapshot", channel_id=order.channel_id, file=name)
+        self._state.sn += 1
+        await self._message(snapshots_finished(order, files)(self._state.sn))
 
     # --- calls ----------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from gb28181gw.sim.fleet import Fleet, FleetTotals
 
-_QUIET = frozenset({"keepalive", "confirmed"})
+_QUIET = frozenset({"keepalive", "confirmed", "notified", "renewed"})
 """Too frequent for people."""
 _SHOWN_ROWS = 12
 _SHOWN_EVENTS = 10

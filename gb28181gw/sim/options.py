@@ -100,6 +100,8 @@ class DeviceOptions:
     """Recordings of so many hours up to now; 0: nothing is recorded."""
     record_file_s: int = 600
     """Length of a recorded file."""
+    change_s: float = 0.0
+    """Switch the first channel off and on so often, for those who subscribed the catalogue; 0: never."""
     duration_s: float = 0.0
     """End by itself after so long; 0: run until SIGINT or SIGTERM."""
     json: bool = False

@@ -13,6 +13,7 @@ from gb28181gw.sim.bodies import Element, Identity
 from gb28181gw.sim.controls import Asked
 from gb28181gw.sim.quirks import Quirk
 from gb28181gw.sim.recordings import RecordFile
+from gb28181gw.sim.snapshots import SnapshotOrder
 from gb28181gw.sim.state import DeviceState
 
 _BEIJING = timezone(timedelta(hours=8))
@@ -31,6 +32,10 @@ class Reaction:
     """New interval of keepalives."""
     later: tuple[controls.Later, ...] = ()
     """Notifications that follow by themselves."""
+    snapshots: SnapshotOrder | None = None
+    """Pictures to be taken and uploaded."""
+    reboot: bool = False
+    """The device leaves and comes back."""
     listen_as: str = ""
     """Id of the loudspeaker that now calls the platform (9.12.1); empty: none."""
 
@@ -85,6 +90,9 @@ def _answers(
     recordings: Recordings,
 ) -> tuple[Element, ...]:
     me, sn, target, command = asked.me, asked.sn, asked.target, asked.document.cmd_type
+    poor = controls.poor(asked)
+    if poor is not None:
+        return poor
     if command == "Catalog":
         return tuple(bodies.catalog_messages(me, sn, target, rng))
     if command == "DeviceInfo":
@@ -118,12 +126,15 @@ def _control(asked: Asked) -> Reaction:
         answers, later = controls.configure(asked)
         interval = asked.state.basic.get("HeartBeatInterval", "")
         told = asked.text("BasicParam", "HeartBeatInterval") == interval
+        reboot = Quirk.CTL_08_REBOOT in asked.me.quirks
         return Reaction(
-            answers=answers,
+            reboot=reboot,
+            answers=() if reboot else answers,
             keepalive_s=max(1.0, float(interval))
             if told and interval.isdecimal() and interval.isascii()
             else None,
             later=later,
+            snapshots=controls.snapshot_order(asked),
         )
     if document.text("IFrameCmd") or document.text("IFameCmd"):
         return Reaction(key_frame_of=asked.target)

@@ -30,6 +30,9 @@ class Quirk(StrEnum):
     REG_17 = "REG-17"
     REG_21 = "REG-21"
     REG_22 = "REG-22"
+    KA_01 = "KA-01"
+    KA_02 = "KA-02"
+    KA_03 = "KA-03"
     KA_06 = "KA-06"
     KA_06_ERROR = "KA-06-ERROR"
     XML_01 = "XML-01"
@@ -38,14 +41,20 @@ class Quirk(StrEnum):
     XML_04 = "XML-04"
     XML_05 = "XML-05"
     XML_06 = "XML-06"
+    XML_07 = "XML-07"
     XML_08 = "XML-08"
+    XML_08_CUT = "XML-08-CUT"
     XML_10 = "XML-10"
     XML_11 = "XML-11"
     XML_11_OTHER = "XML-11-OTHER"
     XML_12 = "XML-12"
     XML_13 = "XML-13"
+    XML_13_CONTROL = "XML-13-CONTROL"
     XML_14 = "XML-14"
     XML_14_LONG = "XML-14-LONG"
+    XML_15 = "XML-15"
+    XML_16 = "XML-16"
+    XML_16_ALL = "XML-16-ALL"
     XML_17 = "XML-17"
     XML_18 = "XML-18"
     XML_20 = "XML-20"
@@ -64,16 +73,30 @@ class Quirk(StrEnum):
     CAT_14 = "CAT-14"
     CAT_15 = "CAT-15"
     CAT_16 = "CAT-16"
+    CAT_19 = "CAT-19"
+    CAT_19_REFUSED = "CAT-19-REFUSED"
+    CAT_19_SILENT = "CAT-19-SILENT"
+    CAT_19_ENDS = "CAT-19-ENDS"
+    CAT_19_EVENT = "CAT-19-EVENT"
+    CAT_19_ERROR = "CAT-19-ERROR"
+    CAT_20 = "CAT-20"
+    CAT_20_FULL = "CAT-20-FULL"
+    CAT_21 = "CAT-21"
     CTL_01 = "CTL-01"
     CTL_02 = "CTL-02"
+    CTL_03 = "CTL-03"
     CTL_04 = "CTL-04"
     CTL_05 = "CTL-05"
     CTL_07 = "CTL-07"
     CTL_08 = "CTL-08"
     CTL_08_IGNORED = "CTL-08-IGNORED"
+    CTL_08_REBOOT = "CTL-08-REBOOT"
     CTL_09 = "CTL-09"
     CTL_10 = "CTL-10"
     CTL_11 = "CTL-11"
+    CTL_11_ERROR = "CTL-11-ERROR"
+    CTL_11_EMPTY = "CTL-11-EMPTY"
+    CTL_11_501 = "CTL-11-501"
     INV_01 = "INV-01"
     INV_02 = "INV-02"
     INV_03 = "INV-03"
@@ -177,6 +200,9 @@ TABLE: dict[Quirk, str] = {
     Quirk.REG_17: "refreshes its registration from a new port after two keepalives",
     Quirk.REG_21: "TCP: a new connection for every REGISTER",
     Quirk.REG_22: "TCP: sends a double CRLF between messages",
+    Quirk.KA_01: "beats at half the configured interval",
+    Quirk.KA_02: "BasicParam tells senseless heartbeat values: 0 and -1",
+    Quirk.KA_03: "asks for an expiry shorter than its heartbeat",
     Quirk.KA_06: "keepalive without Status and with the root Response",
     Quirk.KA_06_ERROR: "keepalive with Status ERROR and a list of faulty channels",
     Quirk.XML_01: "declares GB2312, sends names that only GB18030 has",
@@ -185,14 +211,20 @@ TABLE: dict[Quirk, str] = {
     Quirk.XML_04: "control characters in Address, NUL bytes after the root",
     Quirk.XML_05: "unescaped & in names and in a URL",
     Quirk.XML_06: "unescaped < in Address, and half a character before a closing tag",
+    Quirk.XML_07: "bytes of uninitialised memory in Address",
     Quirk.XML_08: "an extra </Item>",
+    Quirk.XML_08_CUT: "the body ends in the middle of its last tag",
     Quirk.XML_10: "CmdType and SN as attributes, tag names in lower case",
     Quirk.XML_11: "answers without SN",
     Quirk.XML_11_OTHER: "answers with another SN than asked",
     Quirk.XML_12: "status answers carry the channel's id where the device's was asked",
     Quirk.XML_13: "no Result in DeviceInfo, Chinese text as Result in DeviceStatus",
+    Quirk.XML_13_CONTROL: "Fail with a reason as Result of every control",
     Quirk.XML_14: "Content-Length of MESSAGE is 8 too small",
     Quirk.XML_14_LONG: "Content-Length of MESSAGE is 8 too large",
+    Quirk.XML_15: "UDP: bodies of more than 1,050 bytes are lost on the way",
+    Quirk.XML_16: "two bytes in the middle of a body changed on the way",
+    Quirk.XML_16_ALL: "no markup is left of any answer",
     Quirk.XML_17: "Content-Type text/plain",
     Quirk.XML_18: "a second XML document in the same body",
     Quirk.XML_20: "compact and folded headers in lower case",
@@ -211,16 +243,30 @@ TABLE: dict[Quirk, str] = {
     Quirk.CAT_14: "the first channel has the id of the device",
     Quirk.CAT_15: "answers no catalogue query at all",
     Quirk.CAT_16: "alarm inputs, displays and audio channels among the cameras",
+    Quirk.CAT_19: "grants subscriptions and never notifies",
+    Quirk.CAT_19_REFUSED: "405 to every SUBSCRIBE",
+    Quirk.CAT_19_SILENT: "no answer to SUBSCRIBE",
+    Quirk.CAT_19_ENDS: "forgets a subscription after a second, and answers 481 to its renewal",
+    Quirk.CAT_19_EVENT: "489 to a SUBSCRIBE whose Event is not presence",
+    Quirk.CAT_19_ERROR: "200 to SUBSCRIBE with a Response in its body that says ERROR",
+    Quirk.CAT_20: "Event of catalogue notifications in lower case",
+    Quirk.CAT_20_FULL: "catalogue notifications as in 2011: root Response, full items, no Event",
+    Quirk.CAT_21: "NOTIFY with another To tag and another id of its Event",
     Quirk.CTL_01: "no alarm before SetGuard",
     Quirk.CTL_02: "alarms of an alarm input that is not in the catalogue",
+    Quirk.CTL_03: "alarms carry the device's id, not the channel's",
     Quirk.CTL_04: "positions in bursts, with 0/0 among them and without a time",
     Quirk.CTL_05: "takes PTZ codes and moves nothing",
     Quirk.CTL_07: "403 to every control",
     Quirk.CTL_08: "no answer to a configuration that names a channel",
     Quirk.CTL_08_IGNORED: "answers OK to a configuration and changes nothing",
+    Quirk.CTL_08_REBOOT: "unregisters and registers again in place of an answer to a configuration",
     Quirk.CTL_09: "ConfigDownload answered with another element than the type that was asked for",
     Quirk.CTL_10: "PresetQuery answered with SumNum 0 and 255 default entries",
     Quirk.CTL_11: "no answer to the commands that are new in 2022",
+    Quirk.CTL_11_ERROR: "ERROR to the queries that are new in 2022",
+    Quirk.CTL_11_EMPTY: "answers without content to the queries that are new in 2022, and OK without the configuration",
+    Quirk.CTL_11_501: "501 to the commands that are new in 2022",
     Quirk.INV_01: "answer without y=",
     Quirk.INV_02: "answer with an SSRC of its own, which the RTP carries",
     Quirk.INV_03: "RTP with a random SSRC that nobody announced",

@@ -12,6 +12,7 @@ DEGREES_A_SECOND = 60.0
 """At full speed."""
 ZOOMS_A_SECOND = 5.0
 CONFIGS_2016 = ("BasicParam", "VideoParamOpt", "SVACEncodeConfig", "SVACDecodeConfig")
+CONFIGS_2014 = (*CONFIGS_2016, "VideoParamConfig", "AudioParamOpt", "AudioParamConfig")
 CONFIGS_2022 = (
     *CONFIGS_2016,
     "VideoParamAttribute",
@@ -27,9 +28,8 @@ CONFIGS_2022 = (
 
 def configs_of(edition: str) -> tuple[str, ...]:
     """Configuration types that a device of this edition has (A.2.3.2, A.2.4.7)."""
-    if edition == "3.0":
-        return CONFIGS_2022
-    return () if edition == "1.0" else CONFIGS_2016
+    by_edition = {"1.0": (), "1.1": CONFIGS_2014, "2.0": CONFIGS_2016, "3.0": CONFIGS_2022}
+    return by_edition[edition]
 
 
 def group(name: str, *children: Element, num: int | None = None) -> Element:
@@ -42,6 +42,25 @@ def _leaves(name: str, **values: object) -> Element:
 
 
 _DEFAULTS = (
+    group(
+        "VideoParamConfig",
+        _leaves(
+            "Item",
+            StreamName="Stream1",
+            VideoFormat=2,
+            Resolution=5,
+            FrameRate=25,
+            BitRateType=1,
+            VideoBitRate=2048,
+        ),
+        num=1,
+    ),
+    _leaves("AudioParamOpt", AudioFormatOpt="1/2", AudioBitRateOpt="1/5", SamplingRateOpt="1"),
+    group(
+        "AudioParamConfig",
+        _leaves("Item", StreamName="Stream1", AudioFormat=1, AudioBitRate=5, SamplingRate=1),
+        num=1,
+    ),
     _leaves("VideoParamOpt", DownloadSpeed="1/2/4", Resolution="5/6"),
     group("SVACEncodeConfig", _leaves("ROIParam", ROIFlag=0, ROINumber=0)),
     group("SVACDecodeConfig", _leaves("SVCParam", SVCSTMMode=0, SVCSpaceSupportMode=0, SVCTimeSupportMode=0)),

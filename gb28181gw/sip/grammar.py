@@ -10,6 +10,8 @@ import re
 # Limits. A message beyond them is refused before anything is built from it.
 MAX_DATAGRAM = 65_535
 MAX_STREAM_MESSAGE = 1_048_576
+MAX_TRUSTED_MESSAGE = 8_388_608
+"""Over a connection whose peer has proved itself: 10,000 records in one message (Annex M) are several megabytes."""
 MAX_HEADER_SECTION = 32_768
 MAX_HEADER_COUNT = 128
 MAX_LINE = 8_192

@@ -384,6 +384,10 @@ class StreamParser:
         self._machine = self._run()
         next(self._machine)
 
+    def allow(self, max_message: int) -> None:
+        """Another limit from the next message on."""
+        self._max_message = max_message
+
     def feed(self, data: bytes) -> list[Message | Ping | SipParseError]:
         """Everything that `data` completes, in order. Never raises for octets of the peer."""
         if self.failed is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from gb28181gw.devices.reports import Alarm, Place, ReportFilter
+from gb28181gw.devices.reports import Alarm, Place, PtzPlace, ReportFilter
 from gb28181gw.errors import GatewayError
 from gb28181gw.storage.database import Database, RowStatement, Value
 
@@ -37,12 +37,21 @@ _PLACE = (
     "altitude",
     "height",
 )
+_PTZ = ("pan", "tilt", "zoom", "horizontal_angle", "vertical_angle", "max_distance")
 _ADD_ALARM = RowStatement(f"INSERT INTO alarms ({', '.join(_ALARM)})", len(_ALARM))
 _ADD_PLACE = RowStatement(f"INSERT INTO positions ({', '.join(_PLACE)})", len(_PLACE))
 
 
 def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
+
+
+_SAVE_PTZ = RowStatement(
+    f"INSERT INTO ptz_positions (device_id, channel_id, received_at, {', '.join(_PTZ)})",
+    3 + len(_PTZ),
+    f"ON CONFLICT (device_id, channel_id) DO UPDATE SET received_at=excluded.received_at, "
+    f"{', '.join(f'{name}=excluded.{name}' for name in _PTZ)}",
+)
 
 
 class SqliteReportStore:
@@ -84,6 +93,26 @@ class SqliteReportStore:
                 place.altitude,
                 place.height,
             ),
+        )
+
+    def save_ptz_place(self, place: PtzPlace) -> None:
+        values = [getattr(place, name) for name in _PTZ]
+        self._add(_SAVE_PTZ, (place.device_id, place.channel_id, _milliseconds(place.received_at), *values))
+
+    async def ptz_place(self, device_id: str, channel_id: str) -> PtzPlace | None:
+        rows = await self._database.fetch(
+            f"SELECT received_at, {', '.join(_PTZ)} FROM ptz_positions "  # noqa: S608  # names of this module
+            "WHERE device_id=? AND channel_id=?",
+            (device_id, channel_id),
+        )
+        if not rows:
+            return None
+        received, *values = rows[0]
+        return PtzPlace(
+            device_id=device_id,
+            channel_id=channel_id,
+            received_at=_number(received) / 1000,
+            **dict(zip(_PTZ, map(_maybe, values), strict=True)),
         )
 
     def _add(self, statement: RowStatement, row: Sequence[Value]) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Final
 
-from gb28181gw.devices.models import Binding, CatalogueState, Channel, ChannelStatus, Device
+from gb28181gw.devices.dialects import learnable
+from gb28181gw.devices.models import Binding, CatalogueState, Channel, ChannelStatus, Device, Refusal
 from gb28181gw.devices.store import Ban, Done
 from gb28181gw.errors import GatewayError
 from gb28181gw.sip.path import Path
@@ -37,7 +38,7 @@ def _upsert(table: str, columns: Sequence[str], keys: Sequence[str]) -> RowState
 _DEVICE_COLUMNS = _names(
     "id name password media_transport charset timezone dialect approved provisioned username manufacturer model "
     "firmware reported_name detected_edition media_way quirks catalogue_state catalogue_received "
-    "catalogue_expected catalogue_at created_at talk_way"
+    "catalogue_expected catalogue_at created_at talk_way subscribe learnt"
 )
 _BINDING_COLUMNS = _names(
     "device_id active transport remote_host remote_port local_host local_port registered_at expires_at domain "
@@ -101,6 +102,8 @@ class SqliteDeviceStore:
             connection.execute("DELETE FROM channels WHERE device_id=?", (device_id,))
             connection.execute("DELETE FROM bindings WHERE device_id=?", (device_id,))
             connection.execute("DELETE FROM bans WHERE device_id=?", (device_id,))
+            connection.execute("DELETE FROM subscriptions WHERE device_id=?", (device_id,))
+            connection.execute("DELETE FROM ptz_positions WHERE device_id=?", (device_id,))
             connection.execute("DELETE FROM devices WHERE id=?", (device_id,))
 
         await self._database.run(delete)
@@ -185,7 +188,30 @@ def _device_row(device: Device) -> tuple[Value, ...]:
         milliseconds(device.catalogue_at),
         milliseconds(device.created_at),
         device.talk_way,
+        None if device.subscribe is None else " ".join(device.subscribe),
+        _learnt_text(device),
     )
+
+
+def _learnt_text(device: Device) -> str:
+    if not device.learnt and not device.refused:
+        return ""
+    refused = {
+        name: [one.times, milliseconds(one.at), one.by, one.why] for name, one in device.refused.items()
+    }
+    return json.dumps({"switches": device.learnt, "refused": refused}, ensure_ascii=False)
+
+
+def _read_learnt(device: Device, text: str) -> None:
+    """What the rows of `_learnt_text` say; other programs' switches are left out."""
+    if not text:
+        return
+    found = json.loads(text)
+    device.learnt = learnable(found["switches"])
+    device.refused = {
+        name: Refusal(times=times, at=at / 1000, by=by, why=why)
+        for name, (times, at, by, why) in found["refused"].items()
+    }
 
 
 def _binding_row(device: Device, binding: Binding) -> tuple[Value, ...]:
@@ -326,7 +352,7 @@ def _select(connection: sqlite3.Connection, table: str, columns: Iterable[str]) 
 
 def _read_device(row: Sequence[object]) -> Device:
     values = dict(zip(_DEVICE_COLUMNS, row, strict=True))
-    return Device(
+    device = Device(
         id=str(values["id"]),
         name=str(values["name"]),
         password=None if values["password"] is None else str(values["password"]),
@@ -350,7 +376,10 @@ def _read_device(row: Sequence[object]) -> Device:
         catalogue_at=(_integer(values["catalogue_at"]) or 0) / 1000,
         created_at=(_integer(values["created_at"]) or 0) / 1000,
         talk_way=str(values["talk_way"]),
+        subscribe=None if values["subscribe"] is None else tuple(str(values["subscribe"]).split()),
     )
+    _read_learnt(device, str(values["learnt"]))
+    return device
 
 
 def _strings(text: str) -> dict[str, str]:

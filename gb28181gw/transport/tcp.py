@@ -20,6 +20,7 @@ from typing import Final, cast
 from gb28181gw.clock import Clock
 from gb28181gw.errors import GatewayError
 from gb28181gw.sip.exceptions import SipParseError
+from gb28181gw.sip.grammar import MAX_TRUSTED_MESSAGE
 from gb28181gw.sip.message import Message
 from gb28181gw.sip.parser import Ping, StreamParser
 from gb28181gw.sip.path import Path
@@ -88,6 +89,11 @@ class _Connection(asyncio.Protocol):
         self.accepted = self.owner.add(self)
         if not self.accepted:
             transport.abort()
+
+    def trust(self) -> None:
+        """The peer has proved itself: it may be silent, and send what Annex M allows in one message."""
+        self.verified = True
+        self._parser.allow(MAX_TRUSTED_MESSAGE)
 
     def data_received(self, data: bytes) -> None:
         now = self.owner.now()
@@ -240,7 +246,7 @@ class TcpTransport:
         """The peer has proved itself: the limits of unverified connections no longer apply. Idempotent."""
         connection = self._connections.get(connection_id)
         if connection is not None and not connection.verified:
-            connection.verified = True
+            connection.trust()
             self._leave_unverified(connection)
 
     def close_connection(self, connection_id: int) -> None:

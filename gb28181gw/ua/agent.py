@@ -2,8 +2,8 @@
 
 Everything happens in the event loop's thread. A handler runs in the turn of its datagram and may answer there (the
 fast path of keepalives) or later. Inside: `shell` joins endpoint, sockets and timer; `exchanges` waits for the one
-answer of a request; `calls` is the life of our INVITEs; `server` decides who gets what peers send; `compose` knows
-how our messages look.
+answer of a request; `calls` is the life of our INVITEs, `subscriptions` that of our SUBSCRIBEs; `server` decides who
+gets what peers send; `compose` knows how our messages look.
 
 Challenges (401, 407) are answers like any other here: there is no code that could send credentials to a device
 (S-07). One agent serves any number of identities: `from_user` of `request`, To of an incoming request, and several
@@ -42,6 +42,7 @@ from gb28181gw.ua.models import AgentConfig, AgentCounters, Answer, Target
 from gb28181gw.ua.refusals import RefusalLimits, Refusals
 from gb28181gw.ua.server import Handler, Server
 from gb28181gw.ua.shell import Shell, Trace
+from gb28181gw.ua.subscriptions import Subscriptions
 
 
 def _nobody_verified(path: Path) -> bool:
@@ -75,6 +76,8 @@ class UserAgent:
         self._composer = Composer(config)
         self._server = Server(config, self._shell, self._composer, self.counters, self.refusals)
         self._exchanges = Exchanges(self._shell, self._composer)
+        self.subscriptions = Subscriptions(self._composer, self._exchanges)
+        """Subscriptions of ours at peers."""
         self._calls = Calls(self._shell, self._composer, self.counters, self._server.supervise)
         transports.attach(self)
 

@@ -18,6 +18,7 @@
 #include "gb28181/demuxer.hpp"
 #include "gb28181/es_depacketiser.hpp"
 #include "gb28181/flv.hpp"
+#include "gb28181/fmp4.hpp"
 #include "gb28181/nal.hpp"
 #include "gb28181/picture_order.hpp"
 #include "gb28181/ps_demux.hpp"
@@ -25,6 +26,7 @@
 #include "gb28181/rfc4571.hpp"
 #include "gb28181/rtp.hpp"
 #include "gb28181/source.hpp"
+#include "gb28181/ts_mux.hpp"
 
 namespace nb = nanobind;
 using namespace gb28181;  // NOLINT(google-build-using-namespace)
@@ -302,15 +304,15 @@ public:
         muxer_.sequence_header(track.track, timestamp_ms, out_);
         return take();
     }
-    nb::bytes tag(const PyTrack& track, std::int64_t pts, std::int64_t dts, bool key, const nb::bytes& payload) {
+    nb::bytes mux(const PyTrack& track, std::int64_t pts, std::int64_t dts, bool key, const nb::bytes& payload) {
         Frame frame;
         frame.track = track.track;
         frame.pts_90k = pts;
         frame.dts_90k = dts;
         frame.key = key;
         frame.payload = Buffer::copy_of(view_of(payload));
-        const std::size_t bound = muxer_.tag_bound(frame);
-        muxer_.tag(frame, out_);
+        const std::size_t bound = muxer_.bound(frame);
+        muxer_.mux(frame, out_);
         if (out_.size() > bound + frame.payload.size() / 3) throw std::logic_error("the bound of a tag is too small");
         return take();
     }
@@ -324,6 +326,65 @@ private:
     FlvMuxer muxer_;
     ByteBuilder out_;
 };
+
+// ---------------------------------------------------- fragmented mp4 and ts
+
+std::vector<TrackPtr> tracks_of(const std::vector<PyTrack>& tracks) {
+    std::vector<TrackPtr> list;
+    for (const PyTrack& track : tracks) list.push_back(track.track);
+    return list;
+}
+
+template <class Muxer>
+class PyMuxer {
+public:
+    PyMuxer(const std::vector<PyTrack>& tracks, std::optional<std::int64_t> base_90k)
+        : muxer_(tracks_of(tracks), base_90k) {}
+
+    nb::bytes header() {
+        muxer_.header({}, std::nullopt, out_);
+        return take();
+    }
+    nb::bytes configuration() {
+        muxer_.configuration({}, 0, out_);
+        return take();
+    }
+    nb::bytes mux(const PyTrack& track, std::int64_t pts, std::int64_t dts, bool key, const nb::bytes& payload) {
+        Frame frame;
+        frame.track = track.track;
+        frame.pts_90k = pts;
+        frame.dts_90k = dts;
+        frame.key = key;
+        frame.payload = Buffer::copy_of(view_of(payload));
+        const std::size_t bound = muxer_.bound(frame);
+        muxer_.mux(frame, out_);
+        if (out_.size() > bound + frame.payload.size() / 3 + 1024) throw std::logic_error("the bound is too small");
+        return take();
+    }
+    bool stale() const { return muxer_.stale(); }
+    bool fits(const std::vector<PyTrack>& tracks) const { return muxer_.fits(tracks_of(tracks)); }
+
+private:
+    nb::bytes take() {
+        const Buffer whole = out_.finish();
+        return bytes_of(whole);
+    }
+
+    Muxer muxer_;
+    ByteBuilder out_;
+};
+
+template <class Muxer>
+void define_muxer(nb::module_& module, const char* name) {
+    using Py = PyMuxer<Muxer>;
+    nb::class_<Py>(module, name)
+        .def(nb::init<const std::vector<PyTrack>&, std::optional<std::int64_t>>(), nb::arg(), nb::arg().none())
+        .def("header", &Py::header)
+        .def("configuration", &Py::configuration)
+        .def("mux", &Py::mux)
+        .def("fits", &Py::fits)
+        .def_prop_ro("stale", &Py::stale);
+}
 
 // ----------------------------------------------------------------- source
 
@@ -469,7 +530,10 @@ NB_MODULE(_native_codecs, module) {
         .def(nb::init<const std::string&, std::optional<std::int64_t>>(), nb::arg(), nb::arg().none())
         .def("header", &PyFlv::header, nb::arg(), nb::arg().none())
         .def("sequence_header", &PyFlv::sequence_header)
-        .def("tag", &PyFlv::tag);
+        .def("mux", &PyFlv::mux);
+
+    define_muxer<Fmp4Muxer>(module, "Fmp4Muxer");
+    define_muxer<TsMuxer>(module, "TsMuxer");
 
     nb::class_<PySourceRule>(module, "SourceRule")
         .def(nb::init<std::uint32_t, std::vector<int>, const std::vector<std::string>&, bool>())

@@ -84,7 +84,7 @@ Enum choice(int value, Enum last, const char* what) {
 
 class PyEngine {
 public:
-    explicit PyEngine(unsigned workers) : engine_(workers) {}
+    PyEngine(unsigned workers, bool freeze_on_loss) : engine_(workers, freeze_on_loss) {}
 
     ReceiverId open_receiver(int transport, std::string host, std::uint16_t port, std::uint32_t ssrc,
                              const std::vector<std::pair<std::uint8_t, std::string>>& payloads,
@@ -166,23 +166,82 @@ public:
         if (!counters) return nb::none();
         return nb::make_tuple(counters->sinks, counters->frames_in, counters->frames_dropped,
                               counters->frames_frozen, counters->bytes_out, counters->pictures,
-                              counters->picture_90k, counters->device_90k);
+                              counters->picture_90k, counters->device_90k,
+                              counters->demuxed);
     }
 
-    SinkId add_socket_sink(StreamKey stream, int fd, int wrapping, int hevc, int audio, std::size_t queue_bytes,
-                           double stall_s, const nb::bytes& received) {
+    SinkId add_socket_sink(StreamKey stream, int fd, int container, int wrapping, int hevc, int audio,
+                           std::size_t queue_bytes, double stall_s, double merge_s, const nb::bytes& received) {
         SocketSinkSpec spec;
+        spec.variant.container = choice(container, Container::ts, "container");
         spec.variant.wrapping = choice(wrapping, Wrapping::websocket, "wrapping");
         spec.variant.hevc = choice(hevc, FlvHevc::legacy, "hevc");
         spec.variant.audio = choice(audio, AudioChoice::none, "audio");
         spec.queue_bytes = queue_bytes;
         spec.stall_s = stall_s;
+        spec.merge_s = merge_s;
         spec.received.assign(received.c_str(), received.size());
         return engine_.add_socket_sink(stream, fd, std::move(spec));
     }
 
-    SinkId add_frame_sink(StreamKey stream, bool video, bool audio) {
-        return engine_.add_frame_sink(stream, {.video = video, .audio = audio});
+    SinkId add_frame_sink(StreamKey stream, bool video, bool audio, bool made_audio) {
+        return engine_.add_frame_sink(stream, {.video = video, .audio = audio, .made_audio = made_audio});
+    }
+
+    // The id, or 0 where the stream is not open.
+    SinkId add_rtp_sink(StreamKey stream, int transport, std::string host, std::uint16_t port, std::uint32_t ssrc,
+                        std::uint8_t payload_type, const std::string& codec, bool video, bool audio,
+                        std::optional<std::pair<std::string, std::uint16_t>> remote,
+                        std::vector<std::string> expected_hosts, ReceiverId through, std::size_t queue_bytes,
+                        double stall_s) {
+        RtpSinkSpec spec;
+        spec.transport = choice(transport, Transport::tcp_active, "transport");
+        spec.host = std::move(host);
+        spec.port = port;
+        spec.ssrc = ssrc;
+        spec.payload_type = payload_type & 0x7FU;
+        if (!codec.empty()) {
+            const auto known = codec_of(codec);
+            if (!known || !is_packable(*known)) throw nb::value_error("a codec without a payload format");
+            spec.packing = Packing::es;
+            spec.codec = *known;
+        }
+        spec.video = video;
+        spec.audio = audio;
+        spec.remote = std::move(remote);
+        spec.expected_hosts = std::move(expected_hosts);
+        spec.through = through;
+        spec.queue_bytes = queue_bytes;
+        spec.stall_s = stall_s;
+        const Outcome<SinkId> added = [&] {
+            const nb::gil_scoped_release others_may_run;
+            return engine_.add_rtp_sink(stream, std::move(spec));
+        }();
+        if (added.error != 0) {
+            errno = added.error;
+            PyErr_SetFromErrno(PyExc_OSError);
+            throw nb::python_error();
+        }
+        return added.value;
+    }
+
+    void update_rtp_sink(SinkId id, std::optional<std::pair<std::string, std::uint16_t>> remote,
+                         std::optional<bool> sending, std::optional<std::uint32_t> ssrc,
+                         std::optional<std::uint8_t> payload_type) {
+        RtpSinkUpdate update;
+        update.remote = std::move(remote);
+        update.sending = sending;
+        update.ssrc = ssrc;
+        if (payload_type) update.payload_type = *payload_type & 0x7FU;
+        engine_.update_rtp_sink(id, std::move(update));
+    }
+
+    // In the order of `RtpSinkCounters` in media/engine.py; None for one that is not open.
+    nb::object rtp_sink_counters(SinkId id) const {
+        const auto facts = engine_.rtp_sink_facts(id);
+        if (!facts) return nb::none();
+        return nb::make_tuple(facts->packets, facts->bytes, facts->dropped, facts->reported_lost, facts->rtt_ms,
+                              nb::str(facts->remote.data()), facts->passthrough);
     }
 
     void close_sink(SinkId id) { engine_.close_sink(id); }
@@ -227,6 +286,7 @@ public:
     std::size_t workers() const noexcept { return engine_.worker_count(); }
     bool has_gro() const noexcept { return engine_.has_gro(); }
     void set_dial_pause(double seconds) noexcept { engine_.set_dial_pause(seconds); }
+    void set_rtcp_times(double report_s, double silence_s) noexcept { engine_.set_rtcp_times(report_s, silence_s); }
 
 private:
     Engine engine_;
@@ -268,7 +328,7 @@ void bind(nb::module_& module) {
         .def_ro("frames", &FrameBatch::frames);
 
     nb::class_<PyEngine>(module, "Engine")
-        .def(nb::init<unsigned>(), "workers"_a)
+        .def(nb::init<unsigned, bool>(), "workers"_a, "freeze_on_loss"_a)
         .def("open_receiver", &PyEngine::open_receiver, "transport"_a, "host"_a, "port"_a, "ssrc"_a, "payloads"_a,
              "expected_hosts"_a, "strict"_a, "silence_s"_a)
         .def("update_receiver", &PyEngine::update_receiver, "receiver"_a, "ssrc"_a.none(), "payloads"_a.none(),
@@ -281,9 +341,15 @@ void bind(nb::module_& module) {
         .def("close_stream", &PyEngine::close_stream, "stream"_a, "reason"_a)
         .def("tracks", &PyEngine::tracks, "stream"_a)
         .def("stream_counters", &PyEngine::stream_counters, "stream"_a)
-        .def("add_socket_sink", &PyEngine::add_socket_sink, "stream"_a, "fd"_a, "wrapping"_a, "hevc"_a, "audio"_a,
-             "queue_bytes"_a, "stall_s"_a, "received"_a)
-        .def("add_frame_sink", &PyEngine::add_frame_sink, "stream"_a, "video"_a, "audio"_a)
+        .def("add_socket_sink", &PyEngine::add_socket_sink, "stream"_a, "fd"_a, "container"_a, "wrapping"_a, "hevc"_a,
+             "audio"_a, "queue_bytes"_a, "stall_s"_a, "merge_s"_a, "received"_a)
+        .def("add_frame_sink", &PyEngine::add_frame_sink, "stream"_a, "video"_a, "audio"_a, "made_audio"_a)
+        .def("add_rtp_sink", &PyEngine::add_rtp_sink, "stream"_a, "transport"_a, "host"_a, "port"_a, "ssrc"_a,
+             "payload_type"_a, "codec"_a, "video"_a, "audio"_a, "remote"_a.none(), "expected_hosts"_a, "through"_a,
+             "queue_bytes"_a, "stall_s"_a)
+        .def("update_rtp_sink", &PyEngine::update_rtp_sink, "sink"_a, "remote"_a.none(), "sending"_a.none(),
+             "ssrc"_a.none(), "payload_type"_a.none())
+        .def("rtp_sink_counters", &PyEngine::rtp_sink_counters, "sink"_a)
         .def("close_sink", &PyEngine::close_sink, "sink"_a)
         .def("event_fd", &PyEngine::event_fd)
         .def("take", &PyEngine::take)
@@ -291,7 +357,8 @@ void bind(nb::module_& module) {
         .def_prop_ro("failures", &PyEngine::failures)
         .def_prop_ro("workers", &PyEngine::workers)
         .def_prop_ro("has_gro", &PyEngine::has_gro)
-        .def("set_dial_pause", &PyEngine::set_dial_pause, "seconds"_a);
+        .def("set_dial_pause", &PyEngine::set_dial_pause, "seconds"_a)
+        .def("set_rtcp_times", &PyEngine::set_rtcp_times, "report_s"_a, "silence_s"_a);
 }
 
 }  // namespace

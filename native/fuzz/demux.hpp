@@ -1,16 +1,19 @@
 // Drives any demuxer with what the fuzzer chose: sizes, markers, losses, pauses.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "fuzz.hpp"
 #include "gb28181/clock.hpp"
 #include "gb28181/demuxer.hpp"
 #include "gb28181/flv.hpp"
+#include "gb28181/fmp4.hpp"
+#include "gb28181/ts_mux.hpp"
 
 namespace gb28181::fuzz {
 
-/// Units go through a clock and an FLV writer, as in a stream.
+/// Units go through a clock and the writers of the containers, as in a stream.
 class Consumer {
 public:
     void take(std::vector<EsUnit>& units) {
@@ -22,15 +25,38 @@ public:
             REQUIRE(frame.pts_90k >= frame.dts_90k);
             last_dts_[kind] = frame.dts_90k;
             ByteBuilder tag;
-            muxer_.tag(frame, tag);
+            muxer_.mux(frame, tag);
             REQUIRE(tag.empty() == !FlvMuxer::carries(frame.track->codec));
+            check_boxes(frame);
+            ByteBuilder packets;
+            ts_.mux(frame, packets);
+            REQUIRE(packets.size() % TsMuxer::packet_size == 0);
+            for (std::size_t place = 0; place < packets.size(); place += TsMuxer::packet_size) {
+                REQUIRE(packets[place] == 0x47);
+            }
         }
         units.clear();
     }
 
 private:
+    /// Fragments and initialisation segments fill what was written, box by box.
+    void check_boxes(const Frame& frame) {
+        if (!fmp4_ || !fmp4_->fits(std::span(&frame.track, 1))) fmp4_.emplace(std::span(&frame.track, 1));
+        ByteBuilder boxes;
+        fmp4_->header({}, std::nullopt, boxes);
+        fmp4_->mux(frame, boxes);
+        std::size_t place = 0;
+        while (place < boxes.size()) {
+            const std::size_t size = boxes.view().u32(place);
+            REQUIRE(size >= 8 && size <= boxes.size() - place);
+            place += size;
+        }
+    }
+
     StreamClock clock_;
     FlvMuxer muxer_;
+    std::optional<Fmp4Muxer> fmp4_;
+    TsMuxer ts_;
     std::array<std::int64_t, 2> last_dts_ = {-1, -1};
 };
 

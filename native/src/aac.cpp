@@ -1,5 +1,7 @@
 #include "gb28181/aac.hpp"
 
+#include <algorithm>
+
 namespace gb28181::aac {
 namespace {
 
@@ -61,6 +63,24 @@ std::optional<AudioSpecificConfig> parse_audio_specific_config(ByteView config) 
     read.sample_rate = sample_rates[index];
     read.channels = static_cast<int>(value >> 27 & 0xF);
     return read;
+}
+
+std::optional<std::array<std::uint8_t, 7>> build_adts(ByteView config, std::size_t size) noexcept {
+    const auto read = parse_audio_specific_config(config);
+    if (!read || read->object_type < 1 || read->object_type > 4 || size > 0x1FFF - 7) return std::nullopt;
+    const auto* const rate = std::find(sample_rates.begin(), sample_rates.end(), read->sample_rate);
+    if (rate == sample_rates.end()) return std::nullopt;
+    const auto profile = static_cast<unsigned>(read->object_type - 1);
+    const auto index = static_cast<unsigned>(rate - sample_rates.begin());
+    const auto channels = static_cast<unsigned>(read->channels);
+    const auto frame_size = static_cast<unsigned>(size + 7);
+    return std::array<std::uint8_t, 7>{0xFF,
+                                       0xF1,
+                                       static_cast<std::uint8_t>(profile << 6 | index << 2 | channels >> 2),
+                                       static_cast<std::uint8_t>((channels & 3) << 6 | frame_size >> 11),
+                                       static_cast<std::uint8_t>(frame_size >> 3),
+                                       static_cast<std::uint8_t>((frame_size & 7) << 5 | 0x1F),
+                                       0xFC};
 }
 
 bool split_au_headers(ByteView data, std::vector<ByteView>& units) {

@@ -162,6 +162,28 @@ Buffer Buffer::copy_of(ByteView bytes) {
     return {block, bytes.size()};
 }
 
+Buffer PacketArena::store(ByteView bytes) {
+    if (bytes.empty()) return {};
+    if (block_ == nullptr || bytes.size() > block_->capacity - used_) {
+        detail::Block* const fresh = detail::acquire_block(std::max(block_size, bytes.size()));
+        release();
+        block_ = fresh;
+    }
+    std::uint8_t* const place = block_->bytes() + used_;
+    std::memcpy(place, bytes.data(), bytes.size());
+    used_ += bytes.size();
+    block_->references.fetch_add(1, std::memory_order_relaxed);
+    Buffer stored(block_, bytes.size());
+    stored.data_ = place;
+    return stored;
+}
+
+void PacketArena::release() noexcept {
+    if (block_ != nullptr) detail::release_block(block_);
+    block_ = nullptr;
+    used_ = 0;
+}
+
 void ByteBuilder::reserve(std::size_t capacity) {
     if (capacity <= this->capacity()) return;
     detail::Block* const larger = detail::acquire_block(capacity);

@@ -31,10 +31,27 @@ Outcome<BoundSockets> bind_sockets(const ReceiverSpec& spec, bool gro) {
     return {.value = std::move(bound)};
 }
 
+Outcome<SinkSockets> bind_sink(const RtpSinkSpec& spec) {
+    SinkSockets bound;
+    if (spec.transport == Transport::udp) {
+        Outcome<UdpPair> udp = bind_udp_pair(spec.host, spec.port, false);
+        if (udp.error != 0) return {.error = udp.error};
+        bound.udp = std::move(udp.value);
+    } else if (spec.transport == Transport::tcp_passive || spec.port != 0) {
+        Outcome<UniqueFd> tcp = spec.transport == Transport::tcp_passive ? listen_tcp(spec.host, spec.port)
+                                                                         : hold_tcp(spec.host, spec.port);
+        if (tcp.error != 0) return {.error = tcp.error};
+        bound.tcp = std::move(tcp.value);
+    }
+    return {.value = std::move(bound)};
+}
+
 }  // namespace
 
-Engine::Engine(unsigned workers) {
+Engine::Engine(unsigned workers, bool freeze_on_loss) {
     shared_.has_gro = probe_udp_gro();
+    shared_.has_gso = probe_udp_gso();
+    shared_.freeze_on_loss = freeze_on_loss;
     const unsigned count = workers != 0 ? workers : usable_cores();
     for (unsigned index = 0; index < count; ++index) {
         workers_.push_back(std::make_unique<Worker>(index, shared_));
@@ -79,6 +96,12 @@ bool Engine::attach(ReceiverId id, StreamKey stream) {
         auto moved = worker(from).call([id](Worker& owner) { return owner.detach(id); });
         worker(to).post([moved = std::move(moved)](Worker& owner) mutable { owner.adopt(std::move(moved)); });
         receiver->second.worker = to;
+        for (const auto& [sink, place] : sinks_) {
+            if (place.through != id) continue;
+            worker(place.worker).post([sink, home = &worker(to)](Worker& owner) {
+                if (RtpSink* const talks = owner.rtp_sink(sink)) talks->outlet().rehome(*home);
+            });
+        }
         --loads_[from];
         ++loads_[to];
     }
@@ -174,7 +197,7 @@ SinkId Engine::add_socket_sink(StreamKey stream, int fd, SocketSinkSpec spec) {
                 added.take_input({reinterpret_cast<const std::uint8_t*>(received.data()), received.size()});
             }
         });
-    sinks_.emplace(id, SinkPlace{.worker = found->second.worker, .stream = stream, .is_socket = true});
+    sinks_.emplace(id, SinkPlace{.worker = found->second.worker, .stream = stream, .kind = SinkKind::socket, .board = {}, .through = 0});
     return id;
 }
 
@@ -185,8 +208,59 @@ SinkId Engine::add_frame_sink(StreamKey stream, const FrameSinkSpec& spec) {
     worker(found->second.worker).post([stream, id, spec](Worker& owner) {
         owner.stream(stream)->add_frame_sink(id, spec, std::make_shared<FrameLink>());
     });
-    sinks_.emplace(id, SinkPlace{.worker = found->second.worker, .stream = stream, .is_socket = false});
+    sinks_.emplace(id, SinkPlace{.worker = found->second.worker, .stream = stream, .kind = SinkKind::frames, .board = {}, .through = 0});
     return id;
+}
+
+Outcome<SinkId> Engine::add_rtp_sink(StreamKey stream, RtpSinkSpec spec) {
+    const auto found = streams_.find(stream);
+    if (found == streams_.end()) return {};
+    const SinkId id = ++last_id_;
+    const ReceiverId through = spec.through;
+    Worker& owner = worker(found->second.worker);
+    auto board = std::make_shared<RtpSinkBoard>();
+    std::unique_ptr<RtpSink> sink;
+    if (through != 0) {
+        const auto receiver = receivers_.find(through);
+        if (receiver == receivers_.end()) return {.error = ENOENT};
+        Worker& home = worker(receiver->second.worker);
+        std::string peer = home.call([through, id, &owner](Worker& at) {
+            Receiver* const talks = at.receiver(through);
+            return talks != nullptr ? talks->add_talker(id, owner) : std::string();
+        });
+        sink = std::make_unique<RtpSink>(id, std::move(spec), home, std::move(peer), board);
+    } else {
+        Outcome<SinkSockets> bound = bind_sink(spec);
+        if (bound.error != 0) return {.error = bound.error};
+        sink = std::make_unique<RtpSink>(id, std::move(spec), std::move(bound.value), board);
+    }
+    owner.post([stream, sink = std::move(sink)](Worker& at) mutable {
+        RtpSink& added = *sink;
+        const auto fed = at.stream(stream);
+        at.adopt(std::move(sink));
+        fed->add_rtp_sink(added);
+        added.open(at, fed);
+    });
+    sinks_.emplace(id, SinkPlace{.worker = found->second.worker,
+                                 .stream = stream,
+                                 .kind = SinkKind::rtp,
+                                 .board = std::move(board),
+                                 .through = through});
+    return {.value = id};
+}
+
+void Engine::update_rtp_sink(SinkId id, RtpSinkUpdate update) {
+    const auto found = sinks_.find(id);
+    if (found == sinks_.end()) return;
+    worker(found->second.worker).post([id, update = std::move(update)](Worker& owner) {
+        if (RtpSink* const sink = owner.rtp_sink(id)) sink->update(update);
+    });
+}
+
+std::optional<RtpSinkFacts> Engine::rtp_sink_facts(SinkId id) const {
+    const auto found = sinks_.find(id);
+    if (found == sinks_.end() || !found->second.board) return std::nullopt;
+    return found->second.board->facts.load();
 }
 
 void Engine::close_sink(SinkId id) {
@@ -195,10 +269,12 @@ void Engine::close_sink(SinkId id) {
     const SinkPlace place = found->second;
     sinks_.erase(found);
     worker(place.worker).post([id, place](Worker& owner) {
-        if (!place.is_socket) {
+        if (place.kind == SinkKind::frames) {
             if (const auto fed = owner.stream(place.stream)) fed->remove_frame_sink(id);
         } else if (SocketSink* const sink = owner.sink(id)) {
             sink->close("closed");
+        } else if (RtpSink* const sender = owner.rtp_sink(id)) {
+            sender->close("closed");
         }
     });
 }

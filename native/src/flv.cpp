@@ -175,6 +175,11 @@ void FlvMuxer::header(std::span<const TrackPtr> tracks, std::optional<std::int64
     if (audio != nullptr) sequence_header(audio, time_ms, out);
 }
 
+void FlvMuxer::configuration(std::span<const TrackPtr> tracks, std::int64_t at_90k, ByteBuilder& out) {
+    const std::uint32_t time_ms = milliseconds(at_90k);
+    for (const TrackPtr& track : tracks) sequence_header(track, time_ms, out);
+}
+
 void FlvMuxer::sequence_header(const TrackPtr& track, std::uint32_t timestamp_ms, ByteBuilder& out) {
     if (track->kind == TrackKind::audio) {
         audio_ = {track, track->codec};
@@ -201,7 +206,7 @@ void FlvMuxer::sequence_header(const TrackPtr& track, std::uint32_t timestamp_ms
     end_tag(out, start);
 }
 
-void FlvMuxer::tag(const Frame& frame, ByteBuilder& out) {
+void FlvMuxer::mux(const Frame& frame, ByteBuilder& out) {
     const TrackPtr& track = frame.track;
     const Codec codec = track->codec;
     if (!carries(codec)) return;
@@ -241,7 +246,7 @@ void FlvMuxer::tag(const Frame& frame, ByteBuilder& out) {
     end_tag(out, start);
 }
 
-std::size_t FlvMuxer::tag_bound(const Frame& frame) const {
+std::size_t FlvMuxer::bound(const Frame& frame) const {
     constexpr std::size_t own = tag_header + 8 + 4;  // with the codec's head and the size behind
     std::size_t configuration = 0;
     const bool announced = is_announced(frame.track->kind == TrackKind::video ? video_ : audio_, frame.track);

@@ -74,20 +74,25 @@ bool is_settled(const Assembler* assembler) noexcept {
     return assembler != nullptr && assembler->track() != nullptr;
 }
 
-/// Give out what the assemblers finished; `given` is the one whose units are wanted, and may change until it has a
-/// track.
+/// The first stream of a kind with a unit is the one that is `given` out. Decided where the stream has its joints and not
+/// only where a `feed` ends, so that it does not depend on how the bytes came.
 template <class Assemblers, class Assembler>
-void collect_from(const Assemblers& assemblers, Assembler*& given, std::vector<EsUnit>& out) {
+void choose_from(const Assemblers& assemblers, Assembler*& given) noexcept {
+    for (const auto& assembler : assemblers) {
+        if (assembler->has_output() && given != assembler.get() && !is_settled(given)) given = assembler.get();
+    }
+}
+
+/// Give out what the chosen assembler finished.
+template <class Assemblers, class Assembler>
+void collect_from(const Assemblers& assemblers, const Assembler* given, std::vector<EsUnit>& out) {
     for (const auto& assembler : assemblers) {
         if (!assembler->has_output()) continue;
-        if (given != assembler.get()) {
-            if (is_settled(given)) {
-                assembler->drop_output();
-                continue;
-            }
-            given = assembler.get();
+        if (given == assembler.get()) {
+            assembler->take(out);
+        } else {
+            assembler->drop_output();
         }
-        assembler->take(out);
     }
 }
 
@@ -275,7 +280,9 @@ PsDemuxer::Place PsDemuxer::pack(ByteView data, std::size_t position) {
     if (position + 7 > size) return wait(data, position);
     const int first = data[position + 4];
     after_pack_ = true;
+    choose();
     for (const auto& video : videos_) video->pack();
+    choose();
     if (is_prefix(data, position + 4)) {
         quirk(Quirk::ps_short_pack_header);  // MED-10
         return position + 4;
@@ -352,6 +359,7 @@ PsDemuxer::Place PsDemuxer::pes(ByteView data, std::size_t position, int code, s
 void PsDemuxer::open(int code, std::optional<std::int64_t> pts, std::optional<std::int64_t> dts) {
     video_sink_ = nullptr;
     audio_sink_ = nullptr;
+    choose();
     if (code >= 0xE0) {
         VideoAssembler* const video = video_of(code);
         if (video == nullptr || (video_ != video && is_settled(video_))) {
@@ -559,7 +567,13 @@ PsDemuxer::Start PsDemuxer::is_start(ByteView data, std::size_t position) const 
 
 // ----------------------------------------------------------------- output
 
+void PsDemuxer::choose() noexcept {
+    choose_from(videos_, video_);
+    choose_from(audios_, audio_);
+}
+
 void PsDemuxer::collect(std::vector<EsUnit>& out) {
+    choose();
     collect_from(videos_, video_, out);
     collect_from(audios_, audio_, out);
 }

@@ -7,6 +7,7 @@
 
 #include "gb28181/receiver_tcp.hpp"
 #include "gb28181/receiver_udp.hpp"
+#include "gb28181/rtp_sink.hpp"
 #include "gb28181/rtcp.hpp"
 #include "gb28181/rtp.hpp"
 #include "gb28181/worker.hpp"
@@ -66,14 +67,16 @@ void Receiver::enter(Worker& worker) {
 void Receiver::leave() {
     if (udp_) udp_->leave(*worker_);
     tcp_->leave(*worker_);
-    feed_ = {};
+    feed_.end();
     worker_ = nullptr;
 }
 
 // ---- control
 
 void Receiver::attach(const std::shared_ptr<Stream>& stream) {
-    feed_ = stream->begin_generation();
+    feed_.end();
+    feed_ = stream->begin_generation(*this);
+    if (!raw_.entries().empty()) feed_.kept_already();
     std::vector<EsUnit> pending = std::exchange(pending_, {});
     pending_bytes_ = 0;
     if (!pending.empty()) feed_.give(pending, intake_.video_expected(), intake_.audio_expected());
@@ -96,8 +99,73 @@ void Receiver::close() {
     if (worker_ != nullptr) leave();
     udp_.reset();
     tcp_.reset();
-    feed_ = {};
+    feed_.end();
     pending_.clear();
+}
+
+// ---- talk
+
+std::string Receiver::add_talker(SinkId id, Worker& worker) {
+    if (talkers_.empty()) talk_peer_ = talk_peer();
+    talkers_.push_back({.id = id, .worker = &worker});
+    return talk_peer_;
+}
+
+void Receiver::remove_talker(SinkId id) {
+    std::erase_if(talkers_, [id](const Talker& talker) { return talker.id == id; });
+}
+
+void Receiver::talk(const std::vector<OutPacket>& packets, const std::optional<SocketAddress>& remote) {
+    const auto source = believed();
+    std::vector<std::uint8_t> data;
+    for (const OutPacket& packet : packets) {
+        data.assign(packet.head.begin(), packet.head.begin() + packet.head_size);
+        data.insert(data.end(), packet.body.data(), packet.body.data() + packet.body.size());
+        if (tcp_->talk(ByteView(data))) continue;
+        const ByteView datagram = ByteView(data).from(OutPacket::frame_size);
+        if (udp_ && remote) {
+            udp_->send(datagram, *remote);
+        } else if (udp_ && source) {
+            udp_->send(datagram, *source);
+        }
+    }
+}
+
+void Receiver::talk_control(ByteView data, const std::optional<SocketAddress>& remote) {
+    if (!udp_ || tcp_->has_talk()) return;
+    if (remote) {
+        Source target = source_of(remote->get());
+        if (target.port < 65535) ++target.port;
+        udp_->send_control(data, target);
+    } else if (auto target = believed()) {
+        if (target->port < 65535) ++target->port;
+        udp_->send_control(data, *target);
+    }
+}
+
+std::string Receiver::talk_peer() const {
+    std::string peer = tcp_->talk_peer();
+    if (!peer.empty() || !udp_) return peer;
+    const auto source = believed();
+    return source ? source->text() : std::string();
+}
+
+std::optional<Source> Receiver::believed() const {
+    const auto& source = gate_.source();
+    if (!source || source->connection != 0 || gate_.by_grace() || !gate_.expects(*source)) return std::nullopt;
+    return source;
+}
+
+void Receiver::look_for_talk_peer() {
+    if (talkers_.empty()) return;
+    std::string peer = talk_peer();
+    if (peer == talk_peer_) return;
+    talk_peer_ = peer;
+    for (const Talker& talker : talkers_) {
+        talker.worker->post([id = talker.id, peer](Worker& owner) {
+            if (RtpSink* const sink = owner.rtp_sink(id)) sink->outlet().peer_is(peer);
+        });
+    }
 }
 
 // ---- packets
@@ -139,6 +207,11 @@ Verdict Receiver::packet(ByteView data, const Source& source) {
 
 void Receiver::rtcp_packet(ByteView data, const Source& source) {
     ++rtcp_;
+    for (const Talker& talker : talkers_) {
+        talker.worker->post([id = talker.id, report = data.copy()](Worker& owner) {
+            if (RtpSink* const sink = owner.rtp_sink(id)) sink->heard(ByteView(report));
+        });
+    }
     const auto& latched = gate_.source();
     if (!latched || latched->host != source.host) return;
     const auto reports = parse_sender_reports(data.span());
@@ -196,6 +269,7 @@ void Receiver::settle() {
         worker_->set_alarm(id_, at);
     }
     worker_->mark(*this);
+    look_for_talk_peer();
 }
 
 void Receiver::alarm(double now) {
@@ -361,8 +435,7 @@ void Receiver::accept(ByteView data, double now) {
     }
     statistics_.update(packet->sequence_number, packet->timestamp, now);
     if (reorder_.pass(*packet)) {
-        intake_.push(*packet, now, units_);
-        if (!units_.empty()) give();
+        pass(*packet, now);
         return;
     }
     ordered_.clear();
@@ -374,16 +447,67 @@ void Receiver::take(std::vector<Ordered>& ordered, double now) {
     for (const Ordered& item : ordered) {
         if (item.is_gap) {
             intake_.gap();
+            raw_.gap();
+            if (item.restart) feed_.new_sequence();
             continue;
         }
-        intake_.push(item.packet, now, units_);
-        if (!units_.empty()) give();
+        pass(item.packet, now);
     }
     ordered.clear();
 }
 
+void Receiver::pass(const RtpPacket& packet, double now) {
+    if (!intake_.carries_program(packet.payload_type)) {
+        // Which reader takes a payload is known when the first packet was read.
+        read(packet, now);
+        if (intake_.carries_program(packet.payload_type)) {
+            (void)keep_packet(packet, now);
+        } else if (!intake_.has_program()) {
+            feed_.no_program();
+        }
+        return;
+    }
+    const RawGroup::Place place = keep_packet(packet, now);
+    if (!feed_.rests()) {
+        read(packet, now);
+        return;
+    }
+    // Pictures as far as they are told from outside.
+    frames_ += rest_timestamp_ != packet.timestamp ? 1 : 0;
+    rest_timestamp_ = packet.timestamp;
+    key_frames_ += place == RawGroup::Place::beginning ? 1 : 0;
+}
+
+RawGroup::Place Receiver::keep_packet(const RtpPacket& packet, double now) {
+    const RawGroup::Place place = raw_.add(packet, now, feed_.hint());
+    feed_.packet(raw_.last(), place);
+    return place;
+}
+
+void Receiver::read(const RtpPacket& packet, double now) {
+    feed_.count_demuxed();
+    intake_.push(packet, now, units_);
+    if (!units_.empty()) give();
+}
+
+void Receiver::wake() {
+    intake_.gap();
+    counts_ = false;
+    std::optional<std::uint16_t> last;
+    for (const RawGroup::Entry& entry : raw_.entries()) {
+        const auto packet = RtpPacket::parse(entry.datagram);
+        if (!packet) continue;
+        if (last && packet->sequence_number != static_cast<std::uint16_t>(*last + 1)) intake_.gap();
+        last = packet->sequence_number;
+        read(*packet, entry.arrival);
+    }
+    counts_ = true;
+    settle();
+}
+
 void Receiver::give() {
     for (const EsUnit& unit : units_) {
+        if (!counts_) break;
         ++frames_;
         key_frames_ += unit.key && unit.track->kind == TrackKind::video ? 1 : 0;
     }
@@ -424,7 +548,8 @@ void Receiver::restart(const Source& source) {
     began_ = false;
     pending_.clear();
     pending_bytes_ = 0;
-    feed_ = feed_.renewed();
+    raw_.clear();
+    feed_ = feed_.renewed(*this);
 }
 
 }  // namespace gb28181

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <system_error>
 #include <utility>
 
 #include "gb28181/receiver_udp.hpp"
@@ -14,15 +13,11 @@
 namespace gb28181 {
 namespace {
 
-constexpr int dial_tries = 3;
-constexpr double dial_timeout_s = 3.0;
 constexpr double prove_s = 10.0;
 constexpr double listen_pause_s = 0.5;
 constexpr std::size_t max_pending = 4;
 constexpr std::size_t read_size = std::size_t{256} * 1024;
 constexpr std::string_view second_connection = "rtp.second_connection";
-
-std::string error_text(int error) { return std::generic_category().message(error); }
 
 }  // namespace
 
@@ -55,10 +50,14 @@ public:
     Connection(TcpReceiver& owner, UniqueFd fd, const Source& from, double now)
         : owner_(owner), fd_(std::move(fd)), framer_(owner.core_.spec().ssrc), source_(from), since_(now) {}
 
-    void ready(std::uint32_t /*events*/) override {
+    void ready(std::uint32_t events) override {
         if (!fd_) return;
         Receiver& core = owner_.core_;
         Worker& worker = core.worker();
+        if ((events & EPOLLOUT) != 0) {
+            write();
+            if ((events & ~static_cast<std::uint32_t>(EPOLLOUT)) == 0) return;
+        }
         Worker::Scratch& scratch = worker.scratch();
         scratch.bytes.resize(read_size);
         const auto count = ::recv(fd_.get(), scratch.bytes.data(), scratch.bytes.size(), MSG_DONTWAIT);
@@ -102,40 +101,39 @@ public:
         owner_.remove(*this);  // last: it gives this away
     }
 
+    /// Sends talk; what the kernel does not take waits, and what would be more than a second of it is left out.
+    void send(ByteView framed) {
+        if (waiting_.size() + framed.size() > max_waiting) return;
+        waiting_.insert(waiting_.end(), framed.begin(), framed.end());
+        if (!writing_) write();
+    }
+    /// As `EpollHandler` is to be watched.
+    [[nodiscard]] std::uint32_t interest() const noexcept { return writing_ ? EPOLLIN | EPOLLOUT : EPOLLIN; }
+
     [[nodiscard]] int fd() const noexcept { return fd_.get(); }
     [[nodiscard]] const Source& source() const noexcept { return source_; }
     [[nodiscard]] double since() const noexcept { return since_; }
 
 private:
+    static constexpr std::size_t max_waiting = 16 * 1024;
+
+    void write() {
+        const auto count = ::send(fd_.get(), waiting_.data(), waiting_.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (count > 0) waiting_.erase(waiting_.begin(), waiting_.begin() + count);
+        // A connection that broke is told by reading.
+        const bool wanted = !waiting_.empty() && (count >= 0 || errno == EAGAIN || errno == EINTR);
+        if (wanted == writing_) return;
+        writing_ = wanted;
+        owner_.core_.worker().rewatch(fd_.get(), interest(), *this);
+    }
+
     TcpReceiver& owner_;
     UniqueFd fd_;
     Framer framer_;
     Source source_;
     double since_;
-};
-
-/// The tries of one `dial`.
-class TcpReceiver::Dialler final : public EpollHandler {
-public:
-    Dialler(TcpReceiver& owner, const SocketAddress& peer) : owner_(owner), peer_(peer) {}
-
-    void ready(std::uint32_t /*events*/) override {
-        int error = 0;
-        socklen_t size = sizeof error;
-        if (::getsockopt(fd.get(), SOL_SOCKET, SO_ERROR, &error, &size) != 0) error = errno;
-        owner_.dialled(error);
-    }
-
-    [[nodiscard]] const SocketAddress& peer() const noexcept { return peer_; }
-
-    UniqueFd fd;      // empty: pauses
-    int tries = 0;
-    double due = 0;   // the next try, or the end of this one
-    std::string reason;
-
-private:
-    TcpReceiver& owner_;
-    SocketAddress peer_;
+    Bytes waiting_;
+    bool writing_ = false;
 };
 
 TcpReceiver::TcpReceiver(Receiver& core, UniqueFd listener) : core_(core) {
@@ -147,14 +145,14 @@ TcpReceiver::~TcpReceiver() = default;
 void TcpReceiver::enter(Worker& worker) {
     listen_again_at_ = never;
     if (listener_) worker.watch(listener_->fd(), EPOLLIN, *listener_);
-    for (const auto& connection : connections_) worker.watch(connection->fd(), EPOLLIN, *connection);
-    if (dialler_ && dialler_->fd) worker.watch(dialler_->fd.get(), EPOLLOUT, *dialler_);
+    for (const auto& connection : connections_) worker.watch(connection->fd(), connection->interest(), *connection);
+    if (dialler_) dialler_->enter(worker);
 }
 
 void TcpReceiver::leave(Worker& worker) {
     if (listener_) worker.unwatch(listener_->fd());
     for (const auto& connection : connections_) worker.unwatch(connection->fd());
-    if (dialler_ && dialler_->fd) worker.unwatch(dialler_->fd.get());
+    if (dialler_) dialler_->leave();
 }
 
 void TcpReceiver::dial(const std::string& host, std::uint16_t port) {
@@ -164,44 +162,21 @@ void TcpReceiver::dial(const std::string& host, std::uint16_t port) {
         core_.tell(EventKind::connect_failed, address_text(host, port), {}, "not_an_address");
         return;
     }
-    dialler_ = std::make_unique<Dialler>(*this, *peer);
-    try_next(core_.worker().refresh_now());
+    if (core_.gate().source()) return;  // the device has connected to us meanwhile
+    dialler_ = std::make_unique<Dialler>(*peer, nullptr, [this](UniqueFd fd, const std::string& reason) {
+        dialled(std::move(fd), reason);
+    });
+    dialler_->start(core_.worker());
 }
 
-void TcpReceiver::try_next(double now) {
-    if (core_.gate().source()) {  // the device has connected to us meanwhile
-        core_.worker().bury(std::move(dialler_));
-        return;
-    }
-    ++dialler_->tries;
-    Outcome<UniqueFd> outcome = connect_tcp(dialler_->peer());
-    if (outcome.error != 0 && outcome.error != EINPROGRESS) {
-        dialled(outcome.error);
-        return;
-    }
-    dialler_->fd = std::move(outcome.value);
-    dialler_->due = now + dial_timeout_s;
-    core_.worker().watch(dialler_->fd.get(), EPOLLOUT, *dialler_);
-}
-
-void TcpReceiver::dialled(int error) {
-    Worker& worker = core_.worker();
-    if (dialler_->fd) worker.unwatch(dialler_->fd.get());
-    if (error == 0) {
-        UniqueFd fd = std::move(dialler_->fd);
-        const SocketAddress peer = dialler_->peer();
-        worker.bury(std::move(dialler_));
+void TcpReceiver::dialled(UniqueFd fd, const std::string& reason) {
+    const SocketAddress peer = dialler_->peer();
+    core_.worker().bury(std::move(dialler_));
+    if (fd) {
         accepted(std::move(fd), peer);
-        return;
+    } else {
+        core_.tell(EventKind::connect_failed, peer.text(), {}, reason);
     }
-    dialler_->fd.reset();
-    dialler_->reason = error == ETIMEDOUT ? "timeout" : error_text(error);
-    if (dialler_->tries < dial_tries) {
-        dialler_->due = worker.refresh_now() + worker.shared().dial_pause_s.load();
-        return;
-    }
-    core_.tell(EventKind::connect_failed, dialler_->peer().text(), {}, dialler_->reason);
-    worker.bury(std::move(dialler_));
 }
 
 void TcpReceiver::accepted(UniqueFd fd, const SocketAddress& peer) {
@@ -216,6 +191,7 @@ void TcpReceiver::accepted(UniqueFd fd, const SocketAddress& peer) {
     connections_.push_back(std::make_unique<Connection>(*this, std::move(fd), source, now));
     worker.watch(connections_.back()->fd(), EPOLLIN, *connections_.back());
     core_.tell(EventKind::connected, source.text());
+    core_.settle();
 }
 
 bool TcpReceiver::wants(const Source& source, double now) {
@@ -239,6 +215,29 @@ bool TcpReceiver::make_room(const Source& source) {
     return false;
 }
 
+TcpReceiver::Connection* TcpReceiver::talk_connection() const noexcept {
+    const SourceRule& gate = core_.gate();
+    Connection* believed = nullptr;
+    for (const auto& connection : connections_) {
+        if (gate.source() == connection->source()) return connection.get();
+        const bool is_first = believed == nullptr || connection->since() < believed->since();
+        if (is_first && gate.expects_some() && gate.expects(connection->source())) believed = connection.get();
+    }
+    return gate.source() ? nullptr : believed;
+}
+
+bool TcpReceiver::talk(ByteView framed) {
+    Connection* const connection = talk_connection();
+    if (connection == nullptr) return false;
+    connection->send(framed);
+    return true;
+}
+
+std::string TcpReceiver::talk_peer() const {
+    const Connection* const connection = talk_connection();
+    return connection != nullptr ? connection->source().text() : std::string();
+}
+
 void TcpReceiver::proved(const Connection& connection) {
     std::vector<Connection*> others;
     for (const auto& other : connections_) {
@@ -255,6 +254,21 @@ void TcpReceiver::remove(Connection& connection) {
     connections_.erase(found);
 }
 
+void TcpReceiver::report(double now) {
+    // A device that sends no RTCP may take a report for media, and the connection itself tells it that we live; so it goes
+    // only to those that speak it (RFC 4571 2, GB/T 28181-2022 5.2).
+    const auto& latched = core_.gate().source();
+    if (!latched || latched->connection == 0 || core_.rtcp_peer() != latched) return;
+    for (const auto& connection : connections_) {
+        if (connection->source() != *latched) continue;
+        const std::vector<std::uint8_t> data = core_.due_report(now);
+        if (data.empty()) return;
+        Bytes framed{static_cast<std::uint8_t>(data.size() >> 8U), static_cast<std::uint8_t>(data.size() & 0xFFU)};
+        framed.insert(framed.end(), data.begin(), data.end());
+        connection->send(ByteView(framed));
+    }
+}
+
 void TcpReceiver::pause_listening() {
     Worker& worker = core_.worker();
     worker.unwatch(listener_->fd());
@@ -268,17 +282,20 @@ void TcpReceiver::tick(double now) {
     }
     std::vector<Connection*> late;
     for (const auto& connection : connections_) {
+        if (core_.has_talkers() && connection.get() == talk_connection()) continue;
         if (core_.gate().source() != connection->source() && now - connection->since() > prove_s) {
             late.push_back(connection.get());
         }
     }
     for (Connection* connection : late) connection->close();
-    if (!dialler_ || now < dialler_->due) return;
-    if (dialler_->fd) {
-        dialled(ETIMEDOUT);
-    } else {
-        try_next(now);
+    report(now);
+    if (!dialler_) return;
+    if (core_.gate().source()) {  // the device has connected to us meanwhile
+        dialler_->leave();
+        core_.worker().bury(std::move(dialler_));
+        return;
     }
+    dialler_->tick(now);
 }
 
 }  // namespace gb28181

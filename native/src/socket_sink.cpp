@@ -27,7 +27,8 @@ SocketSink::SocketSink(SinkId id, UniqueFd fd, const SocketSinkSpec& spec, std::
       variant_(spec.variant),
       terminator_(std::move(terminator)),
       limit_(spec.queue_bytes),
-      stall_s_(spec.stall_s) {
+      stall_s_(spec.stall_s),
+      merge_s_(spec.merge_s) {
     set_nonblocking(fd_.get());
     // The kernel's own queue must not hide for a minute that the consumer has stopped. It may refuse.
     (void)::setsockopt(fd_.get(), SOL_SOCKET, SO_SNDBUF, &send_buffer, sizeof send_buffer);
@@ -73,13 +74,21 @@ void SocketSink::write(const Buffer& data, bool key, const Buffer& configuration
     }
     if (skipping_) {
         skipping_ = false;
-        enqueue(configuration);
+        append(configuration);
     }
-    enqueue(data);
+    append(data);
+    if (!holds()) worker_->mark(*this);
+}
+
+bool SocketSink::holds() noexcept {
+    if (merge_s_ <= 0) return false;
+    if (held_until_ == 0) held_until_ = worker_->now() + merge_s_;
+    return worker_->now() < held_until_;
 }
 
 void SocketSink::flush() {
     if (closed_) return;
+    held_until_ = 0;
     if (!writing_) offer();
     if (broken_) {
         close("viewer_gone");
@@ -89,11 +98,14 @@ void SocketSink::flush() {
 }
 
 void SocketSink::check(double now) {
-    if (!closed_ && !queue_.empty() && now - progress_at_ > stall_s_) close("slow");
+    if (closed_) return;
+    if (held_until_ != 0 && now >= held_until_) worker_->mark(*this);
+    if (!queue_.empty() && now - progress_at_ > stall_s_) close("slow");
 }
 
 void SocketSink::close(std::string_view reason) {
     if (closed_) return;
+    if (held_until_ != 0 && !writing_ && !broken_) offer();
     closed_ = true;
     std::string rest;
     if (queue_.empty()) {
@@ -139,11 +151,15 @@ void SocketSink::ready(std::uint32_t events) {
     }
 }
 
-void SocketSink::enqueue(const Buffer& piece) {
+void SocketSink::append(const Buffer& piece) {
     if (piece.empty()) return;
     if (queue_.empty()) progress_at_ = worker_->now();
     queue_.push_back(piece);
     queued_bytes_ += piece.size();
+}
+
+void SocketSink::enqueue(const Buffer& piece) {
+    append(piece);
     worker_->mark(*this);
 }
 

@@ -18,7 +18,11 @@ namespace {
 #ifndef UDP_GRO
 constexpr int UDP_GRO = 104;
 #endif
-// A key frame of a 4K camera arrives faster than a busy worker may turn; the kernel caps it at rmem_max.
+#ifndef UDP_SEGMENT
+constexpr int UDP_SEGMENT = 103;
+#endif
+// A key frame of a 4K camera arrives faster than a busy worker may turn. The kernel caps it at rmem_max, unless we may
+// pass that (CAP_NET_ADMIN).
 constexpr int receive_buffer = 2 * 1024 * 1024;
 constexpr int backlog = 8;
 
@@ -136,7 +140,9 @@ Outcome<UdpPair> bind_udp_pair(const std::string& host, std::uint16_t port, bool
         return {.error = rtcp.error};
     }
     // Neither of these may fail the binding: a smaller buffer and single datagrams work as well.
-    (void)::setsockopt(rtp.value.get(), SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
+    if (::setsockopt(rtp.value.get(), SOL_SOCKET, SO_RCVBUFFORCE, &receive_buffer, sizeof receive_buffer) != 0) {
+        (void)::setsockopt(rtp.value.get(), SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
+    }
     if (gro) {
         const int on = 1;
         (void)::setsockopt(rtp.value.get(), IPPROTO_UDP, UDP_GRO, &on, sizeof on);
@@ -155,10 +161,17 @@ Outcome<UniqueFd> listen_tcp(const std::string& host, std::uint16_t port) {
     return bound;
 }
 
-Outcome<UniqueFd> connect_tcp(const SocketAddress& peer) {
+Outcome<UniqueFd> connect_tcp(const SocketAddress& peer, const SocketAddress* local) {
     UniqueFd fd(::socket(peer.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (!fd) {
         return {.error = errno};
+    }
+    if (local != nullptr) {
+        const int on = 1;
+        if (::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
+            ::bind(fd.get(), local->get(), local->size()) != 0) {
+            return {.error = errno};
+        }
     }
     if (::connect(fd.get(), peer.get(), peer.size()) == 0) {
         return {.value = std::move(fd)};
@@ -167,6 +180,10 @@ Outcome<UniqueFd> connect_tcp(const SocketAddress& peer) {
         return {.error = errno};
     }
     return {.value = std::move(fd), .error = EINPROGRESS};
+}
+
+Outcome<UniqueFd> hold_tcp(const std::string& host, std::uint16_t port) {
+    return open_bound(host, port, SOCK_STREAM, true);
 }
 
 void keep_alive(int fd) noexcept {
@@ -192,6 +209,12 @@ bool probe_udp_gro() noexcept {
     const UniqueFd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     const int on = 1;
     return fd && ::setsockopt(fd.get(), IPPROTO_UDP, UDP_GRO, &on, sizeof on) == 0;
+}
+
+bool probe_udp_gso() noexcept {
+    const UniqueFd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    const int size = 1400;
+    return fd && ::setsockopt(fd.get(), IPPROTO_UDP, UDP_SEGMENT, &size, sizeof size) == 0;
 }
 
 }  // namespace gb28181

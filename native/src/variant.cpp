@@ -1,10 +1,12 @@
 #include "gb28181/variant.hpp"
 
-#include <algorithm>
 #include <array>
 #include <charconv>
 #include <utility>
 
+#include "gb28181/flv.hpp"
+#include "gb28181/fmp4.hpp"
+#include "gb28181/ts_mux.hpp"
 #include "gb28181/websocket.hpp"
 
 namespace gb28181 {
@@ -28,19 +30,40 @@ std::string terminator_of(Wrapping wrapping) {
     return {};
 }
 
-Variant::Variant(const VariantKey& key, std::int64_t base_90k)
-    : key_(key), base_90k_(base_90k), muxer_(key.hevc, base_90k) {}
+bool waits_for_audio(const VariantKey& key, const RoleTracks& tracks) noexcept {
+    const TrackPtr& source = tracks[static_cast<std::size_t>(Role::audio)];
+    return key.container != Container::flv && key.audio == AudioChoice::aac && source != nullptr &&
+           (source->codec == Codec::pcma || source->codec == Codec::pcmu) &&
+           tracks[static_cast<std::size_t>(Role::made_audio)] == nullptr;
+}
+
+Variant::Variant(const VariantKey& key, const RoleTracks& tracks, std::int64_t base_90k) : key_(key) {
+    switch (key.container) {
+        case Container::flv:
+            muxer_ = std::make_unique<FlvMuxer>(key.hevc, base_90k);
+            break;
+        case Container::fmp4:
+            muxer_ = std::make_unique<Fmp4Muxer>(select(tracks), base_90k);
+            break;
+        case Container::ts:
+            muxer_ = std::make_unique<TsMuxer>(select(tracks), base_90k);
+            break;
+    }
+}
+
+bool Variant::fits(const VariantKey& key, const RoleTracks& tracks) const {
+    return key == key_ && muxer_->fits(select(tracks));
+}
 
 Buffer Variant::head(const RoleTracks& tracks) {
-    ByteBuilder builder = begin(1024);
-    muxer_.header(select(tracks), group_at_, builder);
+    ByteBuilder builder = begin(1536);
+    muxer_->header(select(tracks), group_at_, builder);
     return wrap(std::move(builder));
 }
 
 Buffer Variant::configuration(const RoleTracks& tracks, std::int64_t at_90k) {
-    const auto time_ms = static_cast<std::uint32_t>(std::max<std::int64_t>(0, at_90k - base_90k_) / 90);
     ByteBuilder builder = begin(512);
-    for (const TrackPtr& track : select(tracks)) muxer_.sequence_header(track, time_ms, builder);
+    muxer_->configuration(select(tracks), at_90k, builder);
     return wrap(std::move(builder));
 }
 
@@ -53,8 +76,8 @@ Buffer Variant::add(Role role, const Frame& frame, bool kept) {
     } else if (!wants(role, *frame.track)) {
         return {};
     }
-    ByteBuilder builder = begin(muxer_.tag_bound(frame));
-    muxer_.tag(frame, builder);
+    ByteBuilder builder = begin(muxer_->bound(frame));
+    muxer_->mux(frame, builder);
     Buffer data = wrap(std::move(builder));
     if (data.empty()) return data;
     if (kept) {

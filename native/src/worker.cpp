@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "gb28181/receiver.hpp"
+#include "gb28181/rtp_sink.hpp"
 #include "gb28181/socket_sink.hpp"
 #include "gb28181/stream.hpp"
 
@@ -143,6 +144,7 @@ void Worker::fire_due() {
         const Alarm alarm = alarms_.top();
         alarms_.pop();
         Receiver* const found = receiver(alarm.id);
+        if (RtpSink* const sink = found == nullptr ? rtp_sink(alarm.id) : nullptr) sink->alarm();
         // One that was set again meanwhile, to an earlier time, has rung already.
         if (found == nullptr || found->alarm_at() != alarm.at) continue;
         guarded("a deadline of a receiver", [&] { found->alarm(now_); });
@@ -165,6 +167,12 @@ void Worker::finish_turn() {
         guarded("writing to a consumer", [&] { sink.flush(); });
     }
     marked_sinks_.clear();
+    for (std::size_t index = 0; index < marked_rtp_sinks_.size(); ++index) {
+        RtpSink& sink = *marked_rtp_sinks_[index];
+        sink.marked = false;
+        guarded("sending to a peer", [&] { sink.flush(); });
+    }
+    marked_rtp_sinks_.clear();
     for (Receiver* const marked : marked_receivers_) {
         marked->marked = false;
         marked->publish();
@@ -239,6 +247,12 @@ void Worker::mark(Stream& stream) {
     marked_streams_.push_back(stream.shared_from_this());
 }
 
+void Worker::mark(RtpSink& sink) {
+    if (sink.marked) return;
+    sink.marked = true;
+    marked_rtp_sinks_.push_back(&sink);
+}
+
 void Worker::mark(SocketSink& sink) {
     if (sink.marked) return;
     sink.marked = true;
@@ -304,7 +318,18 @@ SocketSink* Worker::sink(SinkId id) noexcept {
     return found != sinks_.end() ? found->second.get() : nullptr;
 }
 
-void Worker::forget(SocketSink& sink, std::string_view reason) {
+void Worker::adopt(std::unique_ptr<RtpSink> sink) {
+    const SinkId id = sink->id();
+    rtp_sinks_[id] = std::move(sink);
+}
+
+RtpSink* Worker::rtp_sink(SinkId id) noexcept {
+    const auto found = rtp_sinks_.find(id);
+    return found != rtp_sinks_.end() ? found->second.get() : nullptr;
+}
+
+template <class Sink>
+void Worker::tell_closed(const Sink& sink, std::string_view reason) {
     Event event;
     event.target = Target::sink;
     event.id = sink.id();
@@ -312,12 +337,26 @@ void Worker::forget(SocketSink& sink, std::string_view reason) {
     event.stream = sink.stream()->key();
     event.detail = reason;
     event.bytes_out = sink.bytes_out();
-    sink.stream()->forget_sink(sink);
     tell(std::move(event));
+}
+
+void Worker::forget(SocketSink& sink, std::string_view reason) {
+    sink.stream()->forget_sink(sink);
+    tell_closed(sink, reason);
     const auto found = sinks_.find(sink.id());
     if (found != sinks_.end()) {
         bury(std::move(found->second));
         sinks_.erase(found);
+    }
+}
+
+void Worker::forget(RtpSink& sink, std::string_view reason) {
+    sink.stream()->forget_sink(sink);
+    tell_closed(sink, reason);
+    const auto found = rtp_sinks_.find(sink.id());
+    if (found != rtp_sinks_.end()) {
+        bury(std::move(found->second));
+        rtp_sinks_.erase(found);
     }
 }
 

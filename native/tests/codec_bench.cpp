@@ -99,8 +99,8 @@ Result run(const std::vector<Bytes>& packets, Depth depth, std::size_t streams, 
                     if (depth == Depth::demux) continue;
                     const Frame frame = chain->clock.frame(std::move(unit));
                     if (depth == Depth::clock) continue;
-                    tag.reserve(chain->muxer.tag_bound(frame));
-                    chain->muxer.tag(frame, tag);
+                    tag.reserve(chain->muxer.bound(frame));
+                    chain->muxer.mux(frame, tag);
                     const Buffer whole = tag.finish();
                     if (whole.empty()) std::abort();
                 }

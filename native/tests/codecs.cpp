@@ -261,9 +261,9 @@ void flv_tags_tell_their_size() {
     muxer.header(tracks, 3600, out);
     CHECK(out.size() > 13);
     std::size_t place = 13;
-    const std::size_t bound = muxer.tag_bound(frame);
+    const std::size_t bound = muxer.bound(frame);
     const std::size_t before = out.size();
-    muxer.tag(frame, out);
+    muxer.mux(frame, out);
     CHECK(out.size() - before <= bound && bound <= out.size() - before + 16);
     std::vector<int> kinds;
     const ByteView view = out.view();
@@ -280,7 +280,7 @@ void flv_tags_tell_their_size() {
     // The same track in another object is announced already.
     frame.track = std::make_shared<const Track>(track);
     const std::size_t second = out.size();
-    muxer.tag(frame, out);
+    muxer.mux(frame, out);
     CHECK(out.view()[second] == 9 && out.view()[second + 11] == 0x93);
 }
 
@@ -293,7 +293,7 @@ void a_large_frame_is_no_flv_tag() {
     frame.track = std::make_shared<const Track>(track);
     frame.payload = Buffer::copy_of(Bytes(0x1000000, 1));
     ByteBuilder out;
-    muxer.tag(frame, out);
+    muxer.mux(frame, out);
     CHECK(out.empty());
 }
 

@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 from gb28181gw.gb.charset import decode
 from gb28181gw.gb.dialect import parse_gb_version
 from gb28181gw.gb.exceptions import SdpParseError, XmlParseError
+from gb28181gw.gb.manscdp.alarm import read_alarm_notify
 from gb28181gw.gb.manscdp.catalogue import MAX_EXTRA, MAX_TEXT, CatalogResponse, read_catalog_notify
 from gb28181gw.gb.manscdp.keepalive import read_keepalive, sniff_keepalive
 from gb28181gw.gb.manscdp.messages import read
+from gb28181gw.gb.manscdp.position import MAX_POSITIONS, read_position_notify
+from gb28181gw.gb.manscdp.ptz_position import read_ptz_position
 from gb28181gw.gb.manscdp.xml import MAX_DOCUMENTS, parse
 from gb28181gw.gb.sdp import Transport, agree, live_offer, parse_sdp
 from gb28181gw.gb.times import parse_time
@@ -32,6 +35,19 @@ XML_SEEDS = [
         cmd_type="DeviceStatus",
     ),
     body("<NotifyType>121</NotifyType>", root="Notify", cmd_type="MediaStatus"),
+    body("<Pan>1.5</Pan><Tilt>-10</Tilt><Zoom>2</Zoom>", root="Notify", cmd_type="PTZPosition"),
+    body(
+        "<AlarmPriority>1</AlarmPriority><AlarmMethod>5</AlarmMethod><AlarmTime>2024-05-01T08:30:00</AlarmTime><Info>"
+        "<AlarmType>6</AlarmType><AlarmTypeParam><EventType>1</EventType></AlarmTypeParam></Info>",
+        root="Notify",
+        cmd_type="Alarm",
+    ),
+    body(
+        '<Time>2024-05-01T08:30:00</Time><SumNum>1</SumNum><DeviceList Num="1"><Item><DeviceID>1</DeviceID>'
+        "<Longitude>117.3</Longitude><Latitude>31.8</Latitude></Item></DeviceList>",
+        root="Notify",
+        cmd_type="MobilePosition",
+    ),
 ]
 SDP_SEEDS = [
     live_offer(user=DEVICE, host="192.0.2.1", port=20000, ssrc=200000001, transport=transport).to_bytes()
@@ -111,6 +127,9 @@ def use(data: bytes) -> None:
         detect_edition(part)
         notify = read_catalog_notify(part)
         assert all(item.event is not None for item in notify.items)
+        read_alarm_notify(part)
+        read_ptz_position(part)
+        assert len(read_position_notify(part).positions) <= MAX_POSITIONS
         if isinstance(message, CatalogResponse):
             for item in message.items:
                 assert 0 < len(item.device_id) <= 64

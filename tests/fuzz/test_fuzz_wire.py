@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gb28181gw.media.tracks import Codec, Frame, Track, TrackKind
@@ -257,6 +257,9 @@ def test_demuxer_recovers_from_any_damage(edits: list[Edit], name: str, cuts: li
 
 @SLOW
 @given(EDITS, CUTS, st.sampled_from(["pcma", "aac"]), st.sampled_from(MapPolicy), st.booleans())
+@example(
+    [(100, 0, b"\xe1\x1a3\x80")], [1], "pcma", MapPolicy.KEY, True
+)  # a second video stream, for one picture
 def test_the_cut_does_not_matter(
     edits: list[Edit], cuts: list[int], sound: str, policy: MapPolicy, unbounded: bool
 ) -> None:
@@ -386,5 +389,5 @@ def test_flv_writer_takes_any_payload(payload: bytes, dts: int, delay: int, hevc
     for clip in (H264, H265):
         track = clip[0].track
         assert muxer.header([track]).startswith(b"FLV\x01")
-        data = muxer.tag(Frame(track=track, pts_90k=dts + delay, dts_90k=dts, key=True, payload=payload))
+        data = muxer.mux(Frame(track=track, pts_90k=dts + delay, dts_90k=dts, key=True, payload=payload))
         assert length_prefixed(payload) in data

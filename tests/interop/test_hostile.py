@@ -275,8 +275,8 @@ def test_s05_megabytes_over_tcp_are_read_apart_and_refused(gateway: GatewayProce
                 lambda seen=with_before: metric(gateway, "message_malformed_total") > seen,  # type: ignore[misc]
                 f"the refusal of {name}",
             )
-        device.peer.send(device.request("MESSAGE", body=b"<Notify>" + b" " * 1_100_000))
-        wait_until(lambda: device.peer.ended, "the end of a connection with more than 1 MB")
+        device.peer.send(device.request("MESSAGE", body=b"<Notify>" + b" " * 8_400_000))
+        wait_until(lambda: device.peer.ended, "the end of a connection with more than 8 MB")
         assert device.received[-1].status == 513
     assert resident_kb(gateway) - before_kb < 60_000
 

@@ -10,7 +10,10 @@ from pathlib import Path
 import av
 import pytest
 
+from gb28181gw.media.engine import Feature
+from gb28181gw.media.native import NativePlane
 from tests.support.gateway import DEADLINE_SCALE, GatewayProcess, simulated_devices, wait_until
+from tests.support.plane import free_port_pair
 
 pytestmark = pytest.mark.interop
 
@@ -23,9 +26,15 @@ def picture(url: str) -> str:
         return str(source.streams.video[0].codec_context.name)
 
 
-@pytest.mark.parametrize("transport", ["udp", "tcp-passive"])
-def test_f17_devices_stay_online_and_play_at_once(tmp_path: Path, transport: str) -> None:
-    gateway = GatewayProcess(tmp_path, media={"idle_stop_s": 3}).start()
+@pytest.mark.parametrize(
+    ("transport", "shared"), [("udp", False), ("tcp-passive", False), ("udp", True), ("tcp-passive", True)]
+)
+def test_f17_devices_stay_online_and_play_at_once(tmp_path: Path, transport: str, shared: bool) -> None:
+    media: dict[str, object] = {"idle_stop_s": 3}
+    if shared:
+        able = Feature.SHARED_PORT in NativePlane.features
+        media |= {"shared_port": free_port_pair(), "plane": "auto" if able else "python"}
+    gateway = GatewayProcess(tmp_path, media=media).start()
     try:
         options = ("--id", DEVICE, "--channels", "2", "--keepalive", "5")
         with simulated_devices(gateway, *options):

@@ -36,7 +36,7 @@ def _probe(path: Path, *, count: bool = True) -> tuple[dict[str, dict[str, str]]
 def _flv(frames: Sequence[Frame], hevc: str = "enhanced") -> bytes:
     tracks = {frame.track.kind: frame.track for frame in frames}
     muxer = FlvMuxer(hevc=hevc)
-    return muxer.header(tracks.values()) + b"".join(muxer.tag(frame) for frame in frames)
+    return muxer.header(tracks.values()) + b"".join(muxer.mux(frame) for frame in frames)
 
 
 @pytest.mark.parametrize("b_frames", [0, 2])
@@ -114,7 +114,7 @@ def test_pyav_reads_our_flv_with_a_change_of_size() -> None:
     big = video_clip(Codec.H264, frames=10, gop=10)
     small = video_clip(Codec.H264, width=160, height=128, frames=10, gop=10)
     muxer = FlvMuxer(base_90k=0)
-    data = muxer.header([big[0].track]) + b"".join(muxer.tag(frame) for frame in big)
+    data = muxer.header([big[0].track]) + b"".join(muxer.mux(frame) for frame in big)
     for frame in small:
         moved = Frame(
             track=frame.track,
@@ -123,7 +123,7 @@ def test_pyav_reads_our_flv_with_a_change_of_size() -> None:
             key=frame.key,
             payload=frame.payload,
         )
-        data += muxer.tag(moved)
+        data += muxer.mux(moved)
     with av.open(io.BytesIO(data), format="flv") as container:
         pictures = list(container.decode(video=0))
     assert [picture.width for picture in pictures] == [320] * 10 + [160] * 10

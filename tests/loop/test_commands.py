@@ -72,6 +72,10 @@ async def test_what_is_set_is_told(tmp_path: Path) -> None:
         await until(lambda: made.device.state.of(made.channel).pan == 120.5)
         told = await made.on_channel("PTZPosition")
         assert (told["Pan"], told["Tilt"], told["Zoom"]) == (120.5, 10.0, 2.0)
+        await made.on_channel("DragZoomIn", DragZoomIn=BOX)
+        await until(lambda: made.device.state.of(made.channel).zoom == 12)
+        await made.on_channel("DragZoomOut", DragZoomOut=BOX)
+        assert (await made.on_channel("PTZPosition"))["Zoom"] == 2.0
         await made.on_channel("HomePosition", HomePosition={"Enabled": 1, "PresetIndex": 3})
         assert (await made.on_channel("HomePositionQuery"))["HomePosition"] == {
             "Enabled": 1,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.support.devices import SipDevice, catalogue_part, device_id, gateway, item, until
+from tests.support.sim import simulated
 
 
 def answers(
@@ -82,3 +83,22 @@ async def test_f17_the_catalogue_is_there_after_a_restart(tmp_path: Path) -> Non
         assert again.devices.registry.channels(device.id) == before
         assert again.devices.catalogue.waiting == 0
         device.close()
+
+
+async def test_r172_ten_thousand_items_in_one_message_over_tcp(tmp_path: Path) -> None:
+    """Annex M allows it; a device that has registered may send several megabytes in one message."""
+    async with (
+        gateway(tmp_path) as running,
+        simulated(
+            f"127.0.0.1:{running.port}",
+            password="secret-password",
+            id="34020000002000000077",
+            transport="tcp",
+            channels=10_000,
+            catalog_page=10_000,
+        ),
+    ):
+        await until(lambda: running.bus.of("catalog.complete"), timeout_s=60)
+        (event,) = running.bus.of("catalog.complete")
+        assert event["received"] == 10_000
+        assert len(running.devices.registry.require("34020000002000000077").channels) == 10_000

@@ -332,7 +332,7 @@ async def test_cors_of_configured_origins_and_of_the_same_host() -> None:
     [
         ("POST /live/x HTTP/1.1\nHost: gw\n\n", 405),
         ("GET / HTTP/1.1\nHost: gw\n\n", 404),
-        (f"GET /live/{DEVICE}_{CHANNEL}.mp4?token=good HTTP/1.1\nHost: gw\n\n", 404),
+        (f"GET /live/{DEVICE}_{CHANNEL}.mkv?token=good HTTP/1.1\nHost: gw\n\n", 404),
         (f"GET /live/{DEVICE}.flv?token=good HTTP/1.1\nHost: gw\n\n", 404),
         (f"GET {PATH}?token=good&audio=loud HTTP/1.1\nHost: gw\n\n", 422),
         (f"GET {PATH}?token=good&hevc=no HTTP/1.1\nHost: gw\n\n", 422),

@@ -141,6 +141,22 @@ async def test_f10_consumer_without_progress_is_dropped_once(hub: Hub) -> None:
     assert len(events.all) == 1
 
 
+async def test_merged_writes_come_together_and_in_time(hub: Hub) -> None:
+    frames = video_frames(count=10)
+    hub.push(frames[:2])
+    patient = hub.read(hub.connect(SocketSinkSpec(container=Container.FLV, merge_s=0.3))[0])
+    prompt = hub.read(hub.connect(SocketSinkSpec(container=Container.FLV))[0])
+    await until(lambda: len(patient.frames) == len(prompt.frames) == 2)
+    hub.push(frames[2:6])
+    await until(lambda: len(prompt.frames) == 6)
+    assert len(patient.frames) == 2, "what was kept came at once, what is new waits"
+    await until(lambda: len(patient.frames) == 6)
+    hub.push(frames[6:])
+    hub.plane.close_stream("s")
+    await until(lambda: patient.ended)
+    assert bytes(patient.data) == bytes(prompt.data)
+
+
 async def test_idle_consumer_of_a_silent_stream_is_not_slow(hub: Hub) -> None:
     sock, events, _ = hub.connect(SocketSinkSpec(container=Container.FLV, stall_s=0.05))
     hub.push(video_frames(count=5))

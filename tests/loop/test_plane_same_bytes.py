@@ -37,6 +37,10 @@ FORMS = [
     SocketSinkSpec(container=Container.FLV, chunked=False, audio="none"),
     SocketSinkSpec(container=Container.WS_FLV, hevc="legacy"),
     SocketSinkSpec(container=Container.WS_FLV, audio="aac"),
+    SocketSinkSpec(container=Container.FMP4, audio="none"),
+    SocketSinkSpec(container=Container.WS_FMP4),
+    SocketSinkSpec(container=Container.TS),
+    SocketSinkSpec(container=Container.WS_TS, audio="none"),
 ]
 
 

@@ -21,7 +21,7 @@ PLANES = ("python",)
 class Pair:
     """A sink on one end of a socket pair whose buffers are small."""
 
-    def __init__(self, *, stall_s: float = 10.0, is_websocket: bool = False) -> None:
+    def __init__(self, *, stall_s: float = 10.0, merge_s: float = 0.0, is_websocket: bool = False) -> None:
         ours, self.theirs = socket.socketpair()
         self.theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self.closed: list[str] = []
@@ -33,6 +33,7 @@ class Pair:
             terminator=b"<end>",
             queue_bytes=LIMIT,
             stall_s=stall_s,
+            merge_s=merge_s,
             on_closed=lambda _, reason: self.closed.append(reason),
         )
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)

@@ -146,6 +146,8 @@ def test_reg15_two_devices_with_one_id_are_told_with_both_addresses(devices: Fie
     event = devices.gateway.wait_event("binding.conflict", device_id=devices.ids["REG-15"])
     assert event["reason"] == "old_answers"
     assert event["peer"] != event["old_peer"]
+    duplicate = devices.gateway.wait_event("device.duplicate_id", device_id=devices.ids["REG-15"])
+    assert {duplicate["peer"], duplicate["other_peer"]} == {event["peer"], event["old_peer"]}
 
 
 def test_reg16_private_addresses_are_not_believed(devices: Field) -> None:

@@ -91,9 +91,11 @@ async def test_a259_the_end_of_an_upgrade_and_of_snapshots_are_events(tmp_path: 
             "SessionID": session,
         }
         await made.command("DeviceUpgrade", DeviceUpgrade=upgrade)
-        snapshots = {"SnapNum": 1, "Interval": 1, "UploadURL": "http://192.0.2.1/s", "SessionID": session}
+        snapshots = {"SnapNum": 1, "Interval": 1, "UploadURL": "http://127.0.0.1:9/s", "SessionID": session}
         await made.on_channel("DeviceConfig", SnapShotConfig=snapshots)
-        await until(lambda: made.running.bus.of("device.snapshots"))
+        await until(
+            lambda: made.running.bus.of("device.snapshots") and made.running.bus.of("device.upgraded")
+        )
         (upgraded,) = made.running.bus.of("device.upgraded")
         assert (upgraded["session"], upgraded["result"], upgraded["firmware"]) == (session, "OK", "V2")
         assert made.running.bus.of("device.snapshots")[0]["files"] == []

@@ -56,9 +56,12 @@ async def test_r133_a_tone_is_heard_at_the_loudspeaker(tmp_path: Path, transport
         assert (begun["way"], begun["transport"], begun["state"]) == ("broadcast", ours, "talking")
         assert begun["codec"] == {"ps": "pcma"}.get(codec, codec)
         talk = await bench.listening()
+        before = len(talk.ear.pcm)
         await speak(bench, begun["id"])
         await until(lambda: len(loud_part(bytes(talk.ear.pcm))) >= 0.55 * 16_000)
-        sound = loud_part(bytes(talk.ear.pcm))
+        pcm = bytes(talk.ear.pcm)
+        sound = loud_part(pcm)
+        assert pcm.index(sound) - before < 0.5 * 16_000, "the delay, counted in what was heard meanwhile"
         assert heard_level(sound, HERTZ) == pytest.approx(12_000, rel=0.15)
         assert heard_level(sound, 2 * HERTZ) < 1_000
         assert talk.ear.malformed == 0

@@ -169,6 +169,21 @@ async def test_verified_connection_has_longer_for_one_message_but_not_for_ever(b
     assert bench.transports.counters.closed_slow == 1
 
 
+async def test_s05_more_than_a_megabyte_only_from_a_peer_that_proved_itself(bench: Bench) -> None:
+    reader, writer = await bench.dial()
+    trusted_reader, trusted = await bench.dial()
+    trusted.write(message(1))
+    ((_, path, _),) = await until(lambda: bench.receiver.messages, "the message")
+    bench.transports.mark_trusted(path)
+    long = b"<Notify>" + b" " * 1_100_000 + b"</Notify>"
+    for one in (writer, trusted):
+        one.write(wire("MESSAGE", port=5060, cseq=2, body=long, transport="TCP"))
+    assert await ended(reader)
+    await until(lambda: len(bench.receiver.messages) == 2, "the long message")
+    assert bench.receiver.messages[1][0].body == long
+    assert not trusted_reader.at_eof()
+
+
 async def test_s20_unverified_connections_of_a_host_are_capped(bench: Bench) -> None:
     for _ in range(4):
         _, writer = await bench.dial()

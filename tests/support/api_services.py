@@ -31,7 +31,9 @@ from gb28181gw.devices.models import (
 from gb28181gw.devices.ptz import PresetAction, PresetList
 from gb28181gw.devices.records import Location, RecordList
 from gb28181gw.devices.registry import DeviceChange
-from gb28181gw.devices.reports import Alarm, Place, ReportFilter
+from gb28181gw.devices.reports import Alarm, Place, PtzPlace, ReportFilter
+from gb28181gw.devices.snapshots import Picture, PictureFilter, SnapshotState, SnapshotView
+from gb28181gw.devices.subscriptions import Kind, SubscriptionState, SubscriptionView
 from gb28181gw.devices.tree import TreeNode, build_tree
 from gb28181gw.downloads.models import (
     DownloadFile,
@@ -369,6 +371,79 @@ class FakeReports:
         )  # fmt: skip
         return [place], 1
 
+    async def ptz_place(self, device_id: str, channel_id: str) -> PtzPlace | None:
+        if channel_id != CAMERA:
+            return None
+        return PtzPlace(
+            device_id=device_id, channel_id=channel_id, received_at=NOW, pan=120.5, tilt=10.0, zoom=2.0,
+            horizontal_angle=None, vertical_angle=None, max_distance=None,
+        )  # fmt: skip
+
+
+class FakeSubscriptions:
+    """As `devices.subscriptions.DeviceSubscriptions` with one subscription; remembers what was renewed."""
+
+    def __init__(self) -> None:
+        self.renewed: list[str] = []
+
+    def of(self, device: Device) -> list[SubscriptionView]:
+        return [
+            SubscriptionView(
+                kind=Kind.CATALOG, target=device.id, state=SubscriptionState.ACTIVE, event="Catalog;id=1", since=NOW,
+                expires_at=NOW + 600, renewed_at=NOW, notified_at=None, notifies=0, failures=0, reason="", detail="",
+                sip_status=None,
+            )
+        ]  # fmt: skip
+
+    def renew(self, device_id: str) -> None:
+        self.renewed.append(device_id)
+
+
+class FakeSnapshots:
+    """As `devices.snapshots.Snapshots` with one order and one picture; remembers what was ordered."""
+
+    def __init__(self) -> None:
+        self.ordered: list[tuple[object, ...]] = []
+        self.asked: list[PictureFilter] = []
+        self.received = 0
+
+    async def order(
+        self, device_id: str, channel_id: str, *, count: int = 1, interval_s: int = 1, force: bool = False,
+        key_id: str = "",
+    ) -> SnapshotView:  # fmt: skip
+        self.ordered.append((device_id, channel_id, count, interval_s, force))
+        return self._view(device_id, channel_id, count)
+
+    def session(self, session_id: str) -> SnapshotView:
+        if session_id != ORDER:
+            raise GatewayError("gb.route.not_found")
+        return self._view(NVR, CAMERA, 1)
+
+    def _view(self, device_id: str, channel_id: str, count: int) -> SnapshotView:
+        return SnapshotView(
+            id=ORDER, device_id=device_id, channel_id=channel_id, asked=count, received=self.received,
+            state=SnapshotState.COMPLETE if self.received else SnapshotState.WAITING,
+            pictures=(PICTURE,) * self.received, started_at=NOW,
+        )  # fmt: skip
+
+    async def pictures(self, wanted: PictureFilter) -> tuple[list[Picture], int]:
+        self.asked.append(wanted)
+        return [self._picture], 5
+
+    async def picture(self, picture_id: str) -> tuple[Picture, bytes]:
+        if picture_id != PICTURE:
+            raise GatewayError("gb.route.not_found")
+        return self._picture, b"\xff\xd8\xff\xd9"
+
+    _picture = Picture(
+        id="a" * 32, session_id="0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9", device_id=NVR, channel_id=CAMERA,
+        received_at=NOW, content_type="image/jpeg", size=4, name="gate.jpg",
+    )  # fmt: skip
+
+
+ORDER = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
+PICTURE = "a" * 32
+
 
 class FakeTalks:
     """As `sessions.talks.Talks` when nobody talks."""
@@ -424,6 +499,8 @@ class Rig:
     ptz: FakePtz
     commands: FakeCommands
     reports: FakeReports
+    subscriptions: FakeSubscriptions
+    snapshots: FakeSnapshots
     clock: TestClock
     key_store: MemoryKeyStore
     texts: dict[Role, str]
@@ -464,6 +541,7 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
     records, directory = FakeRecords(), TemporaryDirectory(prefix="gb28181gw-")
     downloads = FakeDownloads(FilePath(directory.name))
     ptz, commands, reports = FakePtz(), FakeCommands(), FakeReports()
+    subscriptions, snapshots = FakeSubscriptions(), FakeSnapshots()
     health = HealthBoard(())
     services = ApiServices(
         devices=devices,
@@ -475,13 +553,15 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
         ptz=ptz,
         commands=commands,
         reports=reports,
+        subscriptions=subscriptions,
+        snapshots=snapshots,
         keys=keys,
         tokens=PlayTokens(b"k" * 32, ttl_s=300, wall=clock.wall),
         bus=EventBus(),
         health=health,
         metrics=Metrics(process=False),
         trace=SipTrace(zone=ZONE, wall=clock.wall),
-        play=PlayUrlConfig(port=lambda: 18081),
+        play=PlayUrlConfig(port=lambda: 18081, rtsp_port=lambda: 8554),
         zone=ZONE,
         version="0.1.0",
     )
@@ -498,6 +578,8 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
             ptz=ptz,
             commands=commands,
             reports=reports,
+            subscriptions=subscriptions,
+            snapshots=snapshots,
             clock=clock,
             key_store=store,
             texts={role: text for role, (_, text) in made.items()},

@@ -65,9 +65,11 @@ async def bench(
     quirks: tuple[str, ...] = (),
     role: Role = Role.ADMIN,
     devices: dict[str, Any] | None = None,
+    wait: bool = True,
     **options: Any,
 ) -> AsyncIterator[Bench]:
-    """`devices` are settings of the gateway's side, `options` those of the simulated device."""
+    """`devices` are settings of the gateway's side, `options` those of the simulated device; `wait` for the end of
+    the first catalogue."""
     async with (
         gateway(path, **(devices or {})) as running,
         simulated(
@@ -83,7 +85,8 @@ async def bench(
     ):
         await sim.registered()
         made = Bench(running, sim, rig, client)
-        await until(lambda: "catalog.complete" in running.bus.names())
+        if wait:
+            await until(lambda: {"catalog.complete", "catalog.partial"} & set(running.bus.names()))
         yield made
 
 
@@ -95,4 +98,6 @@ def services_of(running: Running) -> dict[str, Any]:
         "ptz": devices.ptz,
         "commands": devices.commands,
         "reports": running.reports,
+        "subscriptions": running.subscriptions,
+        "snapshots": running.snapshots,
     }

@@ -18,6 +18,8 @@ from gb28181gw.devices.config import DevicesConfig, Enrolment
 from gb28181gw.devices.models import Binding, Device
 from gb28181gw.devices.reports import Reports
 from gb28181gw.devices.service import Devices
+from gb28181gw.devices.snapshots import Snapshots
+from gb28181gw.devices.subscriptions import DeviceSubscriptions, SubscribeConfig
 from gb28181gw.errors import GatewayError
 from gb28181gw.observability.event_table import EVENTS
 from gb28181gw.observability.events import EventBus
@@ -27,7 +29,9 @@ from gb28181gw.sip.parser import parse_datagram
 from gb28181gw.sip.path import Path
 from gb28181gw.storage.database import Database
 from gb28181gw.storage.reports import SqliteReportStore
+from gb28181gw.storage.snapshots import SnapshotFiles
 from gb28181gw.storage.sqlite import SqliteDeviceStore
+from gb28181gw.storage.subscriptions import SqliteSubscriptionStore
 from gb28181gw.transport.transports import Transports
 from gb28181gw.ua.agent import UserAgent
 from gb28181gw.ua.models import AgentConfig, Target
@@ -340,7 +344,7 @@ class SipDevice(asyncio.DatagramProtocol):
         assert self._transport is not None
         self._transport.sendto(text.encode(encoding), self._server)
 
-    def request(self, method: str, *extra: str, body: str = "", user: str = "") -> int:
+    def request(self, method: str, *extra: str, body: str = "", user: str = "", call_id: str = "") -> int:
         """Send a request and return its CSeq number."""
         self.cseq += 1
         user = user or self.id
@@ -350,7 +354,7 @@ class SipDevice(asyncio.DatagramProtocol):
             f"Via: SIP/2.0/UDP {self.host}:{self.port};rport;branch=z9hG4bK{secrets.token_hex(8)}",
             f"From: <sip:{user}@{self.domain}>;tag={secrets.token_hex(4)}",
             f"To: <sip:{user if method == 'REGISTER' else PLATFORM}@{self.domain}>",
-            f"Call-ID: {self.call_id if method == 'REGISTER' else secrets.token_hex(8)}",
+            f"Call-ID: {call_id or (self.call_id if method == 'REGISTER' else secrets.token_hex(8))}",
             f"CSeq: {self.cseq} {method}",
             f"Contact: <sip:{user}@{self.host}:{self.port}>",
             "Max-Forwards: 70",
@@ -460,9 +464,15 @@ def item(number: int, parent: str = "", **fields: str) -> str:
 
 @asynccontextmanager
 async def gateway(
-    path: FilePath, *, port: int = 0, clock: Clock | None = None, **settings: Any
+    path: FilePath,
+    *,
+    port: int = 0,
+    clock: Clock | None = None,
+    subscribe: SubscribeConfig | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Running]:
-    """Devices with real storage, transports and user agent on a loopback port."""
+    """Devices with real storage, transports and user agent on a loopback port; nothing is subscribed by itself
+    unless `subscribe` says so."""
     bus = RecordingBus()
     used = clock or SystemClock()
     database = Database(path / "test.db")
@@ -490,12 +500,47 @@ async def gateway(
         clock=used,
         timezone=config.timezone,
     )
+    subscriptions = DeviceSubscriptions(
+        config=subscribe if subscribe is not None else SubscribeConfig(kinds=()),
+        registry=devices.registry,
+        presence=devices.presence,
+        messages=devices.messages,
+        subscriptions=agent.subscriptions,
+        store=SqliteSubscriptionStore(database),
+        bus=bus,
+        clock=used,
+        next_sn=devices.queries.next_sn,
+    )
+    upload_port = [0]
+    snapshots = Snapshots(
+        registry=devices.registry,
+        commands=devices.commands,
+        store=SnapshotFiles(database, path / "snapshots"),
+        bus=bus,
+        clock=used,
+        base_url=lambda _device: f"http://127.0.0.1:{upload_port[0]}/upload",
+    )
+    reports.on_snapshots(snapshots.finished)
     await devices.start()
     reports.start()
+    await subscriptions.start()
     bound = await transports.listen("127.0.0.1", port)
+    subscriptions.begin()
     try:
-        yield Running(devices=devices, agent=agent, bus=bus, database=database, port=bound, reports=reports)
+        yield Running(
+            devices=devices,
+            agent=agent,
+            bus=bus,
+            database=database,
+            port=bound,
+            reports=reports,
+            subscriptions=subscriptions,
+            snapshots=snapshots,
+            upload_port=upload_port,
+        )
     finally:
+        await snapshots.close()
+        await subscriptions.close()
         await reports.close()
         await devices.close()
         await agent.close()
@@ -511,3 +556,7 @@ class Running:
     database: Database
     port: int
     reports: Reports
+    subscriptions: DeviceSubscriptions
+    snapshots: Snapshots
+    upload_port: list[int]
+    """Where the receiver of pictures is; a test that has one says so."""

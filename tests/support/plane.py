@@ -39,9 +39,11 @@ _OPTIONS = {
 }
 
 
-def make_plane() -> Plane:
+def make_plane(*, freeze_on_loss: bool = False) -> Plane:
     """The selected plane, with two threads where it has any."""
-    return NativePlane(2) if selected == "native" else ReferencePlane()
+    if selected == "native":
+        return NativePlane(2, freeze_on_loss=freeze_on_loss)
+    return ReferencePlane(freeze_on_loss=freeze_on_loss)
 
 
 def shorten_dialling(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,9 +79,9 @@ class Rig:
 
 
 @asynccontextmanager
-async def opened_rig() -> AsyncIterator[Rig]:
+async def opened_rig(*, freeze_on_loss: bool = False) -> AsyncIterator[Rig]:
     """At the end everything is closed, and nothing went wrong unnoticed."""
-    rig = Rig(make_plane())
+    rig = Rig(make_plane(freeze_on_loss=freeze_on_loss))
     yield rig
     for reader in rig.readers:
         reader.close()

@@ -71,7 +71,7 @@ class TcpPeer:
         self.sock = sock
         self.ended = False
         self._framer = Framer()
-        self._frames: list[bytes] = []
+        self.frames: list[bytes] = []
         self._reading = False
         self.read()
 
@@ -85,7 +85,7 @@ class TcpPeer:
 
     @property
     def packets(self) -> list[RtpPacket]:
-        return [RtpPacket.parse(data) for data in self._frames if not 200 <= data[1] <= 204]
+        return [RtpPacket.parse(data) for data in self.frames if not 200 <= data[1] <= 204]
 
     @property
     def payload(self) -> bytes:
@@ -118,7 +118,7 @@ class TcpPeer:
             self.ended = True
             self.pause()
             return
-        self._frames += [packet for packet in self._framer.feed(data) if packet is not None]
+        self.frames += [packet for packet in self._framer.feed(data) if packet is not None]
 
     def close(self) -> None:
         self.pause()

@@ -287,6 +287,9 @@ class FakeDirectory:
     def rtsp_version(self, device_id: str) -> RtspVersion:
         return RtspVersion.RTSP
 
+    def remember_payloads(self, device_id: str, payloads: PayloadSet) -> None:
+        self.payloads = payloads
+
     def is_only_channel(self, device_id: str, channel_id: str) -> bool:
         return self.only_channel
 

@@ -140,6 +140,81 @@ def catalogue_scenario(
     return scenario, keywords
 
 
+_SUBSCRIBED = """
+  <recv request="SUBSCRIBE" optional="true" next="1">
+    <action>
+      <ereg regexp=".*" search_in="hdr" header="From:" assign_to="from"/>
+      <ereg regexp=".*" search_in="hdr" header="Event:" assign_to="event"/>
+      <ereg regexp="CmdType&gt;Alarm&lt;" search_in="body" check_it="true" assign_to="alarm"/>
+    </action>
+  </recv>
+  <recv request="MESSAGE"></recv>
+  <send next="2"><![CDATA[
+SIP/2.0 200 OK
+[last_Via:]
+[last_From:]
+[last_To:];tag=ooc[call_number]
+[last_Call-ID:]
+[last_CSeq:]
+Content-Length: 0
+
+]]></send>
+  <label id="1"/>
+  <send><![CDATA[
+SIP/2.0 200 OK
+[last_Via:]
+[last_From:]
+[last_To:];tag=ooc[call_number]
+[last_Call-ID:]
+[last_CSeq:]
+Contact: <sip:{device}@[local_ip]:[local_port]>
+Expires: 90
+Content-Type: Application/MANSCDP+xml
+Content-Length: [len]
+
+<?xml version="1.0"?>
+<Response><CmdType>Alarm</CmdType><SN>1</SN><DeviceID>{device}</DeviceID><Result>OK</Result></Response>
+]]></send>
+"""
+
+_NOTIFY = """
+  <send retrans="500"><![CDATA[
+NOTIFY sip:{server}@3402000000 SIP/2.0
+Via: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch]
+From: <sip:{device}@3402000000>;tag=ooc[call_number]
+To:[$from]
+[last_Call-ID:]
+CSeq: {cseq} NOTIFY
+Contact: <sip:{device}@[local_ip]:[local_port]>
+Event:[$event]
+Subscription-State: {state}
+Max-Forwards: 70
+{type}Content-Length: [len]
+
+{body}]]></send>
+  <recv response="{status}"></recv>
+"""
+
+
+def alarm_scenario(server: str, device: str, alarm: str) -> str:
+    """Grants an alarm subscription as the samples of 2016 do, notifies `alarm` within its dialog, and ends it."""
+    text = _HEAD.format(name="alarm") + _SUBSCRIBED.format(device=device)
+    for cseq, state, body in (
+        (1, "active;expires=90;retry-after=0", alarm),
+        (2, "terminated;reason=giveup", ""),
+    ):
+        text += _NOTIFY.format(
+            server=server,
+            device=device,
+            cseq=cseq,
+            state=state,
+            body=body,
+            status=200,
+            type="Content-Type: Application/MANSCDP+xml\n" if body else "",
+        )
+    return text + '  <label id="2"/>\n  <nop/>\n  <Reference variables="alarm"/>\n</scenario>\n'
+
+
 def run_sipp(
     directory: Path,
     server: str,

@@ -33,7 +33,7 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("name", ["coverage.md", "quirks.md"])
+@pytest.mark.parametrize("name", ["coverage.md", "quirks.md", "threats.md"])
 def test_named_tests_exist(name: str) -> None:
     """Each row of the coverage tables names tests as ``tests/…::test_…``."""
     named = set(re.findall(r"tests/[\w/]+\.py::test_\w+", (ROOT / "docs/reference" / name).read_text()))
@@ -48,6 +48,70 @@ def test_named_modules_exist(name: str) -> None:
     modules = set(re.findall(rf"`((?:{packages})/[\w/]+\.py)`", text))
     assert modules
     assert not [module for module in modules if not (ROOT / "gb28181gw" / module).exists()]
+
+
+def coverage_rows() -> list[tuple[list[int], list[str]]]:
+    """Numbers of the requirements of each row, and its other cells."""
+    found = []
+    for line in (ROOT / "docs/reference/coverage.md").read_text().splitlines():
+        if not re.match(r"\| R\d{3}", line):
+            continue
+        first, *rest = [cell.strip() for cell in line.strip()[1:-1].split(" | ")]
+        numbers: list[int] = []
+        for part in first.split(", "):
+            begin, _, end = part.partition(" to ")
+            numbers += range(int(begin[1:]), int((end or begin)[1:]) + 1)
+        found.append((numbers, rest))
+    return found
+
+
+def test_every_requirement_has_one_row() -> None:
+    numbers = sorted(number for row, _ in coverage_rows() for number in row)
+    assert numbers == list(range(1, 177))
+
+
+def test_a_requirement_is_covered_by_a_module_and_a_test_or_has_a_reason() -> None:
+    for numbers, cells in coverage_rows():
+        if len(cells) == 5:
+            _, _, module, tests, remark = cells
+            assert re.search(r"`[\w/]+\.py`", module), numbers
+            assert "tests/" in tests, numbers
+            assert remark, numbers
+        else:
+            assert len(cells) == 3, numbers
+            assert cells[2], numbers
+
+
+_THREATS = r"\b(?:[SFO]-\d\d|I(?:10|[1-9]))\b"
+
+
+def test_every_threat_that_code_or_tests_name_has_a_row() -> None:
+    """As ``S-05`` in a comment, or as ``_s05_`` in the name of a test."""
+    rows = set(
+        re.findall(rf"^\| ({_THREATS}) \|", (ROOT / "docs/reference/threats.md").read_text(), re.MULTILINE)
+    )
+    named = {
+        found
+        for file in (ROOT / "gb28181gw").rglob("*.py")
+        for found in re.findall(_THREATS, file.read_text())
+    }
+    for test in all_tests():
+        name = test.partition("::")[2]
+        named |= {f"{letter.upper()}-{digits}" for letter, digits in re.findall(r"_([sfo])(\d\d)(?=_)", name)}
+        named |= {f"I{int(digits)}" for digits in re.findall(r"_i(\d{1,2})(?=_)", name)}
+    assert len(named) > 40
+    assert named <= rows, sorted(named - rows)
+
+
+def test_every_threat_has_a_module_that_exists_and_a_test() -> None:
+    for line in (ROOT / "docs/reference/threats.md").read_text().splitlines():
+        if not re.match(rf"\| {_THREATS} \|", line):
+            continue
+        _, _, modules, tests = [cell.strip() for cell in line.strip()[1:-1].split(" | ")]
+        files = re.findall(r"`([\w/]+\.py)`", modules)
+        assert files, line
+        assert all((ROOT / "gb28181gw" / file).exists() for file in files), line
+        assert "::test_" in tests, line
 
 
 def test_no_workplace_paths_and_no_registry_addresses() -> None:

@@ -14,7 +14,9 @@ from gb28181gw.api.control_schemas import (
     PtzRequest,
     presets_answer,
 )
+from gb28181gw.api.report_schemas import PtzPositionAnswer, ptz_position_answer
 from gb28181gw.api.security import Services, VisibleDevice, caller, insist, requires
+from gb28181gw.errors import GatewayError
 from gb28181gw.gb.manscdp.commands import COMMANDS
 
 router = APIRouter(prefix="/api/v1/devices/{device_id}", tags=["control"])
@@ -44,6 +46,17 @@ async def move_channel(
 
 
 @router.get(
+    "/channels/{channel_id}/ptz", operation_id="get_ptz_position", dependencies=[requires(Action.VIEW)]
+)
+async def get_ptz_position(device: VisibleDevice, channel_id: str, services: Services) -> PtzPositionAnswer:
+    """Where the camera looked when it told last, by a subscription to `ptz`; the command PTZPosition asks it now."""
+    place = await services.reports.ptz_place(device.id, channel_id)
+    if place is None:
+        raise GatewayError("gb.route.not_found", f"Camera {channel_id[:64]} has told no PTZ position yet.")
+    return ptz_position_answer(place, services.zone)
+
+
+@router.get(
     "/channels/{channel_id}/presets",
     operation_id="list_presets",
     dependencies=[requires(Action.QUERY_DEVICE)],
@@ -70,14 +83,21 @@ async def use_preset(
     await services.ptz.preset(device.id, channel_id, number, body.action, name=body.name)
 
 
-@router.post("/commands", operation_id="send_command", dependencies=[requires(Action.CONTROL_DEVICE)])
+@router.post(
+    "/commands",
+    operation_id="send_command",
+    response_model_exclude_unset=True,
+    dependencies=[requires(Action.CONTROL_DEVICE)],
+)
 async def send_command(
     device: VisibleDevice, body: CommandRequest, services: Services, request: Request
 ) -> CommandAnswer:
     """Send a control, query or configuration of the standard and await the device's answer.
 
     `command` is the CmdType or the control's element; its fields stand beside it by their XML names. An answer with
-    ERROR is gb.sip.command_failed, none is gb.sip.no_answer. TeleBoot, DeviceUpgrade and FormatSDCard are for admins.
+    ERROR is gb.sip.command_failed, one that cannot be read or says nothing is gb.sip.bad_answer, none is
+    gb.sip.no_answer; what the device is known not to know is gb.route.edition or gb.route.unsupported. TeleBoot,
+    DeviceUpgrade and FormatSDCard are for admins.
     """
     name, values = command_values(body)
     if COMMANDS[name].drastic:

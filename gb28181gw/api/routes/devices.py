@@ -6,7 +6,16 @@ from fastapi import APIRouter, Request, Response
 
 from gb28181gw.access.roles import Action
 from gb28181gw.api.paging import Paged
-from gb28181gw.api.schemas import DeviceAnswer, DeviceSettings, NewDevice, Page, device_answer, switch_texts
+from gb28181gw.api.schemas import (
+    DeviceAnswer,
+    DeviceSettings,
+    DialectAnswer,
+    NewDevice,
+    Page,
+    device_answer,
+    dialect_answer,
+    switch_texts,
+)
 from gb28181gw.api.security import Services, VisibleDevice, requires, sees_pending
 from gb28181gw.devices.registry import DeviceChange
 
@@ -24,6 +33,12 @@ async def list_devices(request: Request, services: Services, paging: Paged) -> P
 async def get_device(device: VisibleDevice, services: Services) -> DeviceAnswer:
     """One device."""
     return device_answer(device, services.zone)
+
+
+@router.get("/{device_id}/dialect", operation_id="get_dialect", dependencies=[requires(Action.VIEW)])
+async def get_dialect(device: VisibleDevice) -> DialectAnswer:
+    """How a device is spoken to: each switch with where it comes from, tolerances, and what it does not know."""
+    return dialect_answer(device)
 
 
 @router.post("", operation_id="add_device", status_code=201, dependencies=[requires(Action.MANAGE_DEVICES)])
@@ -68,4 +83,7 @@ def _change(body: DeviceSettings) -> DeviceChange:
         charset=body.charset,
         timezone=body.timezone,
         dialect=None if body.dialect is None else switch_texts(body.dialect),
+        subscribe=tuple(dict.fromkeys(body.subscribe))
+        if isinstance(body.subscribe, list)
+        else body.subscribe,
     )

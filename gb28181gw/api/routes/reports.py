@@ -41,8 +41,8 @@ async def list_alarms(
             priority=priority,
             methods=frozenset() if 0 in methods else methods,
             type=type,
-            start=_seconds(start, services),
-            end=_seconds(end, services),
+            start=moment_seconds(start, services),
+            end=moment_seconds(end, services),
             text=paging.q,
             offset=paging.offset,
             limit=paging.size,
@@ -66,8 +66,8 @@ async def list_positions(
         ReportFilter(
             device_id=device_id,
             channel_id=channel_id,
-            start=_seconds(start, services),
-            end=_seconds(end, services),
+            start=moment_seconds(start, services),
+            end=moment_seconds(end, services),
             text=paging.q,
             latest=latest,
             offset=paging.offset,
@@ -77,7 +77,7 @@ async def list_positions(
     return Page[PositionAnswer](items=[position_answer(place, services.zone) for place in found], total=total)
 
 
-def _seconds(moment: datetime | None, services: Services) -> float | None:
+def moment_seconds(moment: datetime | None, services: Services) -> float | None:
     if moment is None:
         return None
     if moment.tzinfo is None:

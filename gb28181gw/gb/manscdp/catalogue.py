@@ -185,16 +185,24 @@ def read_catalog_query(document: Document) -> CatalogQuery:
 
 
 def read_catalog_response(document: Document) -> CatalogResponse:
-    """Lenient reader of one part. Items without an id are left out and named by a quirk."""
+    """Lenient reader of one part. Items without an id are left out and named by a quirk.
+
+    What was read is kept with the document, so that it can be read ahead in a thread.
+    """
+    kept = document.kept.get("catalog")
+    if isinstance(kept, CatalogResponse):
+        return kept
     quirks: dict[Quirk, None] = dict.fromkeys(document.quirks)
     items = _read_items(document, quirks)
-    return CatalogResponse(
+    response = CatalogResponse(
         sn=document.sn,
         device_id=document.device_id,
         sum_num=parse_int(document.text("SumNum")),
         items=tuple(items),
         quirks=tuple(quirks),
     )
+    document.kept["catalog"] = response
+    return response
 
 
 def read_catalog_notify(document: Document) -> CatalogNotify:

@@ -16,12 +16,11 @@ from gb28181gw.gb.exceptions import EditionError, GbLocalError
 from gb28181gw.gb.manscdp.configs import (
     CONFIG_TYPES,
     CONFIGS,
-    ONLY_2014,
     SESSION,
     config_known,
     config_since,
 )
-from gb28181gw.gb.manscdp.document import Document
+from gb28181gw.gb.manscdp.document import Document, result_ok
 from gb28181gw.gb.manscdp.names import INFO_FIELDS, ITEM_FIELDS
 from gb28181gw.gb.manscdp.schema import (
     Kind,
@@ -82,10 +81,12 @@ class Command:
     """It takes the device away or destroys what it holds."""
     first_s: float = 10.0
     """How long the answer may take to begin."""
+    needs: tuple[str, ...] = ()
+    """An answer without any of these, readable, says nothing; empty: there is no such answer."""
 
 
-_EXTRA = Leaf(name="ExtraInfo", many=True, max_length=1024, older="Info", older_until=_2)
-_EXTRA_2022 = Leaf(name="ExtraInfo", many=True, max_length=1024, since=_3)
+_EXTRA = Leaf(name="ExtraInfo", many=True, max_length=1024, older="Info", older_until=_2, free=True)
+_EXTRA_2022 = Leaf(name="ExtraInfo", many=True, max_length=1024, since=_3, free=True)
 _RESULT = (choice("Result", "OK ERROR"), text("Reason"), _EXTRA)
 
 
@@ -281,6 +282,7 @@ def _query(
     keys: tuple[str, ...] = ("DeviceID",),
     since: Edition = Edition.V1_0,
     first_s: float = 10.0,
+    needs: tuple[str, ...] = (),
 ) -> Command:
     return Command(
         name=name,
@@ -296,6 +298,7 @@ def _query(
         keys=keys,
         since=since,
         first_s=first_s,
+        needs=needs or (("SumNum", list_name) if list_name else ()),
     )
 
 
@@ -334,6 +337,7 @@ _QUERIES = (
                 group("Item", text("DeviceID"), text("DutyStatus"), text("Status"), many=True),
             ),
         ),
+        needs=("Result", "Online", "Status"),
     ),
     _query(
         "Catalog",
@@ -361,6 +365,7 @@ _QUERIES = (
             whole("MaxCamera"),
             whole("MaxAlarm"),
         ),
+        needs=("Result", "DeviceName", "Manufacturer", "Model", "Firmware", "Channel"),
     ),
     _query(
         "RecordInfo",
@@ -493,6 +498,7 @@ _QUERIES = (
             real("MaxViewDistance"),
         ),
         since=_3,
+        needs=("Pan", "Tilt", "Zoom"),
     ),
     _query(
         "SDCardStatus",
@@ -572,13 +578,25 @@ def read_answer(command: Command, document: Document) -> dict[str, Value]:
     return found
 
 
+def says_nothing(command: Command, answer: Values) -> bool:
+    """Whether an answer lacks all that the command asks for: neither a refusal nor anything that can be used."""
+    if not command.needs or not result_ok(str(answer.get("Result", ""))):
+        return False
+    kinds = {node.name: node.kind for node in command.response if isinstance(node, Leaf)}
+    numbers = (Kind.INT, Kind.NUMBER)
+    return not any(
+        name in answer and not (kinds.get(name) in numbers and isinstance(answer[name], str))
+        for name in command.needs
+    )
+
+
 __all__ = [
     "COMMANDS",
-    "ONLY_2014",
     "Answer",
     "Command",
     "asked_configs",
     "config_names",
     "read_answer",
+    "says_nothing",
     "write_command",
 ]

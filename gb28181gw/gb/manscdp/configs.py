@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from gb28181gw.gb.dialect import Edition
-from gb28181gw.gb.manscdp.schema import Leaf, Node, group, real, text, whole
+from gb28181gw.gb.manscdp.schema import Group, Leaf, Node, group, identity, real, text, whole
 
-_3 = Edition.V3_0
+_1_1, _3 = Edition.V1_1, Edition.V3_0
 SESSION: Final = r"[A-Za-z0-9-]{32,128}"
 """A `SessionID` (A.2.1.24)."""
 
@@ -23,16 +23,64 @@ def _mode(name: str, **more: object) -> Leaf:
 BASIC_PARAM = group(
     "BasicParam",
     text("Name"),
+    identity("DeviceID", until=_1_1),
+    identity("SIPServerID", until=_1_1),
+    text("SIPServerIP", 64, until=_1_1),
+    whole("SIPServerPort", 1, 65_535, until=_1_1),
+    text("DomainName", 64, until=_1_1),
     whole("Expiration", meaning="Seconds."),
     whole("HeartBeatInterval", 1, meaning="Seconds."),
     whole("HeartBeatCount", 1),
+    text("Password", 64, until=_1_1),
     whole("PositionCapability", 0, 2, answer_only=True, meaning="0 none, 1 GPS, 2 BeiDou (2016)."),
     real("Longitude", answer_only=True),
     real("Latitude", answer_only=True),
     since=Edition.V1_1,
 )
 VIDEO_PARAM_OPT = group(
-    "VideoParamOpt", text("DownloadSpeed"), text("Resolution"), since=Edition.V1_1, answer_only=True
+    "VideoParamOpt",
+    text("DownloadSpeed"),
+    text("Resolution"),
+    *(
+        text(name, until=_1_1)
+        for name in (
+            "VideoFormatOpt",
+            "ResolutionOpt",
+            "FrameRateOpt",
+            "BitRateTypeOpt",
+            "VideoBitRateOpt",
+            "DownloadSpeedOpt",
+        )
+    ),
+    since=Edition.V1_1,
+    answer_only=True,
+)
+
+
+def _streams(name: str, *members: Leaf) -> Group:
+    """A configuration of 2014: one Item for each stream, known by its name."""
+    item = group("Item", text("StreamName", required=True), *members, many=True, most=16)
+    return group(name, item, num=True, since=_1_1, until=_1_1)
+
+
+VIDEO_PARAM_CONFIG = _streams(
+    "VideoParamConfig",
+    text("VideoFormat"),
+    text("Resolution"),
+    text("FrameRate"),
+    text("BitRateType", meaning="1 constant, 2 variable."),
+    text("VideoBitRate"),
+)
+AUDIO_PARAM_OPT = group(
+    "AudioParamOpt",
+    text("AudioFormatOpt"),
+    text("AudioBitRateOpt"),
+    text("SamplingRateOpt"),
+    since=_1_1,
+    until=_1_1,
+)
+AUDIO_PARAM_CONFIG = _streams(
+    "AudioParamConfig", text("AudioFormat"), text("AudioBitRate"), text("SamplingRate")
 )
 _ROI = group(
     "ROIParam",
@@ -198,6 +246,9 @@ SNAPSHOT_CONFIG = group(
 CONFIGS: Final[tuple[Node, ...]] = (
     BASIC_PARAM,
     VIDEO_PARAM_OPT,
+    VIDEO_PARAM_CONFIG,
+    AUDIO_PARAM_OPT,
+    AUDIO_PARAM_CONFIG,
     SVAC_ENCODE,
     SVAC_DECODE,
     VIDEO_PARAM_ATTRIBUTE,
@@ -209,15 +260,10 @@ CONFIGS: Final[tuple[Node, ...]] = (
     OSD_CONFIG,
     SNAPSHOT_CONFIG,
 )
-"""All that can be read, in the order of A.2.3.2; those that are `answer_only` cannot be written."""
+"""All that can be read, in the order of A.2.3.2 (the three of 2014 alone before SVAC, as in its text); those that
+are `answer_only` cannot be written."""
 
-ONLY_2014: Final = ("VideoParamConfig", "AudioParamOpt", "AudioParamConfig")
-"""Types of the supplement of 2014 whose members the later texts do not give: they can be read, as they come."""
-
-_CONFIG_EDITIONS: Final = {
-    **{node.name: (node.since, node.until) for node in CONFIGS},
-    **dict.fromkeys(ONLY_2014, (Edition.V1_1, Edition.V1_1)),
-}
+_CONFIG_EDITIONS: Final = {node.name: (node.since, node.until) for node in CONFIGS}
 CONFIG_TYPES: Final = tuple(_CONFIG_EDITIONS)
 
 

@@ -57,6 +57,9 @@ class Document:
     following: tuple[Document, ...] = ()
     """Further documents in the same body (XML-18)."""
 
+    kept: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
+    """What a reader made of it, by the reader's own key."""
+
     def text(self, name: str) -> str:
         """Trimmed text of a child of the root; empty when it is absent or empty."""
         child = self.fields.get(name)

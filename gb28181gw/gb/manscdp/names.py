@@ -26,7 +26,7 @@ GROUPS = ITEM_LISTS | frozenset(
         "DragZoomOut HomePosition Info Item OSDConfig PTZCmdParams PTZPreciseCtrl PictureMask ROIParam "
         "RecordSchedule RegionList SVACDecodeConfig SVACEncodeConfig SVCParam SnapShot SnapShotConfig "
         "SnapShotList SurveillanceParam TargetArea TimeSegment VideoAlarmRecord VideoParamAttribute "
-        "VideoParamOpt VideoRecordPlan DeviceUpgrade AlarmReport"
+        "VideoParamOpt VideoRecordPlan DeviceUpgrade AlarmReport VideoParamConfig AudioParamOpt AudioParamConfig"
     )
 )
 """Elements with children."""
@@ -69,7 +69,9 @@ LEAVES |= frozenset(
         "AlerShowtFlag VideoFormat FrameRate BitRateType VideoBitRate RecordEnable RecordScheduleSumNum "
         "WeekDayNum TimeSegmentSumNum StartHour StartMin StartSec StopHour StopMin StopSec RecordTime "
         "PreRecordTime On Seq Point MotionDetection FieldDetection TimeX TimeY TimeEnable TimeType TextEnable "
-        "Text X Y SnapNum UploadURL"
+        "Text X Y SnapNum UploadURL SIPServerID SIPServerIP SIPServerPort DomainName StreamName VideoFormatOpt "
+        "ResolutionOpt FrameRateOpt BitRateTypeOpt VideoBitRateOpt DownloadSpeedOpt AudioFormat AudioBitRate "
+        "SamplingRate AudioFormatOpt AudioBitRateOpt SamplingRateOpt"
     )
 )
 """Members of controls and configurations."""
@@ -87,5 +89,5 @@ CANONICAL_CMD = {name.lower(): name for name in CMD_TYPES}
 def local_name(tag: str) -> str:
     """The standard's spelling of a tag as a peer wrote it: without namespace or prefix, known names in their
     own case; an unknown name stays as it is."""
-    tag = tag.rpartition("}" if tag.startswith("{") else ":")[2]
+    tag = tag.rpartition("}" if tag.startswith("{") else ":")[2] or tag
     return CANONICAL.get(tag.lower(), tag)

@@ -70,8 +70,13 @@ def read_position_notify(document: Document) -> PositionNotify:
 
 
 def _read(element: Element, when: str, device_id: str) -> Position | None:
+    texts: dict[str, str] = {}
+    for child in element:
+        if child.text:
+            texts.setdefault(child.tag, child.text.strip())
+
     def told(name: str) -> str:
-        return (element.findtext(name) or "").strip()
+        return texts.get(name, "")
 
     longitude, latitude = place(told("Longitude"), told("Latitude"))
     if longitude is None or latitude is None:

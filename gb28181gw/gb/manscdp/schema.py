@@ -66,6 +66,8 @@ class Leaf:
     count_of: str = ""
     """It counts these: siblings of that name, or ``Group.Item``; worked out when it is not given."""
     answer_only: bool = False
+    free: bool = False
+    """It may hold elements of the vendor's instead of text (Annex A.4)."""
     meaning: str = ""
 
 
@@ -262,9 +264,10 @@ def read_values(element: Element, nodes: Iterable[Node] = ()) -> dict[str, Value
 def _read_one(element: Element, node: Node | None) -> Value | None:
     if isinstance(node, Group):
         return read_values(element, node.members)
-    if len(element):
+    if len(element) and (node is None or node.free):
         return read_values(element)
-    text = (element.text or "").strip()
+    # Elements inside of what is text by the standard: their text is all that can be meant.
+    text = ("".join(map(str, element.itertext())) if len(element) else element.text or "").strip()
     if not text:
         return None
     if isinstance(node, Leaf):

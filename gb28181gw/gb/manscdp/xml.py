@@ -10,12 +10,13 @@ through the tolerances one after the other, each named by a `Quirk`:
 3. libxml2's recovering parser; its tree is taken only if it lost and misplaced nothing that can be told;
 4. the scan of `recovery`, which reads the head and each item by itself, so that one broken item costs only itself.
 
-Limits (threat S-05) hold on every way: no DTD or entity declaration, 16 levels, 20,000 elements, the size given by
-the caller. All patterns are linear in the text.
+Limits (threat S-05) hold on every way: no DTD or entity declaration, 16 levels, 20,000 elements or one for each 16
+characters, the size given by the caller. All patterns are linear in the text.
 """
 
 from __future__ import annotations
 
+import math
 import re
 
 from lxml import etree
@@ -33,6 +34,9 @@ __all__ = ["MAX_DEPTH", "MAX_DOCUMENTS", "MAX_ELEMENTS", "Document", "parse", "s
 MAX_DEPTH = 16
 """Levels of elements; the deepest message of the standard has seven."""
 MAX_ELEMENTS = 20_000
+"""In any body. A longer one may have one for each `BYTES_AN_ELEMENT` characters: Annex M allows 10,000 records in a
+message, which is some four megabytes of full catalogue items, and a real element is longer than that."""
+BYTES_AN_ELEMENT = 16
 MAX_REFERENCES = 20_000
 """``&`` in a body that is not well-formed."""
 MAX_ATTRIBUTES = 64
@@ -56,7 +60,7 @@ _COUNT = etree.XPath("count(//*)")
 def parse(body: bytes, *, max_bytes: int = 1_048_576) -> Document:
     """Read a body as leniently as is safe.
 
-    `max_bytes` is the caller's limit (64 KB from UDP, 1 MB from TCP). Raises `XmlParseError` with reason ``empty``,
+    `max_bytes` is the caller's limit (64 KB from UDP, 8 MB from TCP). Raises `XmlParseError` with reason ``empty``,
     ``too_large``, ``dtd``, ``too_deep``, ``too_many_elements``, ``not_xml`` or ``root``; no other exception.
     """
     if len(body) > max_bytes:
@@ -93,20 +97,26 @@ def _refuse(text: str) -> None:
     """Raise for what must not reach a parser. Run again after each change of the text."""
     if "<!" in text and _DTD.search(text) is not None:
         raise XmlParseError("dtd", "document type and entity declarations are refused")
-    if text.count("<") > 2 * MAX_ELEMENTS:
-        raise XmlParseError("too_many_elements", f"more than {MAX_ELEMENTS} elements")
+    if text.count("<") > 2 * max_elements(text):
+        raise XmlParseError("too_many_elements", f"more than {max_elements(text)} elements")
+
+
+def max_elements(text: str) -> int:
+    """Elements that a body of this length may have (S-05)."""
+    return max(MAX_ELEMENTS, len(text) // BYTES_AN_ELEMENT)
 
 
 def _check_limits(element: Element, text: str) -> None:
     if _TOO_DEEP(element):
         raise XmlParseError("too_deep", f"more than {MAX_DEPTH} levels")
-    if text.count("<") > MAX_ELEMENTS and _count(element) > MAX_ELEMENTS:
-        raise XmlParseError("too_many_elements", f"more than {MAX_ELEMENTS} elements")
+    allowed = max_elements(text)
+    if text.count("<") > allowed and _count(element) > allowed:
+        raise XmlParseError("too_many_elements", f"more than {allowed} elements")
 
 
-def _count(element: Element) -> int:
+def _count(element: Element) -> float:
     count = _COUNT(element)
-    return int(count) if isinstance(count, float) else MAX_ELEMENTS + 1
+    return count if isinstance(count, float) else math.inf
 
 
 def _document(element: Element, decoded: Decoded, quirks: list[Quirk], *, recovered: bool) -> Document:

@@ -71,6 +71,11 @@ class Intake:
         return self._program is not None and self._readers.get(packet.payload_type) is self._program
 
     @property
+    def has_program(self) -> bool:
+        """Some payload type carries a program stream, as far as is known."""
+        return self._program is not None
+
+    @property
     def video_codec(self) -> Codec | None:
         """Of the program stream, where it is known."""
         if self._program is None:

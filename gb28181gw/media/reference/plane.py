@@ -13,12 +13,11 @@ import asyncio
 import itertools
 import logging
 import socket
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 
 from gb28181gw.errors import GatewayError
 from gb28181gw.media.engine import (
-    Container,
     EngineEvent,
     EventHandler,
     EventKind,
@@ -42,6 +41,7 @@ from gb28181gw.media.reference.receiver_tcp import TcpReceiver
 from gb28181gw.media.reference.receiver_udp import UdpReceiver
 from gb28181gw.media.reference.rtp_links import Link, TcpLink, ThroughLink, UdpLink
 from gb28181gw.media.reference.rtp_output import RtpOutput
+from gb28181gw.media.reference.shared_port import SharedPort
 from gb28181gw.media.reference.socket_sink import SocketSink
 from gb28181gw.media.reference.sockets import bind_tcp, bind_udp_pair
 from gb28181gw.media.reference.source import address
@@ -55,7 +55,6 @@ logger = logging.getLogger(__name__)
 TICK_S = 0.05
 DISCARD_PORT = 9
 """The port of an offer in which the gateway connects (RFC 4145 4.1)."""
-_SERVED = frozenset({Container.FLV, Container.WS_FLV})
 
 
 class _OpenReceiver:
@@ -65,9 +64,12 @@ class _OpenReceiver:
         self.core = core
         self.udp: UdpReceiver | None = None
         self.tcp: TcpReceiver | None = None
+        self.shared: SharedPort | None = None
 
     @property
     def port(self) -> int:
+        if self.shared is not None:
+            return self.shared.port
         return self.core.spec.port or DISCARD_PORT
 
     def peer(self, remote: tuple[str, int] | None) -> str:
@@ -76,16 +78,17 @@ class _OpenReceiver:
         Without a `remote`, to the latched source if its address was expected: what is learnt from RTP alone gets
         nothing (threat S-06).
         """
-        latched = self.core.gate.source
-        if latched is not None and len(latched) == 3:
-            return address(latched)
+        connection = self.tcp.talk if self.tcp is not None else None
+        if connection is not None:
+            return address(connection.source)
         target = remote or self._believed()
         return address(target) if target is not None and self.udp is not None else ""
 
     def sendto(self, data: bytes, remote: tuple[str, int] | None) -> bool:
         """An RTP packet of a sink; False: no room."""
-        if self.tcp is not None and (sent := self.tcp.send(data)) is not None:
-            return sent
+        connection = self.tcp.talk if self.tcp is not None else None
+        if connection is not None:
+            return connection.send(data)
         target = remote or self._believed()
         if self.udp is None or target is None:
             return True  # nowhere to send: as lost on the way
@@ -112,6 +115,8 @@ class _OpenReceiver:
             self.tcp.tick(now)
 
     def close(self) -> None:
+        if self.shared is not None:
+            self.shared.leave(self.core)
         self.core.close()
         if self.udp is not None:
             self.udp.close()
@@ -123,14 +128,17 @@ class ReferencePlane:
     """Implements `media.engine.Engine`. Made and used on one running event loop."""
 
     name = "python"
-    features: frozenset[Feature] = frozenset({Feature.RTP_SINKS})
+    features: frozenset[Feature] = frozenset({Feature.RTP_SINKS, Feature.SHARED_PORT})
 
-    def __init__(self) -> None:
+    def __init__(self, *, freeze_on_loss: bool = False) -> None:
+        """`freeze_on_loss`: video behind a loss is held back until the next key frame (MED-24)."""
         self._loop = asyncio.get_running_loop()
+        self._freeze_on_loss = freeze_on_loss
         self._ids = itertools.count(1)
         self._receivers: dict[int, _OpenReceiver] = {}
         self._streams: dict[str, Stream] = {}
         self._sinks: dict[int, tuple[Stream, SocketSink | FrameSink | RtpOutput]] = {}
+        self._shared: SharedPort | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -145,6 +153,11 @@ class ReferencePlane:
             raise GatewayError("gb.route.shutting_down")
         core = ReceiverCore(next(self._ids), spec, on_event, self._loop)
         opened = _OpenReceiver(core)
+        if spec.shared:
+            self._join(opened, spec)
+            self._receivers[core.id] = opened
+            self._wake()
+            return core.handle(opened.port)
         try:
             await self._bind(opened, spec)
         except BaseException:
@@ -158,8 +171,30 @@ class ReferencePlane:
         return core.handle(port)
 
     async def open_shared_port(self, host: str, port: int) -> None:
-        """Raises GatewayError: not yet."""
-        raise GatewayError("gb.media.plane_unable", "This media plane has no shared port.")
+        """Bind one port for all receivers with `ReceiverSpec.shared`. Raises OSError when it is taken."""
+        if self._closed:
+            raise GatewayError("gb.route.shutting_down")
+        if self._shared is not None:
+            raise ValueError("the shared port is open already")
+        shared = SharedPort(host, port)
+        await shared.start()
+        self._shared = shared
+        self._wake()
+
+    def _join(self, opened: _OpenReceiver, spec: ReceiverSpec) -> None:
+        """Take part in the shared port."""
+        if self._shared is None:
+            raise GatewayError("gb.media.bind_failed", "There is no shared media port.")
+        if spec.transport is MediaTransport.TCP_ACTIVE:
+            raise ValueError("a receiver that dials has no use for the shared port")
+        if self._shared.is_agreed(spec.ssrc):
+            raise GatewayError(
+                "gb.route.exists", f"SSRC {spec.ssrc:010d} is in use on the shared media port."
+            )
+        opened.tcp = TcpReceiver(opened.core)
+        opened.udp = self._shared.join(opened.core, opened.tcp)
+        opened.shared = self._shared
+        opened.core.bound = f"{self._shared.host}:{self._shared.port}"
 
     async def _bind(self, opened: _OpenReceiver, spec: ReceiverSpec) -> None:
         wants_udp = spec.transport is MediaTransport.UDP
@@ -196,6 +231,8 @@ class ReferencePlane:
         if opened is None:
             return
         opened.core.update(update, self._loop.time())
+        if update.ssrc is not None and opened.shared is not None:
+            opened.shared.agreed(opened.core)
         if update.connect is not None and opened.tcp is not None:
             opened.tcp.dial(*update.connect)
 
@@ -218,7 +255,9 @@ class ReferencePlane:
         """Raises ValueError for an id that exists."""
         if stream_id in self._streams:
             raise ValueError(f"stream {stream_id!r} exists")
-        self._streams[stream_id] = Stream(stream_id, self._loop, on_event)
+        self._streams[stream_id] = Stream(
+            stream_id, self._loop, on_event, freeze_on_loss=self._freeze_on_loss
+        )
         self._wake()
 
     def push(
@@ -247,10 +286,6 @@ class ReferencePlane:
 
     def add_socket_sink(self, stream_id: str, fd: int, spec: SocketSinkSpec, on_event: EventHandler) -> int:
         """Take over the connected socket. Raises GatewayError; `fd` then still belongs to the caller."""
-        if spec.container not in _SERVED:
-            raise GatewayError(
-                "gb.output.unsupported_container", f"The container {spec.container.value} is not served."
-            )
         stream = self._streams.get(stream_id)
         if stream is None:
             raise GatewayError("gb.route.stream_unknown", f"Stream {stream_id} has ended.")
@@ -268,10 +303,11 @@ class ReferencePlane:
         sink = SocketSink(
             socket.socket(fileno=fd),
             loop=self._loop,
-            is_websocket=spec.container is Container.WS_FLV,
+            is_websocket=spec.container.is_websocket,
             terminator=key.terminator,
             queue_bytes=spec.queue_bytes,
             stall_s=spec.stall_s,
+            merge_s=spec.merge_s,
             on_closed=on_closed,
             received=spec.received,
         )
@@ -280,14 +316,29 @@ class ReferencePlane:
         return sink_id
 
     def add_frame_sink(
-        self, stream_id: str, on_frames: FrameHandler, *, video: bool = True, audio: bool = True
+        self,
+        stream_id: str,
+        on_frames: FrameHandler,
+        *,
+        video: bool = True,
+        audio: bool = True,
+        made_audio: bool = False,
+        on_closed: Callable[[str], None] | None = None,
     ) -> int:
         """Frames in batches, starting with the kept GOP. Raises GatewayError for a stream that has ended."""
         stream = self._streams.get(stream_id)
         if stream is None:
             raise GatewayError("gb.route.stream_unknown", f"Stream {stream_id} has ended.")
         sink_id = next(self._ids)
-        sink = FrameSink(self._loop, on_frames, lambda _: self.close_sink(sink_id), video=video, audio=audio)
+        sink = FrameSink(
+            self._loop,
+            on_frames,
+            lambda _: self.close_sink(sink_id),
+            video=video,
+            audio=audio,
+            made_audio=made_audio,
+            on_closed=on_closed,
+        )
         self._sinks[sink_id] = (stream, sink)
         stream.add_frame_sink(sink)
         return sink_id
@@ -405,6 +456,8 @@ class ReferencePlane:
             self.close_stream(stream_id, "shutting_down")
         for receiver_id in list(self._receivers):
             self.close_receiver(receiver_id)
+        if self._shared is not None:
+            self._shared.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -431,6 +484,8 @@ class ReferencePlane:
         self._timer = None
         now = self._loop.time()
         ticks = [opened.tick for opened in self._receivers.values()]
+        if self._shared is not None:
+            ticks.append(self._shared.tick)
         ticks += [stream.tick for stream in self._streams.values()]
         for tick in ticks:
             try:
@@ -439,5 +494,5 @@ class ReferencePlane:
                 # One broken receiver or stream must not stop the clock of all others.
                 self.failures += 1
                 logger.exception("a tick of the media plane failed")
-        if self._receivers or self._streams:
+        if self._receivers or self._streams or self._shared is not None:
             self._wake()

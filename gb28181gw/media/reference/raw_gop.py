@@ -37,6 +37,9 @@ class RawGop:
         self._audio_only = audio_only
         self.entries: list[Entry] = []
         """From a key frame on; before the first one nothing."""
+        self.parameters = b""
+        """The first parameter set of the last key frame that had one whole in its first packet; another one may mean
+        other tracks (MED-36)."""
         self._size_bytes = 0
         self._keeping = False
         self._probe = b""
@@ -115,6 +118,9 @@ class RawGop:
             elif in_video:
                 verdict = _begins(codec, code, data[position + 4])
                 if verdict is _Unit.PARAMETERS:
+                    end = data.find(_PREFIX, position + 3)
+                    if end > 0:
+                        self.parameters = data[position:end]
                     return True
                 if verdict is _Unit.KEY:
                     return timestamp != self._key_timestamp

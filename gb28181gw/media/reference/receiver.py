@@ -191,6 +191,13 @@ class ReceiverCore:
                 self._statistics.sender_report(packet, self._loop.time())
                 self.rtcp_peer = source
 
+    def refused(self, ssrc: int, source: Source) -> None:
+        """A packet on a shared port that may be meant for this receiver, with an SSRC that does not say so."""
+        now = self._loop.time()
+        self.gate.refuse(now, ssrc)
+        if self.gate.mismatch is not None:
+            self._note_mismatch(source, now, refused=True)
+
     def lost_framing(self, source: Source) -> None:
         """Bytes of the latched connection were passed over."""
         if source == self.gate.source:
@@ -372,15 +379,18 @@ class ReceiverCore:
             if not intake.is_program(packet):
                 self._demux(packet, now)
                 if not intake.is_program(packet):
+                    if self._feed is not None and not intake.has_program:
+                        self._feed.no_program()
                     continue
                 self._relay(packet, now)
                 continue
             feed = self._feed
+            rested = feed is not None and feed.rests
             key = self._relay(packet, now)
-            if feed is None or not feed.rests:
-                self._demux(packet, now)
-            else:
+            if feed is not None and feed.rests:
                 self._count_raw(packet, key=key)
+            elif not rested:  # else waking has demuxed it already
+                self._demux(packet, now)
 
     def _relay(self, packet: RtpPacket, now: float) -> bool:
         """Give the packet of a program stream out as it is. True: a key frame begins."""

@@ -87,18 +87,35 @@ class TcpReceiver:
         self._core.tell(EventKind.CONNECT_FAILED, peer=peer, detail=reason)
 
     def tick(self, now: float) -> None:
-        """Close what did not become the stream's connection in time."""
-        for connection in list(self._connections):
-            if connection.source != self._core.gate.source and now - connection.since > PROVE_S:
-                connection.close()
+        """Close what did not become the stream's connection in time; answer the sender reports of the one that did.
 
-    def send(self, data: bytes) -> bool | None:
-        """A packet of an RTP sink on the latched connection; False: no room, None: there is no such connection."""
+        A device that sends none may take a report for media it does not know, and the connection itself tells it that
+        we live; so RTCP goes over TCP only to those that speak it (RFC 4571 2, GB/T 28181-2022 5.2).
+        """
         latched = self._core.gate.source
+        for connection in list(self._connections):
+            if connection.source != latched:
+                talks = self._core.report_sinks and connection is self.talk
+                if now - connection.since > PROVE_S and not talks:
+                    connection.close()
+            elif self._core.rtcp_peer == latched:
+                report = self._core.due_report(now)
+                if report is not None:
+                    connection.send(report)
+
+    @property
+    def talk(self) -> _Connection | None:
+        """The connection that RTP sinks of this receiver send on: the latched one, else the first of an address that
+        was expected, since a device that only listens never sends what would latch it."""
+        gate = self._core.gate
+        believed: _Connection | None = None
         for connection in self._connections:
-            if connection.source == latched:
-                return connection.send(data)
-        return None
+            if connection.source == gate.source:
+                return connection
+            is_first = believed is None or connection.since < believed.since
+            if is_first and self._core.spec.expected_hosts and gate.expects(connection.source):
+                believed = connection
+        return believed if gate.source is None else None
 
     def close(self) -> None:
         """Idempotent."""
@@ -154,6 +171,16 @@ class TcpReceiver:
 
     def ended(self, connection: _Connection) -> None:
         self._connections.discard(connection)
+
+
+def adopt_connection(
+    transport: asyncio.Transport, owner: TcpReceiver, core: ReceiverCore, data: bytes
+) -> None:
+    """A connection that was accepted elsewhere becomes one of this receiver; `data` is what has come over it."""
+    connection = _Connection(owner, core)
+    transport.set_protocol(connection)
+    connection.connection_made(transport)
+    connection.data_received(data)
 
 
 class _Connection(asyncio.Protocol):

@@ -36,12 +36,19 @@ class _RtcpSocket(asyncio.DatagramProtocol):
 
 
 class UdpReceiver:
-    """Owner of one bound pair."""
+    """Owner of one bound pair, or user of a `borrowed` one that several receivers share."""
 
-    def __init__(self, core: ReceiverCore) -> None:
+    def __init__(
+        self,
+        core: ReceiverCore,
+        borrowed: tuple[asyncio.DatagramTransport, asyncio.DatagramTransport] | None = None,
+    ) -> None:
         self._core = core
+        self._owns = borrowed is None
         self._rtp: asyncio.DatagramTransport | None = None
         self._rtcp: asyncio.DatagramTransport | None = None
+        if borrowed is not None:
+            self._rtp, self._rtcp = borrowed
 
     async def start(self, rtp: socket.socket, rtcp: socket.socket) -> None:
         """Take the bound sockets over; on an error both are closed."""
@@ -103,6 +110,6 @@ class UdpReceiver:
     def close(self) -> None:
         """Idempotent."""
         for transport in (self._rtp, self._rtcp):
-            if transport is not None:
+            if transport is not None and self._owns:
                 transport.abort()
         self._rtp = self._rtcp = None

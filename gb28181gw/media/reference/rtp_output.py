@@ -162,7 +162,7 @@ class RtpOutput:
                 and self.spec.transport is MediaTransport.TCP_PASSIVE
             ):
                 self.close("viewer_gone")
-        elif self._rtcp_heard is not None and now - self._rtcp_heard > RTCP_SILENCE_S:
+        elif not self._tcp and self._rtcp_heard is not None and now - self._rtcp_heard > RTCP_SILENCE_S:
             self.close("silent")
         elif self._counters.packets and now >= self._report_at:
             self._report_at = now + RTCP_REPORT_S
@@ -211,10 +211,10 @@ class RtpOutput:
         for packet in packets:
             if not isinstance(packet, (SenderReport, ReceiverReport)):
                 continue
-            self._rtcp_heard = now
             for block in packet.blocks:
                 if block.ssrc != self.ssrc:
                     continue
+                self._rtcp_heard = now
                 self._counters.reported_lost = max(0, block.cumulative_lost)
                 sent_at = self._reports.get(block.last_sender_report)
                 if sent_at is not None:

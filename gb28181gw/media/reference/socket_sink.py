@@ -40,6 +40,7 @@ class SocketSink:
         terminator: bytes,
         queue_bytes: int,
         stall_s: float,
+        merge_s: float,
         on_closed: Callable[[SocketSink, str], None],
         received: bytes = b"",
     ) -> None:
@@ -54,6 +55,9 @@ class SocketSink:
         self._terminator = terminator
         self._limit = queue_bytes
         self._stall_s = stall_s
+        self._merge_s = merge_s
+        self._held_until: float | None = None
+        """When what is held back to be written together is due."""
         self._on_closed = on_closed
         self._queue: deque[bytes] = deque()
         self._offset = 0
@@ -97,16 +101,30 @@ class SocketSink:
             self.skipping = False
             self._enqueue([configuration])
         self._enqueue([data])
-        if not self._writing:
+        if not self._writing and not self._holds():
             self._write()
 
+    def _holds(self) -> bool:
+        if not self._merge_s:
+            return False
+        now = self._loop.time()
+        if self._held_until is None:
+            self._held_until = now + self._merge_s
+        return now < self._held_until
+
     def check(self, now: float) -> None:
-        """Called now and then: drop a consumer that takes nothing."""
-        if not self._closed and self._queue and now - self._progress_at > self._stall_s:
+        """Called several times a second: write what was held back, drop a consumer that takes nothing."""
+        if self._closed:
+            return
+        if self._queue and now - self._progress_at > self._stall_s:
             self.close("slow")
+        elif self._held_until is not None and now >= self._held_until and not self._writing:
+            self._write()
 
     def close(self, reason: str) -> None:
         """End the consumer: what waits is offered to the kernel once. Idempotent."""
+        if self._held_until is not None and not self._writing:
+            self._write()
         if self._closed:
             return
         self._closed = True
@@ -135,6 +153,7 @@ class SocketSink:
                 self.queued_bytes += len(piece)
 
     def _write(self) -> None:
+        self._held_until = None
         queue = self._queue
         while queue and not self._closed:
             if self._offset or len(queue) > 1:

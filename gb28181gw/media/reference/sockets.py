@@ -6,7 +6,9 @@ import socket
 from contextlib import suppress
 
 RECEIVE_BUFFER = 2 * 1024 * 1024
-"""A key frame of a 4K camera arrives faster than the event loop may turn; the kernel caps it at rmem_max."""
+"""A key frame of a 4K camera arrives faster than the event loop may turn."""
+_SO_RCVBUFFORCE = 33
+"""Linux; it passes net.core.rmem_max and needs CAP_NET_ADMIN. The socket module has no name for it."""
 
 
 def _family(host: str) -> socket.AddressFamily:
@@ -37,8 +39,10 @@ def bind_udp_pair(host: str, port: int) -> tuple[socket.socket, socket.socket]:
             sock = _open(host, socket.SOCK_DGRAM)
             bound.append(sock)
             sock.bind((host, number))
-        with suppress(OSError):
-            bound[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        # Not allowed, or not Linux: the kernel gives what net.core.rmem_max permits.
+        for option in (socket.SO_RCVBUF, _SO_RCVBUFFORCE):
+            with suppress(OSError):
+                bound[0].setsockopt(socket.SOL_SOCKET, option, RECEIVE_BUFFER)
     except OSError:
         for sock in bound:
             sock.close()

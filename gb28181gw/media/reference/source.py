@@ -169,11 +169,17 @@ def ssrc_variant(seen: int, agreed: frozenset[int]) -> str:
     if seen == 0:
         return "zero"
     for value in agreed:
-        if seen == int.from_bytes(value.to_bytes(4, "big"), "little"):
+        swapped, as_hex = variants_of(value)
+        if seen == swapped:
             return "byte_swapped"
-        if seen == int(f"{value:010d}", 16) & 0xFFFFFFFF:
+        if seen == as_hex:
             return "read_as_hex"
     return "other"
+
+
+def variants_of(ssrc: int) -> tuple[int, int]:
+    """What an SSRC becomes with devices that write it wrongly (INV-03): byte-swapped, its digits read as hex."""
+    return int.from_bytes(ssrc.to_bytes(4, "big"), "little"), int(f"{ssrc:010d}", 16) & 0xFFFFFFFF
 
 
 class SourceGate:
@@ -236,6 +242,11 @@ class SourceGate:
         """The ACK was sent: the 2 s of rule 1 begin. Later calls change nothing."""
         if self._acknowledged_at is None:
             self._acknowledged_at = now
+
+    def refuse(self, now: float, ssrc: int) -> None:
+        """A packet of an SSRC that cannot be told to belong here, on a port that several share."""
+        self._note_mismatch(ssrc)
+        self._count_foreign(now)
 
     def unlatch(self) -> None:
         """The latched TCP connection ended: the next source latches as the first one did."""

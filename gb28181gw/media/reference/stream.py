@@ -2,8 +2,8 @@
 
 Theory of operation. A *feed* brings the units of one receiver; attaching a receiver begins a new
 *generation*, older feeds are dead from then on (invariant I3). Units pass three gates: a generation begins
-at a key frame; video that something was lost before is held back until the next key frame ("freeze rather
-than smear", MED-24); the stream's own clock makes their times monotonic over generations and jumps
+at a key frame; video that something was lost before is held back until the next key frame if that is wished
+("freeze rather than smear", MED-24); the stream's own clock makes their times monotonic over generations and jumps
 (MED-21). What passes is kept since the last key frame and goes to the *variants* (`variant`), each of which
 makes its bytes once for all its sinks, and to frame sinks.
 
@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import NamedTuple
 
 from gb28181gw.media.engine import EngineEvent, EventHandler, EventKind, FrameHandler, StreamCounters
 from gb28181gw.media.reference.gop import KeptGop, Role
@@ -39,6 +40,17 @@ logger = logging.getLogger(__name__)
 
 AUDIO_WAIT_S = 0.8
 """How long publication waits for declared audio (MED-16), or an audio-only stream for video."""
+MADE_AUDIO_WAIT_S = 1.5
+"""How long a consumer waits for the sound that is made for it, where it cannot be announced later."""
+_MAX_RAW_MISSES = 2
+
+
+class _Waiting(NamedTuple):
+    """A consumer that does not get anything yet."""
+
+    key: VariantKey
+    until: float
+    """Its wait for made audio ends then, whatever has come."""
 
 
 class Feed:
@@ -70,6 +82,11 @@ class Feed:
         if self._generation == self._stream.generation:
             self._stream.relay(packet, key=key)
 
+    def no_program(self) -> None:
+        """The source is none of program streams, though it may have looked like one."""
+        if self._generation == self._stream.generation:
+            self._stream.leave_raw()
+
     def take_over(self, raw: RawGop, on_wake: Callable[[], None]) -> None:
         """Where the source keeps its packets; some may have come before the stream was attached."""
         self.raw = raw
@@ -98,18 +115,21 @@ class FrameSink:
         *,
         video: bool,
         audio: bool,
+        made_audio: bool = False,
+        on_closed: Callable[[str], None] | None = None,
     ) -> None:
         self._loop = loop
         self._on_frames = on_frames
         self._on_failed = on_failed
-        self._video = video
-        self._audio = audio
+        wanted = {Role.VIDEO: video, Role.AUDIO: audio, Role.MADE_AUDIO: made_audio}
+        self._roles = frozenset(role for role, is_wanted in wanted.items() if is_wanted)
+        self._on_closed = on_closed
         self._batch: list[Frame] = []
         self._flush: asyncio.Handle | None = None
         self._closed = False
 
     def write(self, role: Role, frame: Frame) -> None:
-        if self._closed or not (self._video if role is Role.VIDEO else self._audio and role is Role.AUDIO):
+        if self._closed or role not in self._roles:
             return
         self._batch.append(frame)
         if self._flush is None:
@@ -134,27 +154,44 @@ class FrameSink:
             self._flush.cancel()
             self._flush = None
 
+    def end(self, reason: str) -> None:
+        """The stream ends; the consumer is told."""
+        if not self._closed and self._on_closed is not None:
+            self._loop.call_soon(self._on_closed, reason)
+        self.close()
+
 
 class Stream:
     """Owner of the tracks, the kept frames and the sinks of one stream."""
 
-    def __init__(self, stream_id: str, loop: asyncio.AbstractEventLoop, on_event: EventHandler) -> None:
+    def __init__(
+        self,
+        stream_id: str,
+        loop: asyncio.AbstractEventLoop,
+        on_event: EventHandler,
+        *,
+        freeze_on_loss: bool = False,
+    ) -> None:
         self.id = stream_id
+        self._freeze_on_loss = freeze_on_loss
         self.generation = 0
         self._loop = loop
         self._on_event = on_event
         self._clock = StreamClock()
         self._tracks: dict[Role, Track] = {}
         self._gop = KeptGop()
-        self._variants: dict[VariantKey, Variant] = {}
-        self._waiting: dict[SocketSink, VariantKey] = {}
-        """Sinks that came before the stream was published."""
+        self._variants: list[Variant] = []
+        self._waiting: dict[SocketSink, _Waiting] = {}
+        """Sinks that came before the stream was published, or before the sound that is made for them."""
         self._frame_sinks: set[FrameSink] = set()
         self._outputs: set[RtpOutput] = set()
         self._feed: Feed | None = None
         self._is_raw = False
         """The present source brings raw packets."""
+        self._raw_misses = 0
+        """Key frames of it that were not found in its packets."""
         self.rests = False
+        self._rest_parameters = b""
         self.demuxed = 0
         self._video_expected = False
         self._audio_expected = False
@@ -181,16 +218,19 @@ class Stream:
         self._frozen = False
         self._clock.restart()
         self._gop.clear()
-        for variant in self._variants.values():
+        for variant in self._variants:
             variant.clear()
         for output in self._outputs:
             output.new_source()
         self._is_raw = self.rests = False
+        self._raw_misses = 0
         self._feed = Feed(self, self.generation)
         return self._feed
 
     def relay(self, packet: RtpPacket | Gap, *, key: bool) -> None:
         """Of the current feed; see `Feed.relay`."""
+        if self._raw_misses >= _MAX_RAW_MISSES:
+            return
         if isinstance(packet, RtpPacket):
             self._is_raw = True
         elif not self._is_raw:
@@ -201,9 +241,32 @@ class Stream:
                 self._begin_raw(output)
             else:
                 output.forward(packet)
-        if key and not self.rests and outputs and self._may_rest:
+        if key:
+            self._consider_rest(bool(outputs))
+
+    def _consider_rest(self, has_raw: bool) -> None:
+        """A key frame begins: demux no more, or, where its parameters are new, just this group (MED-36)."""
+        raw = self._feed.raw if self._feed is not None else None
+        parameters = raw.parameters if raw is not None else b""
+        if self.rests:
+            if parameters != self._rest_parameters:
+                self._wake()
+        elif has_raw and self._may_rest:
             self.rests = True
             self._gop.clear()
+        self._rest_parameters = parameters
+
+    def leave_raw(self) -> None:
+        """The source turned out to be no program stream, or one that must be taken apart to find its key frames: RTP
+        sinks get it muxed."""
+        if not self._is_raw:
+            return
+        self._wake()
+        self._is_raw = False
+        for output in tuple(self._outputs):
+            if output.takes_raw:
+                output.new_source()
+                self.start_output(output)
 
     def begin_raw(self) -> None:
         """The source has kept a group already."""
@@ -242,7 +305,9 @@ class Stream:
         for unit in units:
             is_video = unit.track.kind is TrackKind.VIDEO
             if is_video:
-                if unit.damaged:
+                # Between a picture that was lost and the next key frame decoders may smear, or stand still:
+                # as is wished.
+                if unit.damaged and (self._freeze_on_loss or self._await_key):
                     self._frozen = True
                 elif unit.key:
                     self._frozen = False
@@ -277,11 +342,15 @@ class Stream:
             self._loop.call_soon(
                 self._on_event, EngineEvent(kind=EventKind.QUIRK, stream_id=self.id, detail=name)
             )
-        for variant in list(self._variants.values()):
+        for variant in list(self._variants):
             for sink in list(variant.sinks):
-                sink.check(now)
+                if variant.stale:
+                    sink.close("tracks_changed")
+                else:
+                    sink.check(now)
         for output in list(self._outputs):
             output.check(now)
+        self._start_waiting(now)
 
     # sinks
 
@@ -322,10 +391,9 @@ class Stream:
 
     def add_socket_sink(self, sink: SocketSink, key: VariantKey) -> None:
         self._wake()
-        if self._published:
-            self._start(sink, key)
-        else:
-            self._waiting[sink] = key
+        now = self._loop.time()
+        self._waiting[sink] = _Waiting(key, now + MADE_AUDIO_WAIT_S)
+        self._start_waiting(now)
 
     def add_frame_sink(self, sink: FrameSink) -> None:
         self._wake()
@@ -343,22 +411,23 @@ class Stream:
         self._ended_bytes += sink.bytes_out
         if self._waiting.pop(sink, None) is not None:
             return
-        for key, variant in self._variants.items():
+        for variant in self._variants:
             if sink in variant.sinks:
                 variant.sinks.discard(sink)
                 if not variant.sinks:
-                    del self._variants[key]
+                    self._variants.remove(variant)
                 return
 
     def close(self, reason: str) -> None:
         """End all sinks."""
         self.generation += 1
-        for sink in [*self._waiting, *(sink for v in self._variants.values() for sink in v.sinks)]:
+        for sink in [*self._waiting, *(sink for v in self._variants for sink in v.sinks)]:
             sink.close(reason)
         for output in list(self._outputs):
             output.close(reason)
-        for frame_sink in list(self._frame_sinks):
-            self.remove_frame_sink(frame_sink)
+        frame_sinks, self._frame_sinks = self._frame_sinks, set()
+        for frame_sink in frame_sinks:
+            frame_sink.end(reason)
         self._gop.clear()
         self._publish_at = None
 
@@ -370,7 +439,7 @@ class Stream:
         return tuple(track for role in (Role.VIDEO, Role.AUDIO) if (track := self._tracks.get(role)))
 
     def counters(self) -> StreamCounters:
-        sinks = [*self._waiting, *(sink for v in self._variants.values() for sink in v.sinks)]
+        sinks = [*self._waiting, *(sink for v in self._variants for sink in v.sinks)]
         picture_90k, device_90k = self._clock.picture_times()
         outputs = [output.counters() for output in self._outputs]
         return StreamCounters(
@@ -394,6 +463,8 @@ class Stream:
         self._pictures += role is Role.VIDEO
         self._last_dts_90k = frame.dts_90k
         changed = self._note_track(role, frame.track)
+        if self._is_raw and role is Role.VIDEO and frame.key:
+            self._look_for_raw_key()
         first_key = False
         if role is Role.VIDEO and self._await_key:
             self._await_key = False
@@ -417,6 +488,15 @@ class Stream:
         if self._publish_at is None:
             self._publish_at = frame.arrival + AUDIO_WAIT_S
 
+    def _look_for_raw_key(self) -> None:
+        raw = self._feed.raw if self._feed is not None else None
+        if raw is None or raw.entries:
+            self._raw_misses = 0
+            return
+        self._raw_misses += 1
+        if self._raw_misses >= _MAX_RAW_MISSES:
+            self.leave_raw()
+
     @property
     def _has_picture(self) -> bool:
         return Role.VIDEO in self._tracks and not self._await_key
@@ -426,6 +506,8 @@ class Stream:
         if known is track:
             return False
         self._tracks[role] = track
+        if role is Role.MADE_AUDIO:
+            self._start_waiting(self._loop.time())
         return role is not Role.MADE_AUDIO and known != track
 
     def _publish(self) -> None:
@@ -434,18 +516,29 @@ class Stream:
         self._tell(EventKind.TRACKS)
         if self._has_picture:
             self._tell(EventKind.KEY_FRAME)
-        waiting, self._waiting = self._waiting, {}
-        for sink, key in waiting.items():
-            self._start(sink, key)
+        now = self._loop.time()
+        for sink, waiting in self._waiting.items():
+            self._waiting[sink] = waiting._replace(until=now + MADE_AUDIO_WAIT_S)
+        self._start_waiting(now)
         for output in tuple(self._outputs):
             if output.awaiting:
                 self.start_output(output)
 
+    def _start_waiting(self, now: float) -> None:
+        """Start the sinks that need not wait any longer."""
+        if not self._published or not self._waiting:
+            return
+        for sink, waiting in list(self._waiting.items()):
+            if now >= waiting.until or not waiting.key.waits_for(self._tracks):
+                del self._waiting[sink]
+                self._start(sink, waiting.key)
+
     def _start(self, sink: SocketSink, key: VariantKey) -> None:
-        variant = self._variants.get(key)
+        variant = next((v for v in self._variants if v.fits(key, self._tracks)), None)
         if variant is None:
             base_90k = next((frame.dts_90k for _, frame in self._gop), self._last_dts_90k)
-            variant = self._variants[key] = Variant(key, base_90k)
+            variant = Variant(key, self._tracks, base_90k)
+            self._variants.append(variant)
             for role, frame in self._gop:
                 variant.add(role, frame, kept=True)
         variant.sinks.add(sink)
@@ -458,7 +551,7 @@ class Stream:
             if self._may_write(output) and output.wants(role, frame.track):
                 output.write(frame, self.tracks, key=self._begins(role, frame, output))
         can_begin = frame.key if role is Role.VIDEO else Role.VIDEO not in self._tracks
-        for variant in tuple(self._variants.values()):
+        for variant in tuple(self._variants):
             data = variant.add(role, frame, kept=kept and len(self._gop) > 0)
             if data:
                 sinks = tuple(variant.sinks)

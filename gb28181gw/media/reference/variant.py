@@ -6,9 +6,10 @@ carried, and which audio goes with it. A variant lives as long as it has sinks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 from gb28181gw.media.engine import Container, SocketSinkSpec
 from gb28181gw.media.reference import websocket
@@ -16,6 +17,8 @@ from gb28181gw.media.reference.gop import Role
 from gb28181gw.media.reference.socket_sink import SocketSink
 from gb28181gw.media.tracks import Codec, Frame, Track
 from gb28181gw.media.wire.flv import FlvMuxer
+from gb28181gw.media.wire.fmp4 import Fmp4Muxer
+from gb28181gw.media.wire.ts_mux import TsMuxer
 
 
 class Framing(Enum):
@@ -28,8 +31,10 @@ class Framing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class VariantKey:
-    """Consumers with equal keys get the same bytes."""
+    """Consumers with equal keys get the same bytes, as long as they may share a muxer (`Variant.fits`)."""
 
+    container: Container
+    """Over HTTP; the framing tells the rest."""
     framing: Framing
     hevc: str
     audio: str
@@ -43,13 +48,50 @@ class VariantKey:
             return websocket.close_frame(websocket.GOING_AWAY)
         return b""
 
+    def waits_for(self, tracks: Mapping[Role, Track]) -> bool:
+        """Sound is being made for these consumers and cannot be announced later, or not to all players."""
+        source = tracks.get(Role.AUDIO)
+        return (
+            self.container is not Container.FLV
+            and self.audio == "aac"
+            and source is not None
+            and source.codec in (Codec.PCMA, Codec.PCMU)
+            and Role.MADE_AUDIO not in tracks
+        )
+
 
 def variant_key(spec: SocketSinkSpec) -> VariantKey:
-    if spec.container is Container.WS_FLV:
-        framing = Framing.WEBSOCKET
-    else:
-        framing = Framing.CHUNKED if spec.chunked else Framing.PLAIN
-    return VariantKey(framing, spec.hevc, spec.audio)
+    over_http = Framing.CHUNKED if spec.chunked else Framing.PLAIN
+    framing = Framing.WEBSOCKET if spec.container.is_websocket else over_http
+    container = spec.container.over_http
+    return VariantKey(container, framing, spec.hevc if container is Container.FLV else "", spec.audio)
+
+
+class _Muxer(Protocol):
+    """What a container needs to be a form of a stream (`media.wire`)."""
+
+    @property
+    def stale(self) -> bool:
+        """Its consumers cannot go on: what comes now cannot be said to them."""
+        ...
+
+    def fits(self, tracks: Sequence[Track], /) -> bool:
+        """A new consumer may join those that are there."""
+        ...
+
+    def header(self, tracks: Sequence[Track], at_90k: int | None, /) -> bytes: ...
+
+    def configuration(self, tracks: Sequence[Track], at_90k: int, /) -> bytes: ...
+
+    def mux(self, frame: Frame) -> bytes: ...
+
+
+def _make_muxer(key: VariantKey, tracks: Sequence[Track], base_90k: int) -> _Muxer:
+    if key.container is Container.FMP4:
+        return Fmp4Muxer(tracks, base_90k=base_90k)
+    if key.container is Container.TS:
+        return TsMuxer(tracks, base_90k=base_90k)
+    return FlvMuxer(hevc=key.hevc, base_90k=base_90k)
 
 
 class Variant:
@@ -59,25 +101,30 @@ class Variant:
     before one consumer has watched for 24 days.
     """
 
-    def __init__(self, key: VariantKey, base_90k: int) -> None:
-        self._framing = key.framing
-        self._audio = key.audio
-        self._base_90k = base_90k
-        self._muxer = FlvMuxer(hevc=key.hevc, base_90k=base_90k)
+    def __init__(self, key: VariantKey, tracks: Mapping[Role, Track], base_90k: int) -> None:
+        self.key = key
+        self._muxer = _make_muxer(key, self._select(tracks), base_90k)
         self.sinks: set[SocketSink] = set()
         self.group: list[bytes] = []
         """Framed bytes since the last key frame."""
         self._group_at: int | None = None
 
+    @property
+    def stale(self) -> bool:
+        """What comes now cannot be said to its consumers: they have to begin anew."""
+        return self._muxer.stale
+
+    def fits(self, key: VariantKey, tracks: Mapping[Role, Track]) -> bool:
+        """A consumer with this key may join."""
+        return key == self.key and self._muxer.fits(self._select(tracks))
+
     def head(self, tracks: Mapping[Role, Track]) -> bytes:
         """What a new consumer gets first: file header, metadata, codec configurations."""
-        return self._frame(self._muxer.header(self._select(tracks), pts_90k=self._group_at))
+        return self._frame(self._muxer.header(self._select(tracks), self._group_at))
 
     def configuration(self, tracks: Mapping[Role, Track], at_90k: int) -> bytes:
-        """The codec configurations alone, for a consumer that skipped over the place where they changed."""
-        time_ms = max(0, at_90k - self._base_90k) // 90
-        data = b"".join(self._muxer.sequence_header(track, time_ms) for track in self._select(tracks))
-        return self._frame(data) if data else b""
+        """What a consumer has to know that skipped over a place: configurations that may have changed there."""
+        return self._frame(self._muxer.configuration(self._select(tracks), at_90k))
 
     def add(self, role: Role, frame: Frame, *, kept: bool) -> bytes:
         """The framed bytes of a frame, empty when it has no place here. `kept`: it is in the group."""
@@ -87,10 +134,9 @@ class Variant:
                 self._group_at = frame.dts_90k
         elif not self._wants(role, frame.track):
             return b""
-        data = self._muxer.tag(frame)
+        data = self._frame(self._muxer.mux(frame))
         if not data:
             return b""
-        data = self._frame(data)
         if kept:
             self.group.append(data)
         elif self.group:
@@ -103,20 +149,22 @@ class Variant:
         self._group_at = None
 
     def _wants(self, role: Role, track: Track) -> bool:
-        if self._audio == "none":
+        if self.key.audio == "none":
             return False
-        if self._audio == "aac":
+        if self.key.audio == "aac":
             return track.codec is Codec.AAC
         return role is Role.AUDIO
 
-    def _select(self, tracks: Mapping[Role, Track]) -> tuple[Track, ...]:
+    def _select(self, tracks: Mapping[Role, Track]) -> Sequence[Track]:
         return tuple(
             track for role, track in tracks.items() if role is Role.VIDEO or self._wants(role, track)
         )
 
     def _frame(self, data: bytes) -> bytes:
-        if self._framing is Framing.CHUNKED:
+        if not data:
+            return b""
+        if self.key.framing is Framing.CHUNKED:
             return b"%x\r\n%b\r\n" % (len(data), data)
-        if self._framing is Framing.WEBSOCKET:
+        if self.key.framing is Framing.WEBSOCKET:
             return websocket.frame_head(websocket.BINARY, len(data)) + data
         return data

@@ -65,10 +65,17 @@ class FlvMuxer:
         """The container has this codec."""
         return codec in (Codec.H264, Codec.H265) or codec in _AUDIO_FORMATS
 
-    def header(self, tracks: Iterable[Track], *, pts_90k: int | None = None) -> bytes:
+    stale = False
+    """Nothing makes consumers begin anew: tags announce what changes."""
+
+    def fits(self, _tracks: Iterable[Track], /) -> bool:
+        """A new consumer of these tracks may share this muxer."""
+        return True
+
+    def header(self, tracks: Iterable[Track], pts_90k: int | None = None) -> bytes:
         """File header, onMetaData and sequence headers of the tracks; those that FLV cannot carry are left out.
 
-        Tracks that come later need no new header: `tag` announces them. The flags of the file header say video and
+        Tracks that come later need no new header: `mux` announces them. The flags of the file header say video and
         audio for the tracks given; players read on when another comes. `pts_90k` is the time of the sequence headers.
         """
         known = [track for track in tracks if self.carries(track.codec)]
@@ -82,6 +89,11 @@ class FlvMuxer:
         ]
         parts += (self.sequence_header(track, time_ms) for track in (video, audio) if track is not None)
         return b"".join(parts)
+
+    def configuration(self, tracks: Iterable[Track], at_90k: int) -> bytes:
+        """The sequence headers alone, for a consumer that skipped over the place where they changed."""
+        time_ms = self._milliseconds(at_90k)
+        return b"".join(self.sequence_header(track, time_ms) for track in tracks)
 
     def sequence_header(self, track: Track, timestamp_ms: int = 0) -> bytes:
         """The configuration tag of a track; empty where the codec needs none or its parameter sets do not read."""
@@ -103,7 +115,7 @@ class FlvMuxer:
             return b""
         return tag(_VIDEO_TAG, timestamp_ms, body)
 
-    def tag(self, frame: Frame) -> bytes:
+    def mux(self, frame: Frame) -> bytes:
         """The tag of a frame, led by a new sequence header when its track changed; empty if FLV has no such codec."""
         track = frame.track
         codec = track.codec

@@ -247,8 +247,10 @@ class PsDemuxer:
             return self._wait(data, position)
         first = data[position + 4]
         self._after_pack = True
+        self._choose()
         for video in self._videos.values():
             video.pack()
+        self._choose()
         if data[position + 4 : position + 7] == _PREFIX:
             self._quirk("ps.short_pack_header")  # MED-10
             return position + 4
@@ -329,6 +331,7 @@ class PsDemuxer:
     def _open(self, code: int, pts: int | None, dts: int | None) -> None:
         """Find the assembler of a stream id and tell it that a PES begins."""
         self._sink = None
+        self._choose()
         if code >= 0xE0:
             video = self._videos.get(code)
             if video is None:
@@ -520,24 +523,32 @@ class PsDemuxer:
 
     # --------------------------------------------------------------- output
 
+    def _choose(self) -> None:
+        """The first stream of a kind with a unit is the one that is given out.
+
+        Decided where the stream has its joints and not only where a `feed` ends, so that it does not depend on how the
+        bytes came.
+        """
+        for video in self._videos.values():
+            if video.has_output and self._video is not video and not self._is_settled(self._video):
+                self._video = video
+        for audio in self._audios.values():
+            if audio.has_output and self._audio is not audio and not self._is_settled(self._audio):
+                self._audio = audio
+
     def _collect(self) -> list[EsUnit]:
+        self._choose()
         units: list[EsUnit] = []
         for video in self._videos.values():
             if video.has_output:
-                if self._video is not video:
-                    if self._is_settled(self._video):
-                        video.take()
-                        continue
-                    self._video = video
-                units += video.take()
+                taken = video.take()
+                if self._video is video:
+                    units += taken
         for audio in self._audios.values():
             if audio.has_output:
-                if self._audio is not audio:
-                    if self._is_settled(self._audio):
-                        audio.take()
-                        continue
-                    self._audio = audio
-                units += audio.take()
+                taken = audio.take()
+                if self._audio is audio:
+                    units += taken
         return units
 
     def _quirk(self, name: str) -> None:

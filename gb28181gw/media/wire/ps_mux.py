@@ -86,14 +86,14 @@ class PsMuxer:
             parts += (self._system_header, self._map)
         stream_id = VIDEO_ID if video else AUDIO_ID
         view = memoryview(payload)
-        times = _times(pts_90k, dts_90k)
+        times = pes_times(pts_90k, dts_90k)
         size = len(view)
         if self._unbounded_pes and video:
-            parts += (_pes_header(stream_id, times, None), view)
+            parts += (pes_header(stream_id, times, None), view)
             return b"".join(parts)
         for start in range(0, max(size, 1), self._max_pes_payload):
             piece = view[start : start + self._max_pes_payload]
-            parts += (_pes_header(stream_id, b"" if start else times, len(piece)), piece)
+            parts += (pes_header(stream_id, b"" if start else times, len(piece)), piece)
         return b"".join(parts)
 
 
@@ -159,14 +159,15 @@ def _timestamp(prefix: int, value: int) -> bytes:
     ).to_bytes(5, "big")
 
 
-def _times(pts_90k: int, dts_90k: int) -> bytes:
+def pes_times(pts_90k: int, dts_90k: int) -> bytes:
+    """PTS, and DTS where it differs, as a PES header has them (2.4.3.7)."""
     if pts_90k == dts_90k:
         return _timestamp(0b0010, pts_90k)
     return _timestamp(0b0011, pts_90k) + _timestamp(0b0001, dts_90k)
 
 
-def _pes_header(stream_id: int, times: bytes, size: int | None) -> bytes:
-    """2.4.3.6; `size` None writes length 0."""
+def pes_header(stream_id: int, times: bytes, size: int | None) -> bytes:
+    """A PES header (2.4.3.6) with these `times` for a payload of `size` bytes; None writes length 0."""
     flags = {0: 0x00, 5: 0x80, 10: 0xC0}[len(times)]
     length = 0 if size is None else size + 3 + len(times)
     return (

@@ -53,6 +53,9 @@ struct AudioSpecificConfig {
 /// Nothing when it cannot be read.
 [[nodiscard]] std::optional<AudioSpecificConfig> parse_audio_specific_config(ByteView config) noexcept;
 
+/// Header of seven bytes for a raw data block of `size` bytes; nothing where the configuration or the size has none.
+[[nodiscard]] std::optional<std::array<std::uint8_t, 7>> build_adts(ByteView config, std::size_t size) noexcept;
+
 /// Access units behind AU headers of 13 bits size and 3 bits index (RFC 3640 3.3.6, AAC-hbr). False where the
 /// lengths do not add up to the payload exactly.
 [[nodiscard]] bool split_au_headers(ByteView data, std::vector<ByteView>& units);

@@ -91,11 +91,35 @@ public:
 
 private:
     friend class ByteBuilder;
+    friend class PacketArena;
     Buffer(detail::Block* block, std::size_t size) noexcept : block_(block), data_(block->bytes()), size_(size) {}
 
     detail::Block* block_ = nullptr;
     const std::uint8_t* data_ = nullptr;
     std::size_t size_ = 0;
+};
+
+/// Small pieces side by side in blocks that they share: a packet kept costs its bytes and no block of its own.
+///
+/// The arena writes only behind what it has given out, so what it gave is immutable. One thread appends; the buffers may
+/// go anywhere. A block lives as long as one of its pieces.
+class PacketArena {
+public:
+    PacketArena() noexcept = default;
+    PacketArena(const PacketArena&) = delete;
+    PacketArena& operator=(const PacketArena&) = delete;
+    ~PacketArena() { release(); }
+
+    /// A copy of `bytes`.
+    [[nodiscard]] Buffer store(ByteView bytes);
+    /// Begin a new block with the next piece.
+    void release() noexcept;
+
+private:
+    static constexpr std::size_t block_size = std::size_t{64} * 1024 - 256;  // a size class of its own
+
+    detail::Block* block_ = nullptr;
+    std::size_t used_ = 0;
 };
 
 /// Bytes in work: grows at the end, may lose its front, becomes a `Buffer`.

@@ -16,6 +16,7 @@
 
 #include "gb28181/outbox.hpp"
 #include "gb28181/receiver.hpp"
+#include "gb28181/rtp_sink.hpp"
 #include "gb28181/sockets.hpp"
 #include "gb28181/spec.hpp"
 #include "gb28181/stream.hpp"
@@ -25,8 +26,9 @@ namespace gb28181 {
 
 class Engine {
 public:
-    /// `workers`: threads; 0 as many as the process has cores. Throws std::system_error.
-    explicit Engine(unsigned workers);
+    /// `workers`: threads; 0 as many as the process has cores. `freeze_on_loss`: video behind a loss is held back until
+    /// the next key frame. Throws std::system_error.
+    explicit Engine(unsigned workers, bool freeze_on_loss = false);
     ~Engine();
     Engine(const Engine&) = delete;
     Engine& operator=(const Engine&) = delete;
@@ -55,7 +57,12 @@ public:
     /// Takes the connected socket over; where it returns 0 the socket still belongs to the caller.
     [[nodiscard]] SinkId add_socket_sink(StreamKey stream, int fd, SocketSinkSpec spec);
     [[nodiscard]] SinkId add_frame_sink(StreamKey stream, const FrameSinkSpec& spec);
-    /// A socket sink still tells its end, with `reason` "closed".
+    /// Binds, all or nothing; `error` is an errno, ENOENT for a receiver to send through that is not open. It sends nothing
+    /// before it is told to.
+    [[nodiscard]] Outcome<SinkId> add_rtp_sink(StreamKey stream, RtpSinkSpec spec);
+    void update_rtp_sink(SinkId id, RtpSinkUpdate update);
+    [[nodiscard]] std::optional<RtpSinkFacts> rtp_sink_facts(SinkId id) const;
+    /// A socket or RTP sink still tells its end, with `reason` "closed".
     void close_sink(SinkId id);
 
     // What the workers have to say
@@ -70,6 +77,14 @@ public:
     void stop();
     [[nodiscard]] std::size_t worker_count() const noexcept { return workers_.size(); }
     [[nodiscard]] bool has_gro() const noexcept { return shared_.has_gro; }
+    [[nodiscard]] bool has_gso() const noexcept { return shared_.has_gso; }
+    /// As on a kernel without. Before anything is opened.
+    void forgo_offloads() noexcept { shared_.has_gro = shared_.has_gso = false; }
+    /// How often RTP sinks report, and after how long without a report a peer is given up.
+    void set_rtcp_times(double report_s, double silence_s) noexcept {
+        shared_.rtcp_report_s.store(report_s);
+        shared_.rtcp_silence_s.store(silence_s);
+    }
     /// Pause between the tries of a dialling; 1 s by Annex D, shorter in tests.
     void set_dial_pause(double seconds) noexcept { shared_.dial_pause_s.store(seconds); }
 
@@ -82,10 +97,13 @@ private:
         std::size_t worker;
         std::shared_ptr<StreamBoard> board;
     };
+    enum class SinkKind : std::uint8_t { socket, frames, rtp };
     struct SinkPlace {
         std::size_t worker;
         StreamKey stream;
-        bool is_socket;
+        SinkKind kind;
+        std::shared_ptr<RtpSinkBoard> board;
+        ReceiverId through = 0;
     };
 
     [[nodiscard]] std::size_t least_loaded() const noexcept;

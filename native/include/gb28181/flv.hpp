@@ -10,7 +10,7 @@
 #include <span>
 #include <vector>
 
-#include "gb28181/buffer.hpp"
+#include "gb28181/container.hpp"
 #include "gb28181/frame.hpp"
 
 namespace gb28181 {
@@ -19,7 +19,7 @@ namespace gb28181 {
 enum class FlvHevc : std::uint8_t { enhanced, legacy };
 
 /// One FLV stream.
-class FlvMuxer {
+class FlvMuxer final : public ContainerMuxer {
 public:
     explicit FlvMuxer(FlvHevc hevc = FlvHevc::enhanced, std::optional<std::int64_t> base_90k = std::nullopt)
         : hevc_(hevc), base_(base_90k) {}
@@ -28,18 +28,22 @@ public:
     [[nodiscard]] static bool carries(Codec codec) noexcept;
 
     /// File header, onMetaData and sequence headers of the tracks; those that FLV cannot carry are left out. Tracks
-    /// that come later need no new header: `tag` announces them. `pts_90k` is the time of the sequence headers.
-    void header(std::span<const TrackPtr> tracks, std::optional<std::int64_t> pts_90k, ByteBuilder& out);
+    /// that come later need no new header: `mux` announces them. `pts_90k` is the time of the sequence headers.
+    void header(std::span<const TrackPtr> tracks, std::optional<std::int64_t> pts_90k,
+                ByteBuilder& out) override;
+
+    /// The sequence headers alone, for a consumer that skipped over the place where they changed.
+    void configuration(std::span<const TrackPtr> tracks, std::int64_t at_90k, ByteBuilder& out) override;
 
     /// The configuration tag of a track; nothing where the codec needs none or its parameter sets do not read.
     void sequence_header(const TrackPtr& track, std::uint32_t timestamp_ms, ByteBuilder& out);
 
     /// The tag of a frame, led by a new sequence header when its track changed; nothing if FLV has no such codec (or
-    /// the tag would not fit its 24 bits of size). Appends; at most `tag_bound(frame)` bytes.
-    void tag(const Frame& frame, ByteBuilder& out);
+    /// the tag would not fit its 24 bits of size). Appends; at most `bound(frame)` bytes.
+    void mux(const Frame& frame, ByteBuilder& out) override;
 
-    /// Room to reserve before `tag`: no more than some bytes too much for frames with four-byte start codes.
-    [[nodiscard]] std::size_t tag_bound(const Frame& frame) const;
+    /// Room to reserve before `mux`: no more than some bytes too much for frames with four-byte start codes.
+    [[nodiscard]] std::size_t bound(const Frame& frame) const override;
 
     /// Milliseconds of the output for a time of the stream; never negative.
     [[nodiscard]] std::uint32_t milliseconds(std::int64_t time_90k);

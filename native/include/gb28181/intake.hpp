@@ -35,6 +35,15 @@ public:
     [[nodiscard]] Looks looks(const RtpPacket& packet) const;
     /// A packet in order; appends the units that it completed.
     void push(const RtpPacket& packet, double now, std::vector<EsUnit>& out);
+    /// Packets of this type are known to be pieces of a program stream.
+    [[nodiscard]] bool carries_program(std::uint8_t payload_type) const noexcept {
+        for (const Reader& reader : readers_) {
+            if (reader.payload_type == payload_type) return program_ && reader.demuxer == program_.get();
+        }
+        return false;
+    }
+    /// Some payload type carries a program stream, as far as is known.
+    [[nodiscard]] bool has_program() const noexcept { return program_ != nullptr; }
     /// Packets were lost before the next one.
     void gap();
     /// The source has ended.

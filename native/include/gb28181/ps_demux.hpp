@@ -70,6 +70,7 @@ private:
     void pass_over(std::size_t count);
     [[nodiscard]] Place until_start(ByteView data, std::size_t position);
     [[nodiscard]] Start is_start(ByteView data, std::size_t position) const;
+    void choose() noexcept;
     void collect(std::vector<EsUnit>& out);
     [[nodiscard]] std::optional<int> declared(int stream_id) const;
     void quirk(Quirk name) noexcept { health_.quirks.add(name); }

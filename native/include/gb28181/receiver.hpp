@@ -18,6 +18,7 @@
 
 #include "gb28181/bytes.hpp"
 #include "gb28181/intake.hpp"
+#include "gb28181/out_packet.hpp"
 #include "gb28181/published.hpp"
 #include "gb28181/reception.hpp"
 #include "gb28181/reorder.hpp"
@@ -63,12 +64,10 @@ struct BoundSockets {
     UniqueFd tcp;
 };
 
-class Receiver {
+class Receiver final : private FeedOwner {
 public:
     Receiver(ReceiverId id, ReceiverSpec spec, BoundSockets sockets, std::shared_ptr<ReceiverBoard> board);
-    ~Receiver();
-    Receiver(const Receiver&) = delete;
-    Receiver& operator=(const Receiver&) = delete;
+    ~Receiver() override;
 
     // Its worker
 
@@ -85,6 +84,17 @@ public:
     /// Feed a stream: a new generation there now, and at each new epoch.
     void attach(const std::shared_ptr<Stream>& stream);
     void update(const ReceiverUpdate& update);
+    // RTP sinks that send on these sockets (talk)
+
+    /// Tell the sink on `worker` where the device is, now (the result) and when that changes, and what it reports.
+    [[nodiscard]] std::string add_talker(SinkId id, Worker& worker);
+    void remove_talker(SinkId id);
+    [[nodiscard]] bool has_talkers() const noexcept { return !talkers_.empty(); }
+    /// Send packets on the device's connection, else to `remote`, else to the source that is believed.
+    void talk(const std::vector<OutPacket>& packets, const std::optional<SocketAddress>& remote);
+    /// The same for RTCP; over TCP none.
+    void talk_control(ByteView data, const std::optional<SocketAddress>& remote);
+
     /// Close the sockets; nothing is told any more.
     void close();
 
@@ -130,6 +140,16 @@ private:
     void decided(Verdict verdict, const Source& source, double now);
     void note_mismatch(const Source& source, double now, bool refused);
     void accept(ByteView data, double now);
+    void pass(const RtpPacket& packet, double now);
+    void read(const RtpPacket& packet, double now);
+    /// Where talk goes without a remote; empty: nowhere.
+    [[nodiscard]] std::string talk_peer() const;
+    /// The latched source over UDP, if its address was expected: what is learnt from RTP alone gets nothing (threat S-06).
+    [[nodiscard]] std::optional<Source> believed() const;
+    void look_for_talk_peer();
+    [[nodiscard]] RawGroup::Place keep_packet(const RtpPacket& packet, double now);
+    void wake() override;
+    [[nodiscard]] const std::vector<RawGroup::Entry>& kept() const noexcept override { return raw_.entries(); }
     void take(std::vector<Ordered>& ordered, double now);
     /// Hand `units_` on.
     void give();
@@ -149,6 +169,9 @@ private:
     Feed feed_;
     ReorderBuffer reorder_;
     Intake intake_;
+    RawGroup raw_;  // of a program stream
+    std::int64_t rest_timestamp_ = -1;  // of the last picture that was not demultiplexed
+    bool counts_ = true;    // units are pictures that were not counted yet
     ReceptionStatistics statistics_;
     bool began_ = false;  // packets were accepted since the chain was made
     bool closed_ = false;
@@ -175,6 +198,12 @@ private:
     std::uint32_t report_ssrc_;
     double report_at_ = 0;
     double alarm_at_ = std::numeric_limits<double>::infinity();
+    struct Talker {
+        SinkId id;
+        Worker* worker;
+    };
+    std::vector<Talker> talkers_;
+    std::string talk_peer_;  // as the talkers know it
     unsigned failures_ = 0;
     std::optional<Source> rtcp_peer_;
 };

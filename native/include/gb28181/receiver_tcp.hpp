@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "gb28181/dialler.hpp"
 #include "gb28181/receiver.hpp"
 #include "gb28181/rfc4571.hpp"
 #include "gb28181/sockets.hpp"
@@ -28,17 +29,22 @@ public:
     void leave(Worker& worker);
     /// Connect to the device: 3 tries, 1 s apart (Annex D). A dialling under way goes on.
     void dial(const std::string& host, std::uint16_t port);
+    /// Send bytes that are framed already on the connection for talk; false: there is none.
+    bool talk(ByteView framed);
+    [[nodiscard]] bool has_talk() const noexcept { return talk_connection() != nullptr; }
+    [[nodiscard]] std::string talk_peer() const;
     /// Close what did not become the stream's connection in time; go on dialling.
     void tick(double now);
 
 private:
     class Listener;
     class Connection;
-    class Dialler;
     friend class Listener;
     friend class Connection;
-    friend class Dialler;
 
+    /// The latched connection, else the first of an address that was expected: a device that only listens never sends
+    /// what would latch it.
+    [[nodiscard]] Connection* talk_connection() const noexcept;
     void accepted(UniqueFd fd, const SocketAddress& peer);
     /// Is there room for a connection? One that comes while the stream's own is alive is not wanted, unless that one
     /// latched by grace only (rule 4.2.1).
@@ -48,10 +54,10 @@ private:
     void proved(const Connection& connection);
     /// It is closed and belongs to the graveyard.
     void remove(Connection& connection);
+    void report(double now);
     /// Leave connections waiting for a moment.
     void pause_listening();
-    void try_next(double now);
-    void dialled(int error);
+    void dialled(UniqueFd fd, const std::string& reason);
 
     Receiver& core_;
     std::unique_ptr<Listener> listener_;

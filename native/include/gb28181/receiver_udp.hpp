@@ -26,6 +26,10 @@ public:
     /// To where the device's RTCP came from; until some came, to the port above its RTP port, and to the RTP port
     /// itself, which is the only open way through a NAT. Nothing goes to a source that has not proved itself.
     void tick(double now);
+    /// A datagram that the kernel does not take is lost as on the way.
+    void send(ByteView data, const Source& peer) const { rtp_.send(data, peer); }
+    void send(ByteView data, const SocketAddress& peer) const { rtp_.send(data, source_of(peer.get())); }
+    void send_control(ByteView data, const Source& peer) const { rtcp_.send(data, peer); }
 
 private:
     class Socket final : public EpollHandler {

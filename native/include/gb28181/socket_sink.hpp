@@ -1,7 +1,7 @@
 // One consumer on a socket: a bounded queue of shared buffers, written when the kernel takes them.
 //
 // Theory of operation. The bytes are made once for all consumers of a variant, so a queue holds references and not
-// copies. What a turn of the worker queued is written at its end in one call. Nothing a consumer does costs the others
+// copies. What a turn of the worker queued is written at its end in one call, or what `merge_s` brought. Nothing a consumer does costs the others
 // anything: writes never block; when its queue is over the limit it skips to the next key frame; when nothing could be
 // written for `stall_s` it is dropped (fault row F-10). What it sends is read and thrown away, except WebSocket control
 // frames; the end of its sending is the end of the consumer.
@@ -39,7 +39,7 @@ public:
     void write(const Buffer& data, bool key, const Buffer& configuration);
     /// Offer the kernel what waits; the worker calls it at the end of a turn.
     void flush();
-    /// Called now and then: drop a consumer that takes nothing.
+    /// Called several times a second: write what was held back, drop a consumer that takes nothing.
     void check(double now);
     /// End the consumer: what waits is offered to the kernel once. Idempotent.
     void close(std::string_view reason);
@@ -61,7 +61,11 @@ public:
     bool marked = false;
 
 private:
+    void append(const Buffer& piece);
+    /// Append, and have it written at the end of the turn.
     void enqueue(const Buffer& piece);
+    /// Is it too early to write what was appended?
+    [[nodiscard]] bool holds() noexcept;
     void enqueue_text(std::string_view text);
     void offer();
     void sent(std::size_t count);
@@ -74,6 +78,8 @@ private:
     std::string terminator_;
     const std::size_t limit_;
     const double stall_s_;
+    const double merge_s_;
+    double held_until_ = 0;  // 0: nothing is held back
     Worker* worker_ = nullptr;
     std::shared_ptr<Stream> stream_;
     std::optional<websocket::ClientFrames> frames_;

@@ -79,13 +79,17 @@ struct UdpPair {
 [[nodiscard]] Outcome<UdpPair> bind_udp_pair(const std::string& host, std::uint16_t port, bool gro);
 /// A listening socket. SO_REUSEADDR only steps over connections in TIME_WAIT.
 [[nodiscard]] Outcome<UniqueFd> listen_tcp(const std::string& host, std::uint16_t port);
-/// A connection being made; `error` is 0 or EINPROGRESS.
-[[nodiscard]] Outcome<UniqueFd> connect_tcp(const SocketAddress& peer);
+/// A connection being made; `error` is 0 or EINPROGRESS. `local`: where to dial from.
+[[nodiscard]] Outcome<UniqueFd> connect_tcp(const SocketAddress& peer, const SocketAddress* local = nullptr);
+/// Holds a port that will be dialled from: connections may be bound to it beside this one.
+[[nodiscard]] Outcome<UniqueFd> hold_tcp(const std::string& host, std::uint16_t port);
 
 /// Find a dead peer within 90 s (fault row F-08): 30 s idle, then 3 probes 10 s apart.
 void keep_alive(int fd) noexcept;
 void set_nonblocking(int fd) noexcept;
 /// Does this kernel merge datagrams on receive (UDP_GRO)?
 [[nodiscard]] bool probe_udp_gro() noexcept;
+/// Does it cut one datagram into many on sending (UDP_SEGMENT)?
+[[nodiscard]] bool probe_udp_gso() noexcept;
 
 }  // namespace gb28181

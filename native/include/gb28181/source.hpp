@@ -148,6 +148,8 @@ public:
     [[nodiscard]] bool has_mismatch() const noexcept { return mismatch_.has_value(); }
     /// May this address latch at once? With nothing known every address may, except in strict.
     [[nodiscard]] bool expects(const Source& source) const noexcept;
+    /// Something is known of where it will come from.
+    [[nodiscard]] bool expects_some() const noexcept { return !expected_.empty(); }
 
     // Facts
 

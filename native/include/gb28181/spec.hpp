@@ -44,13 +44,15 @@ struct ReceiverUpdate {
     bool acknowledged = false;
 };
 
+enum class Container : std::uint8_t { flv, fmp4, ts };
 enum class Wrapping : std::uint8_t { chunked, plain, websocket };
 enum class AudioChoice : std::uint8_t { copy, aac, none };
 
-/// Consumers with equal keys get the same bytes.
+/// Consumers with equal keys get the same bytes, as long as they may share a muxer (`Variant::fits`).
 struct VariantKey {
+    Container container = Container::flv;
     Wrapping wrapping = Wrapping::chunked;
-    FlvHevc hevc = FlvHevc::enhanced;
+    FlvHevc hevc = FlvHevc::enhanced;  // of FLV; elsewhere it stays as it is here
     AudioChoice audio = AudioChoice::copy;
 
     friend auto operator<=>(const VariantKey&, const VariantKey&) = default;
@@ -60,12 +62,44 @@ struct SocketSinkSpec {
     VariantKey variant;
     std::size_t queue_bytes = std::size_t{2} * 1024 * 1024;
     double stall_s = 10.0;
+    /// Frames of so long are written together; 0: each at once.
+    double merge_s = 0;
     std::string received;  // what the listener read behind the request
 };
 
 struct FrameSinkSpec {
     bool video = true;
     bool audio = true;
+    /// AAC made from the source's audio.
+    bool made_audio = false;
+};
+
+enum class Packing : std::uint8_t { ps, es };
+
+/// Names and meanings as in media/engine.py.
+struct RtpSinkSpec {
+    Transport transport = Transport::udp;
+    std::string host;
+    std::uint16_t port = 0;
+    std::uint32_t ssrc = 0;
+    std::uint8_t payload_type = 96;
+    Packing packing = Packing::ps;
+    Codec codec = Codec::h264;  // of an elementary stream
+    bool video = true;
+    bool audio = true;
+    std::optional<std::pair<std::string, std::uint16_t>> remote;
+    std::vector<std::string> expected_hosts;
+    ReceiverId through = 0;  // 0: sockets of its own
+    std::size_t queue_bytes = std::size_t{2} * 1024 * 1024;
+    double stall_s = 10.0;
+};
+
+/// nullopt leaves a field alone.
+struct RtpSinkUpdate {
+    std::optional<std::pair<std::string, std::uint16_t>> remote;
+    std::optional<bool> sending;
+    std::optional<std::uint32_t> ssrc;
+    std::optional<std::uint8_t> payload_type;
 };
 
 /// Names and meanings of EventKind in media/engine.py, in its order.
@@ -124,6 +158,7 @@ struct StreamCounters {
     std::uint64_t frames_dropped = 0;
     std::uint64_t frames_frozen = 0;
     std::uint64_t bytes_out = 0;
+    std::uint64_t demuxed = 0;
     std::uint64_t pictures = 0;
     std::int64_t picture_90k = 0;  // decoding time of the newest picture: output, and on the device's clock
     std::int64_t device_90k = 0;

@@ -6,11 +6,12 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "gb28181/flv.hpp"
+#include "gb28181/container.hpp"
 #include "gb28181/frame.hpp"
 #include "gb28181/spec.hpp"
 
@@ -32,6 +33,9 @@ inline constexpr std::size_t role_count = 3;
 /// The tracks of a stream by role; empty where there is none.
 using RoleTracks = std::array<TrackPtr, role_count>;
 
+/// Sound is being made for the consumers of this form and cannot be announced later, or not to all players.
+[[nodiscard]] bool waits_for_audio(const VariantKey& key, const RoleTracks& tracks) noexcept;
+
 /// What ends a stream in good order.
 [[nodiscard]] std::string terminator_of(Wrapping wrapping);
 
@@ -41,11 +45,16 @@ using RoleTracks = std::array<TrackPtr, role_count>;
 /// consumer has watched for 24 days.
 class Variant {
 public:
-    Variant(const VariantKey& key, std::int64_t base_90k);
+    Variant(const VariantKey& key, const RoleTracks& tracks, std::int64_t base_90k);
+
+    /// What comes now cannot be said to its consumers: they have to begin anew.
+    [[nodiscard]] bool stale() const noexcept { return muxer_->stale(); }
+    /// A consumer with this key may join.
+    [[nodiscard]] bool fits(const VariantKey& key, const RoleTracks& tracks) const;
 
     /// What a new consumer gets first: file header, metadata, codec configurations.
     [[nodiscard]] Buffer head(const RoleTracks& tracks);
-    /// The codec configurations alone, for a consumer that skipped over the place where they changed.
+    /// What a consumer has to know that skipped over a place: configurations that may have changed there.
     [[nodiscard]] Buffer configuration(const RoleTracks& tracks, std::int64_t at_90k);
     /// The wrapped bytes of a frame, empty when it has no place here. `kept`: it is in the group.
     [[nodiscard]] Buffer add(Role role, const Frame& frame, bool kept);
@@ -66,8 +75,7 @@ private:
     [[nodiscard]] Buffer wrap(ByteBuilder builder) const;
 
     VariantKey key_;
-    std::int64_t base_90k_;
-    FlvMuxer muxer_;
+    std::unique_ptr<ContainerMuxer> muxer_;
     std::vector<Buffer> group_;
     std::optional<std::int64_t> group_at_;
 };

@@ -24,6 +24,7 @@
 #include <utility>
 #include <vector>
 
+#include "gb28181/datagram_sender.hpp"
 #include "gb28181/datagrams.hpp"
 #include "gb28181/outbox.hpp"
 #include "gb28181/rfc4571.hpp"
@@ -34,6 +35,7 @@
 namespace gb28181 {
 
 class Receiver;
+class RtpSink;
 class SocketSink;
 class Stream;
 class Worker;
@@ -43,13 +45,18 @@ class Worker;
 
 inline constexpr double never = std::numeric_limits<double>::infinity();
 
-/// Something with a descriptor that a worker waits for.
-class EpollHandler {
+/// Something that may be in use further up the stack when its time is over (`Worker::bury`).
+class Mortal {
 public:
-    EpollHandler() = default;
-    EpollHandler(const EpollHandler&) = delete;
-    EpollHandler& operator=(const EpollHandler&) = delete;
-    virtual ~EpollHandler() = default;
+    Mortal() = default;
+    Mortal(const Mortal&) = delete;
+    Mortal& operator=(const Mortal&) = delete;
+    virtual ~Mortal() = default;
+};
+
+/// Something with a descriptor that a worker waits for.
+class EpollHandler : public Mortal {
+public:
     /// `events` as epoll tells them. Called by the worker's thread, never after `unwatch`.
     virtual void ready(std::uint32_t events) = 0;
 };
@@ -58,7 +65,12 @@ public:
 struct Shared {
     Outbox outbox;
     bool has_gro = false;
+    bool has_gso = false;
+    /// Video behind a loss is held back until the next key frame (MED-24).
+    bool freeze_on_loss = false;
     std::atomic<double> dial_pause_s{1.0};
+    std::atomic<double> rtcp_report_s{5.0};
+    std::atomic<double> rtcp_silence_s{60.0};
     /// Handlers and commands that threw.
     std::atomic<std::uint64_t> failures{0};
 };
@@ -120,10 +132,10 @@ public:
     void rewatch(int fd, std::uint32_t events, EpollHandler& handler);
     void unwatch(int fd) noexcept;
     /// Delete at the end of the turn: something further up the stack may be using it.
-    void bury(std::unique_ptr<EpollHandler> dead) { graveyard_.push_back(std::move(dead)); }
+    void bury(std::unique_ptr<Mortal> dead) { graveyard_.push_back(std::move(dead)); }
 
-    /// Call the receiver's `alarm` at `at`.
-    void set_alarm(ReceiverId id, double at) { alarms_.push({at, id}); }
+    /// Call the `alarm` of the receiver or RTP sink at `at`.
+    void set_alarm(std::uint64_t id, double at) { alarms_.push({at, id}); }
     void tell(Notice notice) { notices_.push_back(std::move(notice)); }
     void complain(std::string_view what, std::string_view error);
     /// It has something to publish at the end of the turn.
@@ -131,6 +143,7 @@ public:
     void mark(Stream& stream);
     /// It has something to write at the end of the turn.
     void mark(SocketSink& sink);
+    void mark(RtpSink& sink);
 
     // Receivers
     void adopt(std::unique_ptr<Receiver> receiver);
@@ -147,12 +160,16 @@ public:
     // Sinks
     void adopt(std::unique_ptr<SocketSink> sink);
     [[nodiscard]] SocketSink* sink(SinkId id) noexcept;
+    void adopt(std::unique_ptr<RtpSink> sink);
+    [[nodiscard]] RtpSink* rtp_sink(SinkId id) noexcept;
     /// The sink closes now; called by itself.
     void forget(SocketSink& sink, std::string_view reason);
+    void forget(RtpSink& sink, std::string_view reason);
 
     /// Scratch space for the handlers; one uses it at a time.
     struct Scratch {
         DatagramBatch datagrams;
+        DatagramSender sender;
         std::vector<std::uint8_t> bytes;
         std::vector<Framed> framed;
     };
@@ -171,7 +188,7 @@ private:
 
     struct Alarm {
         double at;
-        ReceiverId id;
+        std::uint64_t id;
         bool operator>(const Alarm& other) const noexcept { return at > other.at; }
     };
 
@@ -183,6 +200,8 @@ private:
     void fire_due();
     void finish_turn();
     [[nodiscard]] int timeout_ms() noexcept;
+    template <class Sink>
+    void tell_closed(const Sink& sink, std::string_view reason);
     template <class Action>
     void guarded(std::string_view what, Action&& action) noexcept;
     void close_everything() noexcept;
@@ -203,11 +222,13 @@ private:
     std::unordered_map<ReceiverId, std::unique_ptr<Receiver>> receivers_;
     std::unordered_map<StreamKey, std::shared_ptr<Stream>> streams_;
     std::unordered_map<SinkId, std::unique_ptr<SocketSink>> sinks_;
+    std::unordered_map<SinkId, std::unique_ptr<RtpSink>> rtp_sinks_;
     std::priority_queue<Alarm, std::vector<Alarm>, std::greater<>> alarms_;
     std::vector<Receiver*> marked_receivers_;
     std::vector<std::shared_ptr<Stream>> marked_streams_;
     std::vector<SocketSink*> marked_sinks_;
-    std::vector<std::unique_ptr<EpollHandler>> graveyard_;
+    std::vector<RtpSink*> marked_rtp_sinks_;
+    std::vector<std::unique_ptr<Mortal>> graveyard_;
     std::vector<Notice> notices_;
     Scratch scratch_;
 };

@@ -12,7 +12,7 @@ from gb28181gw.access.roles import ALLOWED, Action, Role, may
 from gb28181gw.api.app import _insist_on_actions
 from gb28181gw.api.middleware import PUBLIC_PATHS
 from gb28181gw.api.security import action_of
-from tests.support.api_services import CAMERA, NVR, Rig, api_rig
+from tests.support.api_services import CAMERA, NVR, ORDER, PICTURE, Rig, api_rig
 
 BODIES: dict[str, dict[str, Any]] = {
     "add_device": {"id": "34020000001180000077"},
@@ -47,6 +47,8 @@ def concrete(path: str) -> str:
         "name": "a.ps",
         "key_id": "0000000000000000",
         "number": "1",
+        "order_id": ORDER,
+        "picture_id": PICTURE,
     }
     for name, value in values.items():
         path = path.replace("{" + name + "}", value)

@@ -25,7 +25,16 @@ async def test_live_answers_with_tracks_and_urls_that_open() -> None:
             {"kind": "video", "codec": "h264", "width": 1280, "height": 720, "fps": 25.0},
             {"kind": "audio", "codec": "pcma", "sample_rate": 8000, "channels": 1},
         ]
-        assert set(stream["urls"]) == {"http_flv", "ws_flv"}
+        assert set(stream["urls"]) == {
+            "http_flv",
+            "ws_flv",
+            "http_fmp4",
+            "ws_fmp4",
+            "http_ts",
+            "ws_ts",
+            "hls",
+            "rtsp",
+        }
         url = urlsplit(stream["urls"]["http_flv"])
         assert (url.scheme, url.netloc, url.path) == ("http", "gw.example:18081", f"/live/{NVR}_{CAMERA}.flv")
         token = parse_qs(url.query)["token"][0]
@@ -110,4 +119,6 @@ async def test_s09_viewers_see_streams_of_approved_devices_only() -> None:
     ],
 )
 def test_the_host_of_play_urls(advertise: str, host: str, expected: str) -> None:
-    assert media_authority(PlayUrlConfig(advertise=advertise, port=lambda: 18081), host) == expected
+    config = PlayUrlConfig(advertise=advertise, port=lambda: 18081, rtsp_port=lambda: 8554)
+    assert media_authority(config, host) == expected
+    assert media_authority(config, host, rtsp=True) == f"{expected.rpartition(':')[0]}:8554"

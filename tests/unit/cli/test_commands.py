@@ -22,6 +22,7 @@ from gb28181gw.access.keys import Keys, first_key, hash_key
 from gb28181gw.access.secrets import load_or_create_secrets, make_data_dir
 from gb28181gw.api.server import ApiServer, ApiServerConfig
 from gb28181gw.cli.main import make_app
+from gb28181gw.devices.models import Refusal
 from gb28181gw.errors import GatewayError
 from gb28181gw.observability.logs import configure_logging
 from gb28181gw.observability.trace import Direction
@@ -327,15 +328,22 @@ def test_check_of_a_bad_configuration_tells_every_problem(tmp_path: Path) -> Non
 def test_check_tells_a_taken_port_and_a_foreign_address(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken,
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM) as shared,
+    ):
         taken.bind(("127.0.0.1", 0))
+        shared.bind(("127.0.0.1", 0))
         monkeypatch.setenv("GB28181GW_SIP__LISTEN", f"127.0.0.1:{taken.getsockname()[1]}")
         monkeypatch.setenv("GB28181GW_MEDIA__HTTP", "192.0.2.1:18081")
+        monkeypatch.setenv("GB28181GW_MEDIA__LISTEN", "127.0.0.1")
+        monkeypatch.setenv("GB28181GW_MEDIA__SHARED_PORT", str(shared.getsockname()[1]))
         result = run("check", "--json", "--config", config)
     rows = findings(result)
     assert result.exit_code == 1
     assert "is in use by another program" in rows["sip.listen"]["detail"]
     assert "belongs into advertise" in rows["media.http"]["detail"]
+    assert "is in use by another program" in rows["media.shared_port"]["detail"]
 
 
 @asynccontextmanager
@@ -454,6 +462,17 @@ async def test_device_ptz_moves_and_stops(config: Path) -> None:
     assert lens.stdout == ""
 
 
+async def test_device_dialect_tells_switches_tolerances_and_what_it_does_not_know(config: Path) -> None:
+    async with running(config) as rig:
+        rig.devices.devices[NVR].refused["PTZPosition@1"] = Refusal(times=1, at=1.0, by="ua|", why="silent")
+        shown = await asyncio.to_thread(run, "device", "dialect", NVR, "--config", config)
+        as_json = await asyncio.to_thread(run, "device", "dialect", NVR, "--json", "--config", config)
+    assert shown.exit_code == 0, shown.stderr
+    for text in ("edition", "2.0", "told", "xml.bare_ampersand", "XML-05", "PTZPosition@1", "silent"):
+        assert text in shown.stdout
+    assert json.loads(as_json.stdout)["unsupported"] == {"PTZPosition@1": "silent"}
+
+
 async def test_device_presets(config: Path) -> None:
     async with running(config) as rig:
         listed = await asyncio.to_thread(run, "device", "preset", NVR, CAMERA, "--config", config)
@@ -504,6 +523,44 @@ async def test_device_command_takes_fields_by_their_names(config: Path) -> None:
     assert "RecordCmd" in refused.stderr
 
 
+async def test_device_subscriptions_are_shown_and_renewed(config: Path) -> None:
+    async with running(config) as rig:
+        shown = await asyncio.to_thread(run, "device", "subscriptions", NVR, "--config", config)
+        renewed = await asyncio.to_thread(
+            run, "device", "subscriptions", NVR, "--renew", "--json", "--config", config
+        )
+        assert rig.subscriptions.renewed == [NVR]
+    assert "catalog" in shown.stdout and "active" in shown.stdout
+    assert json.loads(renewed.stdout)["items"][0]["event"] == "Catalog;id=1"
+
+
+async def test_device_snapshots_are_ordered_and_written(config: Path, tmp_path: Path) -> None:
+    async with running(config) as rig:
+        rig.snapshots.received = 2
+        done = await asyncio.to_thread(
+            run,
+            "device",
+            "snapshots",
+            NVR,
+            CAMERA,
+            "--count",
+            "2",
+            "--out",
+            tmp_path / "out",
+            "--config",
+            config,
+        )
+        rig.snapshots.received = 0
+        late = await asyncio.to_thread(
+            run, "device", "snapshots", NVR, CAMERA, "--wait", "0", "--json", "--config", config
+        )
+        assert rig.snapshots.ordered == [(NVR, CAMERA, 2, 1, False), (NVR, CAMERA, 1, 1, False)]
+    (file,) = (tmp_path / "out").iterdir()
+    assert done.exit_code == 0 and done.stdout.split() == [str(file)]
+    assert file.suffix == ".jpg" and file.read_bytes().startswith(b"\xff\xd8\xff")
+    assert late.exit_code == 1 and json.loads(late.stdout)["files"] == []
+
+
 def test_device_without_a_gateway_says_so(config: Path) -> None:
     result = run("device", "preset", NVR, CAMERA, "--config", config)
     assert result.exit_code == 1
@@ -534,6 +591,7 @@ def test_simulate_hands_every_option_on(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "--retry": "2", "--duration": "3", "--alarm": "4", "--position": "5", "--talk-codec": "aac",
         "--talk-transport": "tcp-active", "--speakers": "1", "--hear-dir": str(tmp_path),
         "--record-hours": "6", "--record-file": "70",
+        "--change": "6",
     }  # fmt: skip
     flat = [part for pair in changed.items() for part in pair]
     assert run("simulate", "device", *flat, "--live-clock", "--json").exit_code == 7

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gb28181gw.cli import host
+from gb28181gw.cli import host, offloads
 from gb28181gw.cli.host import (
     Finding,
     Level,
@@ -22,8 +22,9 @@ from gb28181gw.cli.host import (
     check_database,
     check_files,
     check_media_ports,
+    check_offloads,
     check_plane,
-    check_receive_buffer,
+    check_socket_buffers,
 )
 from gb28181gw.media import native
 from gb28181gw.settings import Settings, load_settings
@@ -87,16 +88,32 @@ def test_ports_that_the_host_gives_away_are_told(tmp_path: Path, monkeypatch: py
     assert len(list(check_media_ports(apart, running=False, deep=False))) == 1
 
 
-def test_the_receive_buffer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "rmem_max"
-    monkeypatch.setattr(host, "RMEM_MAX", file)
-    assert list(check_receive_buffer()) == []
-    file.write_text("212992\n")
-    (little,) = check_receive_buffer()
-    assert little.level is Level.WARNING
-    assert "sysctl -w net.core.rmem_max=4194304" in little.detail
-    file.write_text("4194304\n")
-    assert levels(list(check_receive_buffer())) == [Level.OK]
+def test_the_socket_buffers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    receive, send = tmp_path / "rmem_max", tmp_path / "wmem_max"
+    monkeypatch.setattr(host, "RMEM_MAX", receive)
+    monkeypatch.setattr(host, "WMEM_MAX", send)
+    assert list(check_socket_buffers()) == []
+    receive.write_text("212992\n")
+    send.write_text("212992\n")
+    small = list(check_socket_buffers())
+    assert levels(small) == [Level.WARNING, Level.WARNING]
+    assert "sysctl -w net.core.rmem_max=4194304" in small[0].detail
+    assert "sysctl -w net.core.wmem_max=1048576" in small[1].detail
+    receive.write_text("4194304\n")
+    send.write_text("4194304\n")
+    assert levels(list(check_socket_buffers())) == [Level.OK, Level.OK]
+
+
+def test_offloads_are_found_by_trying(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert levels(list(check_offloads())) == [
+        Level.OK if present else Level.WARNING for present in (offloads.has_gro(), offloads.has_gso())
+    ]
+    monkeypatch.setattr(offloads, "UDP_SEGMENT", 9999)  # a kernel that does not know it
+    assert not offloads.has_gro()
+    assert not offloads.has_gso()
+    found = list(check_offloads())
+    assert levels(found) == [Level.WARNING, Level.WARNING]
+    assert "Linux 5.0 and newer have it" in found[0].detail
 
 
 def test_the_data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -423,7 +423,8 @@ async def test_cat20_events_change_the_state_and_keep_the_rest(world: World) -> 
     assert three.gone
     assert len(world.device.channels) == 4
     assert world.bus.of("channel.status") == [
-        {"device_id": world.device.id, "channel_id": one.id, "status": "OFF"}
+        {"device_id": world.device.id, "channel_id": one.id, "status": "OFF", "fault": None},
+        {"device_id": world.device.id, "channel_id": two.id, "status": "ON", "fault": "VLOST"},
     ]
     world.service.notified(world.device, parse(notify(event(2, "ON"), event(1, "On"))), BOUND)
     assert world.device.channels[two.id].fault == ""
@@ -631,3 +632,21 @@ async def test_no_device_info_is_no_trouble(world: World) -> None:
 
 def test_i8_channels_are_compared_by_value() -> None:
     assert Channel("d", "c", name="x") == Channel("d", "c", name="x")
+
+
+async def test_cat17_news_while_a_query_runs_makes_another_one_later(world: World) -> None:
+    world.parts = [(cameras(1), 1)]
+    await world.query()
+    world.conclude()
+    asked = len(world.agent.queries("Catalog"))
+    world.service.notified(world.device, parse(notify(event(7, "ON"))), BOUND)
+    # A minute has passed in `conclude`.
+    await until(lambda: len(world.agent.queries("Catalog")) == asked + 1)
+    world.service.notified(world.device, parse(notify(event(8, "ADD"), event(9, "DEL"))), BOUND)
+    world.service.tick()
+    assert len(world.agent.queries("Catalog")) == asked + 1
+    await until(lambda: world.device.id not in world.service._jobs)
+    world.clock.advance(61)
+    world.service.tick()
+    await until(lambda: len(world.agent.queries("Catalog")) == asked + 2)
+    assert "34020000001320000008" not in world.device.channels

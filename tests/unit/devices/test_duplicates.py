@@ -74,3 +74,14 @@ def test_i10_the_memory_is_bounded() -> None:
     for number in range(TABLE_LIMIT + 10):
         watch.moved(str(number), A, "a", B, "b", 1.0, 60.0)
     assert len(watch._replaced) == TABLE_LIMIT
+
+
+def test_reg15_who_goes_on_where_the_device_was_registered_is_another_one() -> None:
+    watch = DuplicateWatch()
+    assert not watch.lives_on("d", A)
+    watch.moved("d", A, "call-a", B, "call-b", 100.0, 60.0)
+    assert not watch.lives_on("d", udp(5060, "10.0.0.3"))
+    assert watch.lives_on("d", A)
+    assert not watch.lives_on("d", A)  # told once
+    watch.moved("d", B, "call-b", A, "call-a", 200.0, 60.0)
+    assert watch.lives_on("d", B)

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from gb28181gw.devices.experience import Experience
 from gb28181gw.devices.models import Channel, Presence
 from gb28181gw.devices.presence import PresenceKeeper, PresenceRules
 from gb28181gw.devices.ptz import PresetAction, PtzControl
@@ -43,7 +44,11 @@ class World:
         self.agent = FakeAgent()
         self.queries = Queries(agent=self.agent, registry=self.registry, presence=presence, timeout_s=0.2)
         self.ptz = PtzControl(
-            registry=self.registry, queries=self.queries, bus=self.bus, stop_after_s=stop_after_s
+            registry=self.registry,
+            queries=self.queries,
+            experience=Experience(registry=self.registry, bus=self.bus, clock=clock),
+            bus=self.bus,
+            stop_after_s=stop_after_s,
         )
         self.device = make_device(1)
         self.registry.enrol(self.device)

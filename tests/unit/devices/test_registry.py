@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from gb28181gw.devices.models import QUIRK_LIMIT, Channel, Device, Presence
-from gb28181gw.devices.registry import UNSAVED_FACTS, UNSAVED_SEEN, DeviceChange, Registry
+from gb28181gw.devices.models import QUIRK_LIMIT, Channel, ChannelStatus, Device, Presence
+from gb28181gw.devices.registry import UNSAVED_FACTS, UNSAVED_SEEN, DeviceChange, Registry, change_of
 from gb28181gw.errors import GatewayError
 from tests.support.devices import Calls, FakeClock, RecordingBus, binding, device_id, make_device, tcp, udp
 from tests.support.stores import MemoryDeviceStore
@@ -281,3 +282,42 @@ def test_what_sessions_ask(world: World) -> None:
     assert world.registry.path_of("nobody") is None
     assert world.registry.media_transport(device.id) == "tcp-active"
     assert world.registry.media_transport("nobody") == "auto"
+
+
+CAMERA = Channel("d", "c", "Gate", status=ChannelStatus.ON)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "event"),
+    [
+        (None, CAMERA, "ADD"),
+        (replace(CAMERA, gone=True), CAMERA, "ADD"),
+        (CAMERA, replace(CAMERA, gone=True), "DEL"),
+        (replace(CAMERA, gone=True), replace(CAMERA, gone=True, name="x"), None),
+        (None, replace(CAMERA, gone=True), None),
+        (CAMERA, CAMERA, None),
+        (CAMERA, replace(CAMERA, missed=1), None),
+        (CAMERA, replace(CAMERA, status=ChannelStatus.OFF), "OFF"),
+        (replace(CAMERA, status=ChannelStatus.OFF), CAMERA, "ON"),
+        (CAMERA, replace(CAMERA, status=ChannelStatus.UNKNOWN), "ON"),
+        (CAMERA, replace(CAMERA, fault="VLOST"), "VLOST"),
+        (replace(CAMERA, fault="VLOST"), replace(CAMERA, fault="DEFECT"), "DEFECT"),
+        (replace(CAMERA, fault="VLOST"), CAMERA, "ON"),
+        (CAMERA, replace(CAMERA, name="Door"), "UPDATE"),
+        (CAMERA, replace(CAMERA, name="Door", status=ChannelStatus.OFF), "UPDATE"),
+    ],
+)
+def test_n43_what_a_change_is_called(before: Channel | None, after: Channel, event: str | None) -> None:
+    assert change_of(before, after) == event
+
+
+async def test_ka09_listeners_hear_changes_of_the_catalogue() -> None:
+    registry = Registry(store=MemoryDeviceStore(), bus=RecordingBus(), clock=FakeClock())
+    device = make_device()
+    registry.enrol(device)
+    heard: list[tuple[str, str, str]] = []
+    registry.channel_changed(device, None, CAMERA)  # nobody listens
+    registry.on_channel_changed(lambda owner, change: heard.append((owner, change.event, change.channel.id)))
+    registry.channel_changed(device, None, CAMERA)
+    registry.channel_changed(device, CAMERA, CAMERA)
+    assert heard == [(device.id, "ADD", "c")]

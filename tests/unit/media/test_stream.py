@@ -47,10 +47,10 @@ def audio(number: int) -> EsUnit:
 
 
 class Hub:
-    def __init__(self) -> None:
+    def __init__(self, *, freeze_on_loss: bool = False) -> None:
         self.events = Events()
         self.loop = asyncio.get_running_loop()
-        self.stream = Stream("s", self.loop, self.events)
+        self.stream = Stream("s", self.loop, self.events, freeze_on_loss=freeze_on_loss)
         self.frames: list[Frame] = []
         self.sink = FrameSink(
             self.loop, self.frames.extend, self.stream.remove_frame_sink, video=True, audio=True
@@ -78,12 +78,19 @@ async def test_begins_at_a_key_frame_and_tells_once() -> None:
 
 
 async def test_med24_damaged_units_freeze_the_picture_until_a_whole_key_frame() -> None:
-    hub = Hub()
+    hub = Hub(freeze_on_loss=True)
     hub.give(video(0, key=True), video(1), video(2, damaged=True), video(3, damaged=True))
     hub.give(video(4, key=True, damaged=True), video(5), audio(5), video(6, key=True), video(7))
     assert await hub.payloads() == [b"v0", b"v1", b"v6", b"v7"]
     assert sum(frame.track is AUDIO for frame in hub.frames) == 1, "sound goes on"
     assert hub.stream.counters().frames_frozen == 4
+
+
+async def test_med24_a_stream_begins_at_a_whole_key_frame_and_goes_on_over_damage() -> None:
+    hub = Hub()
+    hub.give(video(0, key=True, damaged=True), video(1), video(2, key=True), video(3, damaged=True), video(4))
+    assert await hub.payloads() == [b"v2", b"v3", b"v4"]
+    assert hub.stream.counters().frames_frozen == 2
 
 
 async def test_med16_declared_audio_is_waited_for_less_than_a_second() -> None:

@@ -3,7 +3,14 @@ from __future__ import annotations
 import pytest
 
 from gb28181gw.errors import GatewayError
-from gb28181gw.outputs.routes import PlayOptions, decode_path, is_play_path, parse_options, parse_target
+from gb28181gw.outputs.routes import (
+    PlayOptions,
+    decode_path,
+    is_play_path,
+    kind_of,
+    parse_options,
+    parse_target,
+)
 
 DEVICE, CHANNEL = "34020000001320000001", "34020000001310000001"
 
@@ -16,11 +23,28 @@ def test_live_and_playback_paths() -> None:
 
 
 @pytest.mark.parametrize(
+    ("extension", "kinds", "audio"),
+    [
+        ("flv", ("http_flv", "ws_flv"), "copy"),
+        ("mp4", ("http_fmp4", "ws_fmp4"), "aac"),
+        ("ts", ("http_ts", "ws_ts"), "copy"),
+    ],
+)
+def test_forms(extension: str, kinds: tuple[str, str], audio: str) -> None:
+    path = f"/live/{DEVICE}_{CHANNEL}.{extension}"
+    form = parse_target(path).form
+    assert (form.kind(websocket=False), form.kind(websocket=True)) == kinds
+    assert form.auto_audio == audio
+    assert form.over_websocket.is_websocket
+    assert form.over_websocket.over_http is form.over_http
+    assert kind_of(path) == kinds[0]
+    assert kind_of("/live/x") == ""
+
+
+@pytest.mark.parametrize(
     ("path", "code"),
     [
-        (f"/live/{DEVICE}_{CHANNEL}.mp4", "gb.output.unsupported_container"),
-        (f"/live/{DEVICE}_{CHANNEL}.ts", "gb.output.unsupported_container"),
-        (f"/live/{DEVICE}_{CHANNEL}/index.m3u8", "gb.output.unsupported_container"),
+        (f"/live/{DEVICE}_{CHANNEL}.mkv", "gb.output.unsupported_container"),
         (f"/live/{DEVICE}_{CHANNEL}/whep", "gb.output.unsupported_container"),
         (f"/live/{DEVICE}.flv", "gb.route.not_found"),
         ("/live/a_b.flv\n", "gb.route.not_found"),

@@ -244,6 +244,7 @@ async def test_inv13_488_is_asked_again_with_ps_alone() -> None:
     await bench.sessions.start_live(DEVICE, CHANNEL, transport=UDP)
     assert b"RTP/AVP 96 98" in bench.agent.invites[0][1]
     assert b"RTP/AVP 96\r\n" in bench.agent.invites[1][1]
+    assert bench.directory.payloads is PayloadSet.PS_ONLY  # remembered: asked so first the next time
     await bench.sessions.close()
 
 

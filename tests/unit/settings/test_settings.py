@@ -37,12 +37,19 @@ storage.url
 log.format log.level
 """
 ADDED = [
+    "sip.subscribe",
+    "sip.subscribe_s",
+    "sip.position_interval_s",
+    "media.on_loss",
+    "media.merge_ms",
     "downloads.at_once",
     "downloads.per_device",
     "downloads.keep_days",
     "downloads.max_gb",
     "storage.alarm_days",
     "storage.position_days",
+    "storage.snapshot_days",
+    "storage.snapshot_mb",
 ]
 """Keys beyond the contract."""
 CONTRACT = CONTRACT_TEXT.split()
@@ -158,9 +165,10 @@ def test_a_list_in_the_environment_may_be_separated_by_commas() -> None:
         ({"media": {"ports": "20001-20001"}}, "media.ports: '20001-20001' holds no stream"),
         ({"media": {"ports": "30000-20000"}}, "media.ports: '30000-20000' holds no stream"),
         (
-            {"media": {"shared_port": 10000}},
-            "media.shared_port: one port for all streams comes with a later version",
+            {"media": {"shared_port": 20000}},
+            "media.shared_port: port 20000 lies within media.ports 20000-29999",
         ),
+        ({"media": {"shared_port": 5059}}, "media.shared_port: port 5060 is that of sip.listen already"),
         ({"media": {"origins": ["example.org"]}}, "media.origins: 'example.org' is not an origin"),
         ({"media": {"http_advertise": "a/b"}}, "media.http_advertise: 'a/b' is neither a host name"),
         ({"storage": {"url": "postgresql://u:p@h/d"}}, "storage.url: PostgreSQL comes with a later version"),

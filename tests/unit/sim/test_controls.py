@@ -10,6 +10,7 @@ import pytest
 
 from gb28181gw.gb.manscdp.xml import parse
 from gb28181gw.sim.bodies import Element, Identity, SimChannel, render
+from gb28181gw.sim.controls import snapshots_finished
 from gb28181gw.sim.queries import Reaction, react
 from gb28181gw.sim.quirks import Quirk
 from gb28181gw.sim.state import CONFIGS_2022, DeviceState
@@ -186,9 +187,16 @@ def test_a_configuration_that_is_written_is_read() -> None:
     assert text(sim.configs("BasicParam")[0], "Name") == "East"
 
 
-def test_a_snapshot_command_is_followed_by_its_end() -> None:
-    found = Sim().configure("<SnapShotConfig><SnapNum>3</SnapNum><SessionID>abc</SessionID></SnapShotConfig>")
-    assert text(found.later[0](3), "CmdType") == "UploadSnapShotFinished"
+def test_a_snapshot_command_is_an_order_and_has_its_end() -> None:
+    config = "<SnapNum>3</SnapNum><Interval>2</Interval><UploadURL>http://x/u</UploadURL><SessionID>abc</SessionID>"
+    order = Sim().configure(f"<SnapShotConfig>{config}</SnapShotConfig>").snapshots
+    assert order is not None
+    assert (order.count, order.interval_s, order.url, order.session) == (3, 2.0, "http://x/u", "abc")
+    end = snapshots_finished(order, ["a", "b"])(3)
+    assert text(end, "CmdType") == "UploadSnapShotFinished"
+    assert [one.text for one in end.children[-1].children] == ["a", "b"]
+    assert Sim(edition="2.0").configure(f"<SnapShotConfig>{config}</SnapShotConfig>").snapshots is None
+    assert Sim().configure("<SnapShotConfig><SnapNum>3</SnapNum></SnapShotConfig>").snapshots is None
 
 
 @pytest.mark.parametrize(("edition", "count"), [("1.0", 0), ("1.1", 4), ("2.0", 4), ("3.0", 12)])

@@ -86,12 +86,14 @@ async def test_options_and_unknown_methods() -> None:
         await sim.registered()
         target = gateway.registered[sim.device.id]
         gateway.send(gateway.request("OPTIONS", sim.device.id, call_id="o1"), target)
-        gateway.send(gateway.request("SUBSCRIBE", sim.device.id, call_id="s1"), target)
+        gateway.send(gateway.request("PUBLISH", sim.device.id, call_id="s1"), target)
+        gateway.send(gateway.request("SUBSCRIBE", sim.device.id, call_id="s2"), target)
         gateway.send(gateway.request("BYE", sim.device.id, call_id="b1", to_tag="x"), target)
         gateway.send(gateway.request("MESSAGE", sim.device.id, call_id="m1", to_tag="x"), target)
         gateway.send(gateway.request("INFO", sim.device.id, call_id="i1", to_tag="x"), target)
         assert "INVITE" in ((await gateway.final("OPTIONS", "o1")).headers.get("Allow") or "")
-        assert (await gateway.final("SUBSCRIBE", "s1")).status == 405
+        assert (await gateway.final("PUBLISH", "s1")).status == 405
+        assert (await gateway.final("SUBSCRIBE", "s2")).status == 400
         assert (await gateway.final("BYE", "b1")).status == 481
         assert (await gateway.final("MESSAGE", "m1")).status == 481
         assert (await gateway.final("INFO", "i1")).status == 481

@@ -464,6 +464,13 @@ def test_stream_limit_of_a_message_is_an_argument() -> None:
     assert event.message is not None
 
 
+def test_s05_the_limit_may_be_raised_for_a_peer_that_proved_itself() -> None:
+    body = b"<Response>" + b"x" * 2000 + b"</Response>"
+    parser = StreamParser(max_message=1000)
+    parser.allow(10_000)
+    assert bodies(parser.feed(build(body))) == [body]
+
+
 def test_large_body_arrives_in_pieces() -> None:
     body = b"<Response>" + b"<Item><Name>x</Name></Item>" * 20_000 + b"</Response>"
     data = build(body) + REGISTER

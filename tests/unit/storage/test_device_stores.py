@@ -81,6 +81,7 @@ async def test_a_device_comes_back_whole(stores: Stores) -> None:
         timezone="+07:00",
         dialect={"qop": "false"},
         approved=False,
+        subscribe=("alarm", "ptz"),
         provisioned=True,
         created_at=1_714_000_000.5,
         manufacturer="海康",

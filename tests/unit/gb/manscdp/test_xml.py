@@ -333,3 +333,14 @@ def test_xml09_record_items_are_recovered_into_their_own_list() -> None:
     assert starts == [f"2024-05-01T0{index}:00:00" for index in range(3)]
     renamed = parse(body(text.replace("<RecordList", "<ReXXrdList"), cmd_type="RecordInfo"))
     assert len(list(renamed.items("RecordList"))) == 3
+
+
+def test_s05_ten_thousand_records_in_one_message_are_read() -> None:
+    """Annex M allows so many; a body of so many empty elements is still refused."""
+    page = page_text(count=10_000).encode("gb18030")
+    assert len(page) < 8_388_608
+    document = parse(page, max_bytes=8_388_608)
+    assert sum(1 for _ in document.items("DeviceList")) == 10_000
+    with pytest.raises(XmlParseError) as caught:
+        parse(b"<Notify>" + b"<a/>" * 200_000 + b"</Notify>", max_bytes=8_388_608)
+    assert caught.value.reason == "too_many_elements"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gb28181gw.media.tracks import Codec
+from gb28181gw.media.tracks import Codec, TrackKind
 from gb28181gw.media.wire import aac
 from gb28181gw.media.wire.es_depacketiser import (
     AacDepacketiser,
@@ -19,6 +19,7 @@ from gb28181gw.media.wire.es_depacketiser import (
 )
 from gb28181gw.media.wire.exceptions import UnsupportedPayloadError
 from gb28181gw.media.wire.ps_demux import PsDemuxer
+from gb28181gw.media.wire.ps_mux import PsMuxer
 from gb28181gw.media.wire.video import MAX_UNIT
 from tests.support import media, native_codecs
 from tests.support.native_codecs import AAC, CLIPS, PCMA, SYNTAX, Pair
@@ -59,6 +60,20 @@ def test_program_streams_of_rare_things(seed: int) -> None:
         pair.oracle.preset(clip[0].track.codec, clip[0].track.parameter_sets)
         pair.native.preset(str(clip[0].track.codec), list(clip[0].track.parameter_sets))
     native_codecs.feed_pair(rng, pair, native_codecs.program_stream(rng, rng.choice((3, 20, 60))))
+
+
+@pytest.mark.parametrize("size", [1, 7, 1400, 1 << 20])
+def test_which_of_two_video_streams_is_given_out_does_not_depend_on_the_cuts(size: int) -> None:
+    stream = b"".join(
+        media.ps_stream(media.interleave(CLIPS[0], PCMA), PsMuxer(audio=Codec.PCMA, unbounded_pes=True))
+    )
+    stream = stream[:100] + b"\xe1\x1a3\x80" + stream[100:]
+    whole, pair = ps_pair(), ps_pair()
+    whole.feed(stream, 0, False, 0.0)
+    for place in range(0, len(stream), size):
+        pair.feed(stream[place : place + size], 0, False, 0.0)
+    assert [unit.payload for unit in pair.units] == [unit.payload for unit in whole.units]
+    assert {unit.stream_id for unit in pair.units if unit.track.kind is TrackKind.VIDEO} == {0xE1}
 
 
 @FAST

@@ -1,16 +1,19 @@
-"""Stream clock and FLV writer of the native plane against the Python ones."""
+"""Stream clock and container writers of the native plane against the Python ones."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import replace
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gb28181gw.media.tracks import Codec, Track, TrackKind
 from gb28181gw.media.wire.clock import StreamClock
 from gb28181gw.media.wire.flv import FlvMuxer
+from gb28181gw.media.wire.fmp4 import Fmp4Muxer
+from gb28181gw.media.wire.ts_mux import TsMuxer
 from gb28181gw.media.wire.units import EsUnit
 from tests.support import native_codecs
 from tests.support.native_codecs import AAC, CLIPS, H264, H264_B, H265, PCMA, frame_of
@@ -129,7 +132,50 @@ def test_flv(seed: int) -> None:
         if rng.random() < 0.1:
             payload = native_codecs.damage(rng, payload, 3)
         shown = time + rng.choice((0, 0, 3600, -100, -90000))
-        made = oracle.tag(frame_of(track, shown, time, frame.key, payload))
-        assert native.tag(tracks.native(track), shown, time, frame.key, payload) == made
+        made = oracle.mux(frame_of(track, shown, time, frame.key, payload))
+        assert native.mux(tracks.native(track), shown, time, frame.key, payload) == made
     for track in known:
         assert native.sequence_header(tracks.native(track), 77) == oracle.sequence_header(track, 77)
+
+
+@pytest.mark.parametrize("muxer", [Fmp4Muxer, TsMuxer])
+@FAST
+@given(SEEDS)
+def test_fmp4_and_ts(muxer: type[Fmp4Muxer] | type[TsMuxer], seed: int) -> None:
+    rng = random.Random(seed)
+    base = rng.choice((None, 0, 90000, -500))
+    known = [
+        track for track in (rng.choice(_VIDEO), rng.choice(_AUDIO), rng.choice(_AUDIO)) if rng.random() < 0.8
+    ]
+    tracks = native_codecs.Tracks(codecs)
+    oracle = muxer(known, base_90k=base)
+    native = getattr(codecs, muxer.__name__)([tracks.native(track) for track in known], base)
+    clip = rng.choice([clip for clip in CLIPS if not known or clip[0].track.codec is known[0].codec] or CLIPS)
+    time = rng.choice((0, 0, 90 << 32, 1 << 40))
+    for number in range(rng.randrange(40)):
+        time += rng.choice((3600, 3600, 3600, 1, 0, 90000, -40))
+        if rng.random() < 0.3:
+            frame = rng.choice((PCMA, AAC))[number % 8]
+            track = rng.choice((frame.track, frame.track, rng.choice(_AUDIO)))
+        else:
+            frame = clip[number % len(clip)]
+            others = [track for track in _VIDEO if track.codec is frame.track.codec or rng.random() < 0.1]
+            track = rng.choice((frame.track, frame.track, replace(frame.track), rng.choice(others)))
+        payload = frame.payload
+        kind = rng.random()
+        if kind < 0.1:
+            payload = native_codecs.damage(rng, payload, 3)
+        elif kind < 0.4:
+            payload = payload[: rng.randrange(400)]  # every way to fill a last packet
+        elif kind < 0.5 and track.kind is TrackKind.VIDEO and track.parameter_sets:
+            aud = b"\x00\x00\x00\x01\x09\xf0" if track.codec is Codec.H264 else b"\x00\x00\x01\x46\x01\x50"
+            slices = payload[payload.rfind(b"\x00\x00\x01") :]
+            payload = rng.choice((b"", aud)) + slices  # key frames without their sets
+        shown = time + rng.choice((0, 0, 3600, -100, -90000))
+        made = oracle.mux(frame_of(track, shown, time, frame.key, payload))
+        assert native.mux(tracks.native(track), shown, time, frame.key, payload) == made
+        if rng.random() < 0.1:
+            assert native.configuration() == oracle.configuration()
+    twins = [tracks.native(track) for track in known]
+    assert (native.stale, native.fits(twins)) == (oracle.stale, oracle.fits(known))
+    assert native.header() == oracle.header()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gb28181gw.media.reference.source import HostSet, Looks, Source, SourceGate, ssrc_variant
@@ -137,5 +137,9 @@ def test_ssrc_variants(value: int, other: int) -> None:
     ),
     st.one_of(st.ip_addresses().map(str), st.sampled_from(["10.1.2.3", "::ffff:10.1.2.3"])),
 )
+@example(["0.0.0.0/0"], "::ffff:0:0")
+@example(["0.0.0.0"], "::ffff:0:0")  # noqa: S104 - compared, not bound
+@example(["::ffff:0:0", "::ffff:1.2.3.4"], "::ffff:1.2.3.4")
+@example(["::ffff:1.2.3.4"], "1.2.3.4")
 def test_host_sets(texts: list[str], host: str) -> None:
     assert codecs.host_set_contains(texts, host) == (host in HostSet(frozenset(texts)))

@@ -64,7 +64,7 @@ def test_h264_frames() -> None:
     muxer = FlvMuxer()
     muxer.header([H264[0].track])
     for number, frame in enumerate(H264):
-        (found,) = _tags(muxer.tag(frame))
+        (found,) = _tags(muxer.mux(frame))
         assert found.kind == 9
         assert found.timestamp == number * 40
         assert found.body[:5] == bytes((0x17 if frame.key else 0x27, 1, 0, 0, 0))
@@ -80,7 +80,7 @@ def test_length_prefix_counts_every_unit() -> None:
 def test_med37_composition_time_of_b_pictures() -> None:
     muxer = FlvMuxer()
     muxer.header([BFRAMES[0].track])
-    tags = [_tags(muxer.tag(frame))[0] for frame in BFRAMES]
+    tags = [_tags(muxer.mux(frame))[0] for frame in BFRAMES]
     assert [t.timestamp for t in tags] == [frame.dts_90k // 90 for frame in BFRAMES]
     offsets = [int.from_bytes(t.body[2:5], "big") for t in tags]
     assert offsets == [(frame.pts_90k - frame.dts_90k) // 90 for frame in BFRAMES]
@@ -90,9 +90,9 @@ def test_med37_composition_time_of_b_pictures() -> None:
 def test_negative_composition_time_is_signed() -> None:
     muxer = FlvMuxer()
     muxer.header([H264[0].track])
-    muxer.tag(H264[0])
+    muxer.mux(H264[0])
     frame = replace(H264[1], pts_90k=H264[1].dts_90k - 900)
-    assert _tags(muxer.tag(frame))[0].body[2:5] == (-10 & 0xFFFFFF).to_bytes(3, "big")
+    assert _tags(muxer.mux(frame))[0].body[2:5] == (-10 & 0xFFFFFF).to_bytes(3, "big")
 
 
 def test_h265_enhanced() -> None:
@@ -100,9 +100,9 @@ def test_h265_enhanced() -> None:
     script, head = _tags(muxer.header([H265[0].track])[13:])
     assert b"videocodecid\x00" + struct.pack("!d", 0x68766331) in script.body
     assert head.body == b"\x90hvc1" + nal.hvcc(H265[0].track.parameter_sets)
-    (key,) = _tags(muxer.tag(H265[0]))
+    (key,) = _tags(muxer.mux(H265[0]))
     assert key.body == b"\x93hvc1" + length_prefixed(H265[0].payload)
-    (inter,) = _tags(muxer.tag(replace(H265[1], pts_90k=H265[1].dts_90k + 3600)))
+    (inter,) = _tags(muxer.mux(replace(H265[1], pts_90k=H265[1].dts_90k + 3600)))
     assert inter.body[:8] == b"\xa1hvc1\x00\x00\x28"
     assert inter.body[8:] == length_prefixed(H265[1].payload)
 
@@ -112,8 +112,8 @@ def test_h265_legacy_codec_id_12() -> None:
     script, head = _tags(muxer.header([H265[0].track])[13:])
     assert b"videocodecid\x00" + struct.pack("!d", 12.0) in script.body
     assert head.body == b"\x1c\x00\x00\x00\x00" + nal.hvcc(H265[0].track.parameter_sets)
-    assert _tags(muxer.tag(H265[0]))[0].body == b"\x1c\x01\x00\x00\x00" + length_prefixed(H265[0].payload)
-    assert _tags(muxer.tag(H265[1]))[0].body[:2] == b"\x2c\x01"
+    assert _tags(muxer.mux(H265[0]))[0].body == b"\x1c\x01\x00\x00\x00" + length_prefixed(H265[0].payload)
+    assert _tags(muxer.mux(H265[1]))[0].body[:2] == b"\x2c\x01"
     with pytest.raises(ValueError, match="enhanced"):
         FlvMuxer(hevc="other")
 
@@ -125,7 +125,7 @@ def test_audio_tags(codec: Codec, head: bytes) -> None:
     frame = audio_clip(codec)[4]
     muxer = FlvMuxer(base_90k=0)
     muxer.header([frame.track])
-    (found,) = _tags(muxer.tag(frame))
+    (found,) = _tags(muxer.mux(frame))
     assert found == Tag(8, frame.dts_90k // 90, head + frame.payload)
 
 
@@ -134,7 +134,7 @@ def test_codecs_that_flv_has_not_are_left_out() -> None:
     frame = Frame(track=track, pts_90k=0, dts_90k=0, key=True, payload=b"x")
     muxer = FlvMuxer()
     assert len(_tags(muxer.header([track])[13:])) == 1
-    assert muxer.tag(frame) == b""
+    assert muxer.mux(frame) == b""
     assert not muxer.carries(Codec.SVAC)
 
 
@@ -142,29 +142,29 @@ def test_med17_late_track_is_announced_by_its_first_frame() -> None:
     muxer = FlvMuxer(base_90k=0)
     muxer.header([H264[0].track])
     sound = audio_clip(Codec.AAC)
-    assert [t.body[:2] for t in _tags(muxer.tag(sound[2]))] == [b"\xaf\x00", b"\xaf\x01"]
-    assert [t.body[:2] for t in _tags(muxer.tag(sound[3]))] == [b"\xaf\x01"]
+    assert [t.body[:2] for t in _tags(muxer.mux(sound[2]))] == [b"\xaf\x00", b"\xaf\x01"]
+    assert [t.body[:2] for t in _tags(muxer.mux(sound[3]))] == [b"\xaf\x01"]
 
 
 def test_med36_change_of_the_track_brings_a_new_sequence_header() -> None:
     small = video_clip(Codec.H264, width=160, height=128, frames=10, gop=10)
     muxer = FlvMuxer(base_90k=0)
     muxer.header([H264[0].track])
-    assert [t.body[1] for t in _tags(muxer.tag(H264[0]))] == [1]
-    changed = _tags(muxer.tag(small[0]))
+    assert [t.body[1] for t in _tags(muxer.mux(H264[0]))] == [1]
+    changed = _tags(muxer.mux(small[0]))
     assert [t.body[1] for t in changed] == [0, 1]
     assert changed[0].body[5:] == nal.avcc(small[0].track.parameter_sets)
-    assert [t.body[1] for t in _tags(muxer.tag(small[1]))] == [1]
-    other = _tags(muxer.tag(H265[0]))
+    assert [t.body[1] for t in _tags(muxer.mux(small[1]))] == [1]
+    other = _tags(muxer.mux(H265[0]))
     assert [t.body[:1] for t in other] == [b"\x90", b"\x93"]
 
 
 def test_a_measured_rate_brings_no_new_sequence_header() -> None:
     muxer = FlvMuxer()
     muxer.header([H264[0].track])
-    muxer.tag(H264[0])
+    muxer.mux(H264[0])
     frame = replace(H264[1], track=replace(H264[1].track, fps=12.5))
-    assert len(_tags(muxer.tag(frame))) == 1
+    assert len(_tags(muxer.mux(frame))) == 1
 
 
 def test_parameter_sets_that_cannot_be_read_give_no_header() -> None:
@@ -183,7 +183,7 @@ def test_time_counts_from_the_first_frame_or_from_a_common_base() -> None:
     own, common = FlvMuxer(), FlvMuxer(base_90k=0)
     for muxer in (own, common):
         muxer.header([H264[0].track])
-    assert _tags(own.tag(H264[5]))[-1].timestamp == 0
-    assert _tags(own.tag(H264[6]))[-1].timestamp == 40
-    assert _tags(common.tag(H264[5]))[-1].timestamp == 200
-    assert _tags(own.tag(audio_clip(Codec.PCMA)[0]))[-1].timestamp == 0  # before the first: clamped
+    assert _tags(own.mux(H264[5]))[-1].timestamp == 0
+    assert _tags(own.mux(H264[6]))[-1].timestamp == 40
+    assert _tags(common.mux(H264[5]))[-1].timestamp == 200
+    assert _tags(own.mux(audio_clip(Codec.PCMA)[0]))[-1].timestamp == 0  # before the first: clamped
