@@ -34,7 +34,9 @@ class Player:
     """Reads a play URL picture by picture, as FFmpeg demuxes it. A context manager."""
 
     def __init__(self, url: str) -> None:
-        self._container = av.open(url, timeout=20, options={"analyzeduration": "1000000", "probesize": "200000"})
+        self._container = av.open(
+            url, timeout=20, options={"analyzeduration": "1000000", "probesize": "200000"}
+        )
         self._pictures = self._read()
 
     def __enter__(self) -> Player:
