@@ -330,16 +330,16 @@ class DownloadJob:
     def _note_part(self, view: StreamView, from_s: int, had: float) -> None:
         """The last facts of a part: where it stood, and what the device's own time left out."""
         self._take(view, from_s)
+        lost = view.rtp.lost
         for at_s, seconds in view.history.gaps if view.history is not None else ():
             if from_s + at_s >= had:
-                lost = view.rtp.lost > 0
-                self._gaps.append(
-                    Gap(
-                        at_s=round(from_s + at_s, 2),
-                        seconds=round(seconds, 2),
-                        reason="lost" if lost else "not_recorded",
-                    )
-                )
+                reason = "lost" if lost else "not_recorded"
+                self._gaps.append(Gap(at_s=round(from_s + at_s, 2), seconds=round(seconds, 2), reason=reason))
+        if lost:
+            self._note(
+                f"{lost} packets were lost from {from_s} s on: "
+                "pictures behind them may be damaged up to the next key frame."
+            )
 
     async def _stop_stream(self) -> None:
         try:
@@ -457,6 +457,7 @@ class DownloadJob:
 
     async def _finish(self, error: GatewayError | None) -> None:
         """Close the file, sum it up, write the manifest."""
+        self._add_missing()
         try:
             await self._in_thread(self._close_file)
         except GatewayError as failure:
@@ -495,6 +496,17 @@ class DownloadJob:
                 detail=error.detail,
                 sip_status=error.sip_status,
             )
+
+    def _add_missing(self) -> None:
+        """Single pictures that never came; their place in the file is made one in the span."""
+        leaps = list(self._gaps)
+        for file_s, seconds in self._seam.missing:
+            at_s = file_s
+            for leap in leaps:
+                if leap.at_s <= at_s:
+                    at_s += leap.seconds
+            self._gaps.append(Gap(at_s=round(at_s, 2), seconds=round(seconds, 2), reason="lost"))
+        self._gaps.sort(key=lambda gap: gap.at_s)
 
     def _close_file(self) -> None:
         """In the worker thread."""
