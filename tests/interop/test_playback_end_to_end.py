@@ -214,3 +214,11 @@ def test_records_of_a_day_are_complete_and_sorted(recorder: GatewayProcess) -> N
     assert all(before[1] <= after[0] for before, after in pairwise(spans))
     assert spans[0][0] <= start < spans[0][1]
     assert all(begin.utcoffset() == timedelta(hours=8) for begin, _ in spans)
+
+
+def test_what_a_control_did_is_seen_without_anybody_watching(recorder: GatewayProcess) -> None:
+    answer = play(recorder, minutes_ago(70), 600)
+    control(recorder, answer["id"], action="seek", position_s=200)
+    assert effect(recorder, answer["id"]) == "seen"
+    assert recorder.get(f"/streams/{answer['id']}")["history"]["position_s"] >= 200
+    recorder.api.delete(f"/api/v1/streams/{answer['id']}")
