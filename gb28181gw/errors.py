@@ -62,6 +62,12 @@ _ROWS = (
         "The stream has ended or never was; start one with POST …/live.",
     ),
     _row(
+        "gb.route.upper_unknown",
+        404,
+        "Unknown upper platform",
+        "List them with GET /api/v1/uppers; add one with POST /api/v1/uppers.",
+    ),
+    _row(
         "gb.route.talk_unknown",
         404,
         "Unknown talk",
@@ -151,6 +157,12 @@ _ROWS = (
         504,
         "No signalling path",
         "The device's connection is gone; it must connect or register again.",
+    ),
+    _row(
+        "gb.sip.registration_refused",
+        502,
+        "Upper platform refused us",
+        "Check local_id, domain, username, password and edition of the upper platform here, and that it has us in its list of lower platforms.",
     ),
     _row(
         "gb.sip.device_bye",

@@ -39,6 +39,10 @@ class Action(StrEnum):
     """Approve a device that waits."""
     MANAGE_DEVICES = "manage_devices"
     """Provision, change and remove devices."""
+    VIEW_UPPERS = "view_uppers"
+    """See upper platforms and what is shared with them."""
+    MANAGE_UPPERS = "manage_uppers"
+    """Add, change and remove upper platforms, and share channels with them."""
     TRACE = "trace"
     """Read the SIP messages of a device."""
     METRICS = "metrics"
@@ -61,6 +65,8 @@ ALLOWED: Final[dict[Action, frozenset[Role]]] = {
     Action.DRASTIC_CONTROL: _ADMIN,
     Action.ADMIT_DEVICE: _STAFF,
     Action.MANAGE_DEVICES: _ADMIN,
+    Action.VIEW_UPPERS: _STAFF,
+    Action.MANAGE_UPPERS: _ADMIN,
     Action.TRACE: _STAFF,
     Action.METRICS: _EVERYBODY,
     Action.MANAGE_KEYS: _ADMIN,

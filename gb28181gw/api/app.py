@@ -25,6 +25,7 @@ from gb28181gw.api.routes import (
     system,
     talks,
     trace,
+    uppers,
 )
 from gb28181gw.api.security import action_of, requires
 from gb28181gw.api.services import ApiServices
@@ -41,6 +42,7 @@ MODULES = (
     downloads,
     talks,
     reports,
+    uppers,
     snapshots,
     events,
     keys,

@@ -67,7 +67,7 @@ class Page(Answer, Generic[Item]):
 # ---------------------------------------------------------------- devices
 
 
-def _charset(text: str) -> str:
+def charset_name(text: str) -> str:
     return Charset.parse(text).value if text else text
 
 
@@ -77,7 +77,7 @@ def _zone(text: str) -> str:
     return text
 
 
-def _password(text: str) -> str:
+def plain_password(text: str) -> str:
     if not text.isascii() or not text.isprintable():
         raise ValueError("may have printable ASCII characters only")
     return text
@@ -106,11 +106,11 @@ class DeviceSettings(Body):
     """What people set of a device; a field left out, or null, stays as it is."""
 
     name: Annotated[str, Field(max_length=128), AfterValidator(single_line)] | None = None
-    password: Annotated[str, Field(max_length=128), AfterValidator(_password)] | None = Field(
+    password: Annotated[str, Field(max_length=128), AfterValidator(plain_password)] | None = Field(
         default=None, description="Empty: the shared password."
     )
     media_transport: StreamTransport | None = None
-    charset: Annotated[str, Field(max_length=16), AfterValidator(_charset)] | None = Field(
+    charset: Annotated[str, Field(max_length=16), AfterValidator(charset_name)] | None = Field(
         default=None, description="GB2312, GB18030 or UTF-8; empty: by edition."
     )
     timezone: Annotated[str, Field(max_length=6), AfterValidator(_zone)] | None = Field(

@@ -5,7 +5,7 @@ Handlers translate between HTTP and these calls; they decide nothing. Every call
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
@@ -13,6 +13,9 @@ from typing import Protocol
 
 from gb28181gw.access.keys import Keys
 from gb28181gw.access.tokens import PlayTokens
+from gb28181gw.cascade.models import Tree, UpperChange, UpperView
+from gb28181gw.cascade.sharing import Key, ShareItem
+from gb28181gw.cascade.tree import SharedTree
 from gb28181gw.devices.commands import Outcome
 from gb28181gw.devices.models import Device
 from gb28181gw.devices.ptz import PresetAction, PresetList
@@ -30,6 +33,8 @@ from gb28181gw.observability.events import EventBus
 from gb28181gw.observability.health import HealthBoard
 from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import SipTrace
+from gb28181gw.outputs.source import Viewer
+from gb28181gw.outputs.stills import Still
 from gb28181gw.sessions.models import ControlView, StreamView
 from gb28181gw.sessions.talk import Holder, TalkView, TalkWay
 
@@ -50,6 +55,8 @@ class DeviceBook(Protocol):
     async def approve(self, device_id: str) -> Device: ...
 
     async def remove(self, device_id: str) -> None: ...
+
+    def __iter__(self) -> Iterator[Device]: ...
 
 
 class Catalogue(Protocol):
@@ -207,6 +214,40 @@ class Streams(Protocol):
     async def stop(self, stream_id: str, reason: str = "stopped") -> None: ...
 
 
+class StillBook(Protocol):
+    """One picture of a channel (`outputs.stills.Stills`)."""
+
+    async def take(self, device_id: str, channel_id: str, viewer: Viewer) -> Still: ...
+
+
+class UpperBook(Protocol):
+    """Upper platforms (`cascade.service.Uppers`)."""
+
+    def all(self) -> list[UpperView]:
+        """In the order of their ids."""
+        ...
+
+    def get(self, upper_id: str) -> UpperView: ...
+
+    async def add(self, upper_id: str, change: UpperChange) -> UpperView: ...
+
+    async def change(self, upper_id: str, change: UpperChange) -> UpperView: ...
+
+    async def remove(self, upper_id: str) -> None: ...
+
+    async def shared(self, upper_id: str) -> tuple[bool, list[tuple[Key, str]]]:
+        """Whether everything is shared; channels and the ids that the upper knows them by."""
+        ...
+
+    async def share(
+        self, upper_id: str, items: Sequence[ShareItem], *, share_all: bool, dry_run: bool = False
+    ) -> list[tuple[Key, str]]: ...
+
+    async def tree(self, upper_id: str, form: Tree | None = None) -> SharedTree:
+        """What it is told, or would be told in another form."""
+        ...
+
+
 class TalkBook(Protocol):
     """The table of talks (`sessions.talks.Talks`)."""
 
@@ -244,10 +285,12 @@ class ApiServices:
     streams: Streams
     records: RecordBook
     downloads: DownloadBook
+    stills: StillBook
     talks: TalkBook
     ptz: Ptz
     commands: DeviceCommands
     reports: ReportBook
+    uppers: UpperBook
     subscriptions: SubscriptionBook
     snapshots: SnapshotBook
     keys: Keys

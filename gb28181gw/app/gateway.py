@@ -25,6 +25,9 @@ from gb28181gw.api.app import create_api
 from gb28181gw.api.server import ApiServer, ApiServerConfig
 from gb28181gw.api.services import ApiServices, PlayUrlConfig
 from gb28181gw.app.metrics import register_metrics
+from gb28181gw.cascade.answers import Answers
+from gb28181gw.cascade.calls import CallTools, UpperCalls
+from gb28181gw.cascade.service import Uppers
 from gb28181gw.clock import Clock, SystemClock, clock_synchronised
 from gb28181gw.devices.config import DateMode, DevicesConfig, Enrolment
 from gb28181gw.devices.models import Device
@@ -51,6 +54,7 @@ from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import Direction, SipTrace
 from gb28181gw.outputs.listener import ListenerConfig, MediaListener
 from gb28181gw.outputs.rtsp import RtspConfig, RtspListener
+from gb28181gw.outputs.stills import Stills
 from gb28181gw.sessions.call import CallContext, CallLimits
 from gb28181gw.sessions.ending import CallEnder
 from gb28181gw.sessions.models import StreamState
@@ -68,6 +72,7 @@ from gb28181gw.storage.reports import SqliteReportStore
 from gb28181gw.storage.snapshots import SnapshotFiles
 from gb28181gw.storage.sqlite import SqliteDeviceStore
 from gb28181gw.storage.subscriptions import SqliteSubscriptionStore
+from gb28181gw.storage.uppers import SqliteUpperStore
 from gb28181gw.transport.transports import Transports
 from gb28181gw.ua.agent import UserAgent
 from gb28181gw.ua.models import AgentConfig
@@ -157,6 +162,7 @@ class Gateway:
             self._start_signalling()
             await self._start_devices()
             await self._start_media()
+            await self._start_cascade()
             await self._start_listeners()
         except BaseException:
             await self._ends.aclose()
@@ -288,7 +294,7 @@ class Gateway:
         self.reports.start()
         self._at_end(self.reports.close)
         self._at_end(self.records.close)
-        await self.subscriptions.start()
+        self.subscriptions.start()
         self._at_end(self.subscriptions.close)
         self.health.up("registry")
 
@@ -404,7 +410,55 @@ class Gateway:
         await self.rtsp.start()
         self._at_end(self.rtsp.close)
         self.health.up("rtsp")
+        self.stills = Stills(self.engine, self.sessions, self._clock)
+        self._at_end(self.stills.close)
         self.health.up("media")
+
+    async def _start_cascade(self) -> None:
+        """The upper platforms as stored; they are registered at when SIP listens."""
+        sip = self.settings.sip
+        self.uppers = Uppers(
+            store=SqliteUpperStore(self.database),
+            agent=self.agent,
+            bus=self.bus,
+            clock=self._clock,
+            book=self.devices.registry,
+            answers=Answers(
+                book=self.devices.registry,
+                commands=self.devices.commands,
+                bus=self.bus,
+                clock=self._clock,
+                zone=sip.zone,
+                version=__version__,
+            ),
+            calls=UpperCalls(
+                CallTools(
+                    agent=self.agent,
+                    source=self.sessions,
+                    engine=self.engine,
+                    ports=self.ports,
+                    ssrcs=self.ssrcs,
+                    bus=self.bus,
+                    clock=self._clock,
+                    next_sn=self.devices.queries.next_sn,
+                    media_listen=self.settings.media.listen,
+                    media_advertise=self.settings.media.advertise,
+                )
+            ),
+            default_local_id=sip.id,
+            is_device_path=self.devices.registry.is_bound,
+            zone=sip.zone,
+        )
+        await self.uppers.load()
+        self.devices.registry.on_channel_changed(self.uppers.channel_changed)
+        self.devices.presence.on_online(self.uppers.device_changed)
+        self.devices.presence.on_offline(self.uppers.device_changed)
+        self.reports.on_alarm(self.uppers.alarm)
+        self.reports.on_position(self.uppers.place)
+        self.reports.on_ptz(self.uppers.ptz_place)
+        self.sessions.on_ended(self.uppers.calls.source_ended)
+        self._at_end(self.uppers.close)
+        self.agent.on_path_closed = self._path_closed
 
     async def _open_shared_port(self, host: str, port: int) -> None:
         try:
@@ -422,6 +476,7 @@ class Gateway:
         self.health.up("sip")
         self.subscriptions.begin()
         await self.sessions.recover()
+        self.uppers.start()
         self.api = ApiServer(
             create_api(
                 ApiServices(
@@ -430,10 +485,12 @@ class Gateway:
                     streams=self.sessions,
                     records=self.records,
                     downloads=self.downloads,
+                    stills=self.stills,
                     talks=self.talks,
                     ptz=self.devices.ptz,
                     commands=self.devices.commands,
                     reports=self.reports,
+                    uppers=self.uppers,
                     subscriptions=self.subscriptions,
                     snapshots=self.snapshots,
                     keys=self.keys,
@@ -499,6 +556,10 @@ class Gateway:
                     self.devices.heard_media(stream.device_id)
             await self.keys.load()
 
+    def _path_closed(self, path: Path) -> None:
+        self.devices.presence.connection_lost(path)
+        self.uppers.connection_closed(path)
+
     def _media_status(self, device_id: str, status: MediaStatus, call_id: str) -> None:
         self.sessions.media_status(device_id, status.device_id, status.notify_type, call_id)
 
@@ -517,8 +578,9 @@ class Gateway:
 
     def _trace_message(self, direction: str, path: Path, data: bytes) -> None:
         device = self.devices.registry.alone_on(path)
-        if device is not None:
-            self.trace.record(device.id, Direction(direction), path, data)
+        peer_id = device.id if device is not None else self.uppers.owner_of(path)
+        if peer_id is not None:
+            self.trace.record(peer_id, Direction(direction), path, data)
         else:
             self.trace.record_stranger(Direction(direction), path, data)
 

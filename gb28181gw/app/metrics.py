@@ -31,6 +31,10 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
     _export(metrics, "sessions", sessions.counters)
     _export(metrics, "talks", gateway.talks.counters)
     _export(metrics, "calls", gateway.ender.counters)
+    _export(metrics, "upper_links", gateway.uppers.counters)
+    _export(metrics, "upper_answers", gateway.uppers.answers.counters)
+    _export(metrics, "upper_notify", gateway.uppers.notify_counters)
+    _export(metrics, "upper_calls", gateway.uppers.calls.counters)
     _export(metrics, "database", gateway.database.counters)
     _export(metrics, "reports", gateway.reports.counters)
     _export(metrics, "snapshots", gateway.snapshots.counters)
@@ -101,6 +105,16 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
         lambda: devices.catalogue.waiting,
     )
     metrics.gauge("catalogues_running", "Catalogue queries under way.", lambda: devices.catalogue.running)
+
+    metrics.gauge(
+        "upper_streams", "Calls of upper platforms that are not over.", lambda: gateway.uppers.calls.total
+    )
+    metrics.gauge("uppers", "Upper platforms.", lambda: len(gateway.uppers))
+    metrics.gauge(
+        "uppers_registered",
+        "Upper platforms that we are registered at.",
+        lambda: gateway.uppers.registered_count,
+    )
 
     metrics.gauges(
         "streams", "Streams by state.", ("state",), lambda: _count(str(one.state) for one in sessions.list())

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from gb28181gw.cli import check, device, download, key, secrets, serve, simulate, trace, version
+from gb28181gw.cli import check, device, download, key, secrets, serve, simulate, trace, upper, version
 
 
 def make_app() -> typer.Typer:
@@ -31,6 +31,7 @@ def make_app() -> typer.Typer:
     app.add_typer(device.app, name="device")
     app.add_typer(key.app, name="key")
     app.add_typer(simulate.app, name="simulate")
+    app.add_typer(upper.app, name="upper")
     return app
 
 

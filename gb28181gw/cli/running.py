@@ -57,6 +57,14 @@ class RunningGateway:
         answer = self._ask(request)
         return json.loads(answer) if answer else None
 
+    def put(self, path: str, body: object, content_type: str = "application/json") -> Any:
+        """PUT JSON, or bytes of another type, and read JSON. Raises as `get`."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        request = urllib.request.Request(  # noqa: S310 - the scheme is ours, see `of`
+            self.url + path, data=data, headers={"Content-Type": content_type}, method="PUT"
+        )
+        return json.loads(self._ask(request))
+
     def post_bytes(self, path: str, body: bytes, content_type: str) -> Any:
         """POST a body of another kind and read JSON. Raises as `get`."""
         request = urllib.request.Request(  # noqa: S310 - the scheme is ours, see `of`
@@ -65,7 +73,7 @@ class RunningGateway:
         return json.loads(self._ask(request))
 
     def delete(self, path: str) -> None:
-        """Raises as `get`."""
+        """DELETE. Raises as `get`."""
         self._ask(urllib.request.Request(self.url + path, method="DELETE"))  # noqa: S310 - the scheme is ours
 
     def _ask(self, request: urllib.request.Request) -> bytes:

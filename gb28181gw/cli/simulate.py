@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(
-    help="Simulated devices, to try the gateway without a camera and to load it.",
+    help="Simulated devices and upper platforms, to try the gateway without a camera and to load it.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -54,7 +54,7 @@ class EditionName(StrEnum):
 
 @app.callback()
 def simulate() -> None:
-    """Simulated devices, to try the gateway without a camera and to load it."""
+    """Simulated devices and upper platforms, to try the gateway without a camera and to load it."""
 
 
 @app.command("device")
@@ -197,3 +197,73 @@ def device(
         json=as_json,
     )
     raise typer.Exit(run_device(options))
+
+
+class MediaWay(StrEnum):
+    UDP = "udp"
+    TCP_PASSIVE = "tcp-passive"
+    TCP_ACTIVE = "tcp-active"
+
+
+class Algorithm(StrEnum):
+    MD5 = "MD5"
+    SHA_256 = "SHA-256"
+
+
+@app.command("platform")
+def platform(
+    listen: Annotated[str, typer.Option(help="HOST:PORT to be registered at.")] = "127.0.0.1:5080",
+    platform_id: Annotated[str, typer.Option("--id", help="The platform's id.")] = "34020000002000000099",
+    domain: Annotated[str, typer.Option(help="The platform's domain (realm).")] = "3402000000",
+    password: Annotated[str, typer.Option(help="What lower platforms must know.")] = "",
+    algorithm: Annotated[Algorithm, typer.Option(help="Of the challenge.")] = Algorithm.MD5,
+    edition: Annotated[EditionName, typer.Option(help="Edition of the standard.")] = EditionName.V3_0,
+    redirect: Annotated[
+        str, typer.Option(help="HOST:PORT that registrations are sent on to (302).", show_default=False)
+    ] = "",
+    play: Annotated[
+        str,
+        typer.Option(help="Play this channel of the first that registers, or 'first'.", show_default=False),
+    ] = "",
+    output: Annotated[
+        Path | None, typer.Option(help="Write the program stream to this file.", show_default=False)
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Play for so long.")] = 10.0,
+    media: Annotated[MediaWay, typer.Option(help="Transport of the media, as offered.")] = MediaWay.UDP,
+    ptz: Annotated[
+        str, typer.Option(help="Move for a second: left, right, up, down, in or out.", show_default=False)
+    ] = "",
+    subscribe: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Catalog, Alarm, MobilePosition or PTZPosition; several times.", show_default=False
+        ),
+    ] = None,
+    duration: Annotated[
+        float, typer.Option(help="End after so many seconds; 0: when done, or Ctrl-C.")
+    ] = 0.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+) -> None:
+    """Run an upper platform: lower ones register here, their tree is shown, a channel is played into a file."""
+    from gb28181gw.sim.platform_command import PlatformOptions, PlatformTask, run_platform
+
+    options = PlatformOptions(
+        listen=listen,
+        id=platform_id,
+        domain=domain,
+        password=password,
+        algorithm=algorithm.value,
+        edition=edition.value,
+        redirect=redirect,
+    )
+    task = PlatformTask(
+        play=play,
+        output=output,
+        seconds=seconds,
+        media=media.value,
+        ptz=ptz,
+        subscribe=tuple(subscribe or ()),
+        duration_s=duration,
+        json=as_json,
+    )
+    raise typer.Exit(run_platform(options, task))

@@ -664,8 +664,82 @@ _ROWS = (
     _row(
         "upper.lost",
         "warning",
-        "upper_id peer reason sip_status",
-        "An upper platform does not answer or refused us.",
+        "upper_id peer reason sip_status detail",
+        "We are no longer registered at an upper platform: it does not answer, or it refused us.",
+    ),
+    _row(
+        "upper.register_failed",
+        "warning",
+        "upper_id peer reason sip_status detail",
+        "An upper platform could not be registered at; told once for each kind of trouble, it is tried for ever.",
+    ),
+    _row("upper.added", "info", "upper_id", "An upper platform was added."),
+    _row("upper.changed", "info", "upper_id keys", "Settings of an upper platform were changed."),
+    _row("upper.removed", "info", "upper_id", "An upper platform was removed, and unregistered from."),
+    _row(
+        "upper.shared",
+        "info",
+        "upper_id channels all",
+        "What an upper platform sees was replaced.",
+    ),
+    _row(
+        "upper.other_id",
+        "info",
+        "upper_id seen",
+        "An upper platform calls us by another code than our local_id there; it is served all the same (CS-01).",
+        NOISE,
+    ),
+    _row(
+        "upper.request_refused",
+        "warning",
+        "upper_id cmd channel_id sip_status detail",
+        "An upper platform asked for what is not shared with it or not allowed to it.",
+        NOISE,
+    ),
+    _row(
+        "upper.message_invalid",
+        "warning",
+        "upper_id peer reason detail",
+        "A message of an upper platform cannot be read.",
+        NOISE,
+    ),
+    _row(
+        "upper.command_failed",
+        "warning",
+        "upper_id device_id channel_id cmd reason detail",
+        "What an upper platform asked of a device was not done or not answered.",
+    ),
+    _row(
+        "upper.stream_started",
+        "info",
+        "upper_id device_id channel_id stream_id call_id ssrc peer transport kind user_identity",
+        "An upper platform gets a stream; `user_identity` is who it says watches (Monitor-User-Identity).",
+    ),
+    _row(
+        "upper.stream_stopped",
+        "info",
+        "upper_id device_id channel_id stream_id call_id ssrc peer transport kind user_identity reason bytes "
+        "duration_ms",
+        "A stream to an upper platform ended.",
+    ),
+    _row(
+        "upper.stream_failed",
+        "warning",
+        "upper_id device_id channel_id stream_id call_id ssrc peer transport kind user_identity reason sip_status "
+        "detail",
+        "An INVITE of an upper platform could not be served.",
+    ),
+    _row(
+        "upper.subscribed",
+        "info",
+        "upper_id cmd device_id expires_s",
+        "An upper platform subscribed to something.",
+    ),
+    _row(
+        "upper.answer_failed",
+        "warning",
+        "upper_id cmd sn reason detail",
+        "An answer did not reach the upper platform.",
     ),
     # access and API
     _row(
@@ -717,7 +791,7 @@ _ROWS = (
     _row(
         "limit.reached",
         "warning",
-        "limit value peer device_id detail",
+        "limit value peer device_id upper_id detail",
         "A limit was reached and something was refused or dropped.",
         NOISE,
     ),

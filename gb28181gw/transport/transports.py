@@ -99,6 +99,13 @@ class Transports:
         """Open a TCP connection to a *configured* peer. Raises `GatewayError` gb.sip.path_lost."""
         return await self._tcp.connect(host, port, local_host=local_host, timeout_s=timeout_s)
 
+    def path_to(self, host: str, port: int) -> Path:
+        """The UDP path to a *configured* peer, from the first socket. Raises `GatewayError` gb.sip.path_lost."""
+        first = next(iter(self._by_address.values()), None)
+        if first is None:
+            raise GatewayError("gb.sip.path_lost", "No SIP listener is open.")
+        return first.path_to(host, port)
+
     def send(self, path: Path, data: bytes) -> bool:
         """Send one message on the path; False when that is not possible any more."""
         if path.transport == "udp":

@@ -38,7 +38,7 @@ from gb28181gw.transport.transports import Transports
 from gb28181gw.ua.calls import Calls
 from gb28181gw.ua.compose import ALLOW, Composer, user_of
 from gb28181gw.ua.exchanges import Exchanges
-from gb28181gw.ua.models import AgentConfig, AgentCounters, Answer, Target
+from gb28181gw.ua.models import AgentConfig, AgentCounters, Answer, Platforms, Target
 from gb28181gw.ua.refusals import RefusalLimits, Refusals
 from gb28181gw.ua.server import Handler, Server
 from gb28181gw.ua.shell import Shell, Trace
@@ -46,6 +46,10 @@ from gb28181gw.ua.subscriptions import Subscriptions
 
 
 def _nobody_verified(path: Path) -> bool:
+    return False
+
+
+def _nobody_known(path: Path, user: str) -> bool:
     return False
 
 
@@ -71,6 +75,11 @@ class UserAgent:
         self.on_path_closed: Callable[[Path], None] | None = None
         """A TCP connection ended."""
         self._is_verified: Callable[[Path], bool] = _nobody_verified
+        self._policy: tuple[Callable[[Path, str], bool], Callable[[Path], bool]] = (
+            _nobody_known,
+            _nobody_verified,
+        )
+        self._platforms: Platforms | None = None
         self._shell = Shell(endpoint, transports, clock if clock is not None else SystemClock())
         self._shell.on_event = self._on_event
         self._composer = Composer(config)
@@ -93,8 +102,26 @@ class UserAgent:
         every message, so it should be one look-up; such a path passes the refusal bucket of its host (many devices
         behind one carrier NAT) and the caps of unverified transactions.
         """
-        self._server.is_known = is_known
-        self._is_verified = self.endpoint.is_verified = is_verified
+        self._policy = (is_known, is_verified)
+        self._apply_policy()
+
+    def use_platforms(self, platforms: Platforms) -> None:
+        """Join the platforms that we are registered at: their paths are known and verified beside those of
+        `use_policy`, and their requests outside dialogs are offered to `platforms.claim` before the handlers."""
+        self._platforms = platforms
+        self._server.claim = platforms.claim
+        self._apply_policy()
+
+    def _apply_policy(self) -> None:
+        is_known, is_verified = self._policy
+        platforms = self._platforms
+        if platforms is None:
+            self._server.is_known = is_known
+            self._is_verified = self.endpoint.is_verified = is_verified
+            return
+        is_platform = platforms.is_bound
+        self._server.is_known = lambda path, user: is_known(path, user) or is_platform(path)
+        self._is_verified = self.endpoint.is_verified = lambda path: is_verified(path) or is_platform(path)
 
     @property
     def on_sent(self) -> Trace | None:
@@ -164,12 +191,15 @@ class UserAgent:
         request_uri: str = "",
         call_id: str = "",
         cseq: int = 1,
+        from_tag: str = "",
+        gb_version: str | None = None,
     ) -> Response:
         """Send a request outside dialogs and wait for its final response, whatever its status.
 
         Raises `GatewayError`: gb.sip.no_answer after `timeout_s` (None: Timer F, 32 s), gb.sip.path_lost when it
-        could not be sent. `from_user`, `from_domain`, `request_uri`, `call_id` and `cseq` are for registrations,
-        which keep their Call-ID and count CSeq up, and for simulated identities. INVITE has a method of its own.
+        could not be sent. `from_user` to `gb_version` (None: that of the configuration) are for registrations,
+        which keep their Call-ID and count CSeq up (`ua.registration`), and for simulated identities. INVITE has a
+        method of its own.
         """
         _check_method(method)
         self._ensure_open()
@@ -184,6 +214,8 @@ class UserAgent:
             request_uri=request_uri,
             call_id=call_id,
             cseq=cseq,
+            from_tag=from_tag,
+            gb_version=gb_version,
         )
         return await self._exchanges.run(request, target.path, timeout_s)
 

@@ -11,7 +11,7 @@ from gb28181gw.sip.path import Path
 from gb28181gw.sip.randomness import random_hex
 from gb28181gw.ua.models import AgentConfig, Target
 
-ALLOW: Final = "INVITE, ACK, INFO, CANCEL, BYE, OPTIONS, MESSAGE, NOTIFY"
+ALLOW: Final = "INVITE, ACK, INFO, CANCEL, BYE, OPTIONS, MESSAGE, NOTIFY, SUBSCRIBE"
 """GB/T 28181-2022 9.2.3 b names the first seven for INVITE dialogs."""
 
 DIALOG_MAKERS: Final = frozenset({"INVITE", "SUBSCRIBE"})
@@ -43,6 +43,8 @@ class Composer:
         request_uri: str = "",
         call_id: str = "",
         cseq: int = 1,
+        from_tag: str = "",
+        gb_version: str | None = None,
     ) -> Request:
         """A request outside dialogs: To without a tag (XML-22), Call-ID of 128 random bits (S-04, XML-21)."""
         user = from_user or self._config.id
@@ -52,7 +54,10 @@ class Composer:
             request_uri or f"sip:{target.user}@{target.path.peer}",
             Headers(
                 (
-                    ("From", f"<sip:{user}@{from_domain or self._config.domain}>;tag={new_tag()}"),
+                    (
+                        "From",
+                        f"<sip:{user}@{from_domain or self._config.domain}>;tag={from_tag or new_tag()}",
+                    ),
                     ("To", f"<sip:{target.user}@{to_host}>"),
                     ("Call-ID", call_id or random_hex(16)),
                     ("CSeq", f"{cseq} {method}"),
@@ -62,8 +67,9 @@ class Composer:
             body,
         )
         self.complete(request, target.path, user, content_type, headers)
-        if method == "REGISTER" and self._config.gb_version and "X-GB-Ver" not in request.headers:
-            request.headers.add("X-GB-Ver", self._config.gb_version)
+        version = self._config.gb_version if gb_version is None else gb_version
+        if method == "REGISTER" and version:
+            request.headers.add("X-GB-Ver", version)
         return request
 
     def complete(

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from gb28181gw.sip.dialog import Dialog
 from gb28181gw.sip.message import Response
 from gb28181gw.sip.path import Path
+
+if TYPE_CHECKING:
+    from gb28181gw.ua.incoming import Incoming
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +48,18 @@ class Answer:
     sdp: bytes
     dialog: Dialog
     response: Response
+
+
+class Platforms(Protocol):
+    """The upper platforms that we are registered at, as the agent asks for them."""
+
+    def is_bound(self, path: Path) -> bool:
+        """Whether `path` is that of such a platform now. Asked for every message: one look-up."""
+        ...
+
+    def claim(self, incoming: Incoming) -> bool:
+        """Take a request outside dialogs, or leave it (False) to the handler of its method."""
+        ...
 
 
 @dataclass(slots=True)

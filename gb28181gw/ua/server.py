@@ -1,7 +1,8 @@
 """Requests of peers: who gets them, who is told that he is not served, and who gets silence.
 
-The order: a dialog that is watched (Call-ID, both tags, and a path of its peer, see `_is_peer`); the handler of its
-method; OPTIONS of a known peer; and for the rest 481 or 405 for known peers and nothing for all others (S-11, S-20).
+The order: a dialog that is watched (Call-ID, both tags, and a path of its peer, see `_is_peer`); whoever claims the
+requests of upper platforms; the handler of its method; OPTIONS of a known peer; and for the rest 481 or 405 for known
+peers and nothing for all others (S-11, S-20).
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ def _nobody_known(path: Path, user: str) -> bool:
     return False
 
 
+def _unclaimed(incoming: Incoming) -> bool:
+    return False
+
+
 class Server:
     """Owner of handlers, watched dialogs, and INVITEs of peers that are not over."""
 
@@ -57,6 +62,8 @@ class Server:
         self.on_handler_error: Callable[[Path, str, Exception], None] | None = None
         self.arriving_bytes = 0
         """Size of the datagram whose message is being handed out; 0 for a stream."""
+        self.claim: Callable[[Incoming], bool] = _unclaimed
+        """See `Platforms.claim`."""
         self._handlers: dict[str, Handler] = {}
         self._watched: dict[str, list[tuple[Dialog, Handler, str]]] = {}
         """Call-ID -> dialogs of ours, and the user whose they are."""
@@ -99,17 +106,21 @@ class Server:
         handler = self._in_dialog(incoming) if self._watched else None
         if incoming.answered:
             return
-        if handler is None:
-            handler = self._handlers.get(request.method)
-        if handler is None:
-            self._unhandled(incoming)
-            return
         if request.method == "INVITE":
             self._invited[event.transaction_id] = incoming
         try:
-            handler(incoming)
+            if handler is None:
+                if self.claim(incoming):
+                    return
+                handler = self._handlers.get(request.method)
+            if handler is not None:
+                handler(incoming)
+                return
         except Exception as error:
             self._handler_failed(incoming, error)
+            return
+        self._invited.pop(event.transaction_id, None)
+        self._unhandled(incoming)
 
     def on_ack(self, event: AckReceived) -> None:
         """The ACK of a 2xx of ours."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
@@ -19,6 +19,9 @@ from gb28181gw.access.roles import Role
 from gb28181gw.access.tokens import PlayTokens
 from gb28181gw.api.app import create_api
 from gb28181gw.api.services import ApiServices, PlayUrlConfig
+from gb28181gw.cascade.models import Tree, Upper, UpperChange, UpperView
+from gb28181gw.cascade.sharing import Key, ShareItem, sharing_of
+from gb28181gw.cascade.tree import Node, SharedTree
 from gb28181gw.devices.commands import Outcome
 from gb28181gw.devices.models import (
     Binding,
@@ -53,6 +56,8 @@ from gb28181gw.observability.events import EventBus
 from gb28181gw.observability.health import HealthBoard
 from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import SipTrace
+from gb28181gw.outputs.source import Viewer
+from gb28181gw.outputs.stills import Still
 from gb28181gw.sessions.models import ControlView, HistoryView, StreamKind, StreamState, StreamView
 from gb28181gw.sessions.talk import Holder, TalkView, TalkWay
 from gb28181gw.sip.path import Path
@@ -109,6 +114,9 @@ class FakeDevices:
     def __init__(self, devices: Sequence[Device]) -> None:
         self.devices = {device.id: device for device in devices}
         self.changes: list[tuple[str, DeviceChange]] = []
+
+    def __iter__(self) -> Iterator[Device]:
+        return iter(self.devices.values())
 
     def get(self, device_id: str) -> Device | None:
         return self.devices.get(device_id)
@@ -445,6 +453,76 @@ ORDER = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 PICTURE = "a" * 32
 
 
+class FakeStills:
+    """One picture, taken at `NOW`."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, str]] = []
+        self.stale = ""
+
+    async def take(self, device_id: str, channel_id: str, viewer: Viewer) -> Still:
+        self.asked.append((device_id, channel_id, viewer.kind))
+        return Still(jpeg=b"\xff\xd8picture\xff\xd9", taken_at=NOW, stale=self.stale)
+
+
+class FakeUppers:
+    """As `cascade.service.Uppers`, without a network."""
+
+    def __init__(self) -> None:
+        self.views: dict[str, UpperView] = {}
+        self.shares: dict[str, tuple[bool, list[tuple[Key, str]]]] = {}
+
+    def all(self) -> list[UpperView]:
+        return [self.views[key] for key in sorted(self.views)]
+
+    def get(self, upper_id: str) -> UpperView:
+        if upper_id not in self.views:
+            raise GatewayError("gb.route.upper_unknown")
+        return self.views[upper_id]
+
+    async def add(self, upper_id: str, change: UpperChange) -> UpperView:
+        blank = Upper(id=upper_id, domain="", host="", local_id="34020000002000000001")
+        view = UpperView(
+            upper=change.applied(blank),
+            registered=False,
+            registered_at=None,
+            last_error="It does not answer.",
+            remote_address="192.0.2.9:5060",
+            shared_channels=0,
+            share_all=False,
+            streams=0,
+        )
+        self.views[upper_id] = view
+        return view
+
+    async def change(self, upper_id: str, change: UpperChange) -> UpperView:
+        view = self.get(upper_id)
+        self.views[upper_id] = replace(view, upper=change.applied(view.upper))
+        return self.views[upper_id]
+
+    async def remove(self, upper_id: str) -> None:
+        self.get(upper_id)
+        del self.views[upper_id]
+
+    async def shared(self, upper_id: str) -> tuple[bool, list[tuple[Key, str]]]:
+        self.get(upper_id)
+        return self.shares.get(upper_id, (False, []))
+
+    async def share(
+        self, upper_id: str, items: Sequence[ShareItem], *, share_all: bool, dry_run: bool = False
+    ) -> list[tuple[Key, str]]:
+        rows = sharing_of(self.get(upper_id).upper, items).items()
+        if not dry_run:
+            self.shares[upper_id] = (share_all, rows)
+        return rows
+
+    async def tree(self, upper_id: str, form: Tree | None = None) -> SharedTree:
+        _, rows = await self.shared(upper_id)
+        return SharedTree(
+            self.get(upper_id).upper, [Node(shared_id, "", key, True) for key, shared_id in rows], []
+        )
+
+
 class FakeTalks:
     """As `sessions.talks.Talks` when nobody talks."""
 
@@ -496,6 +574,7 @@ class Rig:
     streams: FakeStreams
     records: FakeRecords
     downloads: FakeDownloads
+    uppers: FakeUppers
     ptz: FakePtz
     commands: FakeCommands
     reports: FakeReports
@@ -539,6 +618,7 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
     pending.channels = {CAMERA: Channel(PENDING, CAMERA, "Hidden", "camera")}
     devices, catalogue, streams = FakeDevices([nvr, pending]), FakeCatalogue(), FakeStreams()
     records, directory = FakeRecords(), TemporaryDirectory(prefix="gb28181gw-")
+    uppers = FakeUppers()
     downloads = FakeDownloads(FilePath(directory.name))
     ptz, commands, reports = FakePtz(), FakeCommands(), FakeReports()
     subscriptions, snapshots = FakeSubscriptions(), FakeSnapshots()
@@ -549,6 +629,8 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
         streams=streams,
         records=records,
         downloads=downloads,
+        stills=FakeStills(),
+        uppers=uppers,
         talks=FakeTalks(),
         ptz=ptz,
         commands=commands,
@@ -575,11 +657,12 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
             streams=streams,
             records=records,
             downloads=downloads,
+            uppers=uppers,
+            snapshots=snapshots,
+            subscriptions=subscriptions,
             ptz=ptz,
             commands=commands,
             reports=reports,
-            subscriptions=subscriptions,
-            snapshots=snapshots,
             clock=clock,
             key_store=store,
             texts={role: text for role, (_, text) in made.items()},

@@ -162,7 +162,7 @@ class MiniPlatform:
             if b"Keepalive" in request.body and not self.answer_keepalives:
                 return
             self.send(Response.reply_to(request, 200, to_tag="p"), source)
-        elif request.method == "BYE":
+        elif request.method in ("BYE", "NOTIFY"):
             self.send(Response.reply_to(request, 200, to_tag="p"), source)
 
     def _register(self, request: Request, source: object) -> None:

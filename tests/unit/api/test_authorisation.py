@@ -14,12 +14,16 @@ from gb28181gw.api.middleware import PUBLIC_PATHS
 from gb28181gw.api.security import action_of
 from tests.support.api_services import CAMERA, NVR, ORDER, PICTURE, Rig, api_rig
 
+UPPER = "34020000002000000055"
 BODIES: dict[str, dict[str, Any]] = {
     "add_device": {"id": "34020000001180000077"},
     "change_device": {"name": "x"},
     "create_key": {"name": "x", "role": "viewer"},
     "move_channel": {"pan": 0.5},
     "send_command": {"command": "DeviceInfo"},
+    "add_upper": {"id": UPPER, "domain": "3402000000", "host": "192.0.2.9"},
+    "change_upper": {"name": "x"},
+    "share_channels": {"all": True},
     "use_preset": {"action": "goto"},
 }
 ENDLESS = {"stream_events"}
@@ -42,6 +46,7 @@ def concrete(path: str) -> str:
         "device_id": NVR,
         "channel_id": CAMERA,
         "stream_id": "s1",
+        "upper_id": UPPER,
         "talk_id": "0" * 32,
         "download_id": "0" * 32,
         "name": "a.ps",

@@ -1,0 +1,183 @@
+"""The cascade on real sockets in this process: registration in all its turns, many channels, forwarded requests."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from gb28181gw.cascade.models import UpperChange
+from gb28181gw.cascade.sharing import ShareItem
+from gb28181gw.errors import GatewayError
+from gb28181gw.sim.platform import Platform, PlatformOptions
+from tests.support.sim_platform import REALM, SERVER_ID, platform
+from tests.support.uppers import LOCAL_ID, NVR, camera, lab, make_device
+
+PASSWORD = "secret"
+
+
+async def until(look: object, what: str) -> None:
+    assert callable(look)
+    async with asyncio.timeout(20):
+        while not look():
+            await asyncio.sleep(0.005)
+    assert look(), what
+
+
+@asynccontextmanager
+async def simulated(**options: str) -> AsyncIterator[Platform]:
+    made = Platform(
+        PlatformOptions(listen="127.0.0.1:0", id=SERVER_ID, domain=REALM, password=PASSWORD, **options)
+    )
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+def settings(upper: Platform, **more: object) -> UpperChange:
+    values = {"domain": REALM, "host": "127.0.0.1", "port": upper.port, "password": PASSWORD, **more}
+    return UpperChange(**values)  # type: ignore[arg-type]  # names of the class
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+async def test_s07_sha_256_and_r077_a_redirect_is_followed(transport: str) -> None:
+    async with (
+        simulated(algorithm="SHA-256") as target,
+        simulated(redirect=f"127.0.0.1:{target.port}") as first,
+        lab(make_device()) as made,
+    ):
+        await made.uppers.add(SERVER_ID, settings(first, transport=transport))
+        await until(lambda: LOCAL_ID in target.lowers, "registration at the target")
+        await until(lambda: made.uppers.get(SERVER_ID).registered, "our side of it")
+        assert made.uppers.get(SERVER_ID).remote_address == f"127.0.0.1:{target.port}"
+        assert made.uppers.counters.redirected == 1 and not first.lowers
+        await made.uppers.remove(SERVER_ID)
+        assert LOCAL_ID not in target.lowers
+
+
+async def test_the_standby_address_serves_while_the_first_does_not() -> None:
+    async with simulated() as unused:
+        port = unused.port
+    async with simulated() as standby, lab(make_device()) as made:
+        await made.uppers.add(
+            SERVER_ID,
+            UpperChange(
+                domain=REALM, host="127.0.0.1", port=port, transport="tcp", password=PASSWORD,
+                standby=f"127.0.0.1:{standby.port}",
+            ),
+        )  # fmt: skip
+        await until(lambda: LOCAL_ID in standby.lowers, "registration at the standby address")
+
+
+async def test_r070_refreshes_before_the_end_and_cs04_with_a_new_call_id_where_it_must() -> None:
+    async with platform() as upper, lab(make_device()) as made:
+        await made.register_at(upper, expires_s=10)
+        link = made.uppers._entries[SERVER_ID].link
+        before = len(upper.authorizations)
+        assert await link._refresh() is None
+        assert len(upper.authorizations) == before + 1
+        registers = [seen.request for seen in upper.seen if seen.request.method == "REGISTER"]
+        assert len({request.call_id for request in registers}) == 1
+        numbers = [request.cseq.number for request in registers]
+        assert numbers == sorted(set(numbers))
+
+
+async def test_a_wrong_password_is_told_and_the_right_one_is_in_force_at_once() -> None:
+    async with simulated() as upper, lab(make_device()) as made:
+        await made.uppers.add(SERVER_ID, settings(upper, password="wrong"))
+        await until(lambda: made.uppers.get(SERVER_ID).last_error, "an error")
+        assert "403" in made.uppers.get(SERVER_ID).last_error
+        await made.uppers.change(SERVER_ID, UpperChange(password=PASSWORD))
+        await until(lambda: made.uppers.get(SERVER_ID).registered, "registration")
+        assert made.uppers.get(SERVER_ID).last_error == ""
+
+
+async def test_50000_shared_channels_are_told_whole_while_other_requests_are_served() -> None:
+    devices = [make_device(f"3402000000200001{number:04d}", 10_000) for number in range(1, 6)]
+    async with simulated() as upper, lab(*devices) as made:
+        await made.uppers.add(SERVER_ID, settings(upper, transport="tcp"))
+        await made.uppers.share(SERVER_ID, [], share_all=True)
+        lower = await upper.registered(LOCAL_ID)
+        whole = asyncio.create_task(upper.catalogue(lower))
+        await until(lambda: made.uppers.answers.counters.catalogues, "the catalogue to begin")
+        info = await upper.ask(lower, "DeviceInfo")
+        assert info["Channel"] == 50_000 and not whole.done()
+        found = await whole
+        assert lower.expected == len(found) == 50_005  # with the five devices
+        assert made.uppers.answers.counters.catalogue_messages >= 250
+
+
+async def test_r097_every_query_is_passed_on_with_the_uppers_sn_and_ids() -> None:
+    shared = "34020100001320000555"
+    async with platform() as upper, lab(make_device()) as made:
+        await made.register_at(upper)
+        await made.uppers.share(
+            SERVER_ID, [ShareItem(device_id=NVR, channel_id=camera(1), shared_id=shared)], share_all=False
+        )
+        made.commands.answers["RecordInfo"] = {
+            "CmdType": "RecordInfo", "SN": 9, "DeviceID": camera(1), "Name": "Gate", "SumNum": 30,
+            "RecordList": {"Item": [
+                {"DeviceID": camera(1), "Name": f"f{number}", "StartTime": f"2024-05-01T{number % 24:02d}:00:00",
+                 "RecorderID": "34020000001110000009"}
+                for number in range(30)
+            ]},
+        }  # fmt: skip
+        span = "<StartTime>2024-05-01T00:00:00</StartTime><EndTime>2024-05-02T00:00:00</EndTime>"
+        upper.query(LOCAL_ID, "RecordInfo", sn=601, target=shared, extra=span)
+
+        def bodies() -> list[str]:
+            return [
+                seen.request.body.decode("gb18030")
+                for seen in upper.seen
+                if b"<SN>601</SN>" in seen.request.body
+            ]
+
+        await upper.until(lambda: sum(body.count("<Item>") for body in bodies()) == 30)
+        text = "".join(bodies())
+        assert set(re.findall(r"<DeviceID>(\d+)</DeviceID>", text)) == {shared}
+        assert "RecorderID" not in text and set(re.findall(r"<SumNum>(\d+)<", text)) == {"30"}
+        assert made.commands.run_with[-1][:3] == (NVR, camera(1), "RecordInfo")
+
+        made.commands.error = GatewayError("gb.sip.no_answer", "It is away.")
+        upper.query(LOCAL_ID, "PresetQuery", sn=602, target=shared)
+        await upper.until(lambda: any(b"<SN>602</SN>" in seen.request.body for seen in upper.seen))
+        refused = next(seen.request.body for seen in upper.seen if b"<SN>602</SN>" in seen.request.body)
+        assert b"<Result>ERROR</Result>" in refused and b"<SumNum>0</SumNum>" in refused
+
+
+async def test_drastic_controls_need_a_right_of_their_own() -> None:
+    async with platform() as upper, lab(make_device()) as made:
+        await made.register_at(upper)
+        await made.uppers.share(SERVER_ID, [ShareItem(device_id=NVR, channel_id=camera(1))], share_all=False)
+        for sn, allowed in ((1, False), (2, True)):
+            await made.uppers.change(SERVER_ID, UpperChange(drastic=allowed))
+            before = len(upper.responses)
+            upper.query(
+                LOCAL_ID, "DeviceControl", sn=sn, target=camera(1), root="Control",
+                extra="<TeleBoot>Boot</TeleBoot>",
+            )  # fmt: skip
+            await upper.until(lambda before=before: len(upper.responses) > before)  # type: ignore[misc]
+            assert upper.responses[-1][0].status == (200 if allowed else 403)
+        await upper.until(lambda: made.commands.run_with)
+        assert made.commands.run_with == [(NVR, camera(1), "TeleBoot", {"TeleBoot": "Boot"})]
+
+
+async def test_rem_settings_are_checked_by_name() -> None:
+    async with lab() as made:
+        for change, field in (
+            (UpperChange(domain="3402000000", host="a b"), "host"),
+            (UpperChange(domain="3402000000", host="h", transport="sctp"), "transport"),
+            (UpperChange(domain="3402000000", host="h", standby="h"), "standby"),
+            (UpperChange(domain="3402000000", host="h", edition="9.9"), "edition"),
+            (UpperChange(domain="3402000000", host="h", media_allow=("x",)), "media_allow"),
+            (UpperChange(domain="3402000000", host="h", password='a"b'), "password"),
+        ):
+            with pytest.raises(GatewayError) as caught:
+                await made.uppers.add(SERVER_ID, change)
+            assert caught.value.detail.startswith(f"{field}:")
+        assert len(made.uppers) == 0
