@@ -101,6 +101,18 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
     metrics.gauge("catalogues_running", "Catalogue queries under way.", lambda: devices.catalogue.running)
 
     metrics.gauge(
+        "rtp_demuxed",
+        "RTP of the streams that run now: packets that were demuxed; what is only passed on is not.",
+        lambda: sum(
+            one.demuxed for one in gateway.engine.stream_counters(one.id for one in sessions.list()).values()
+        ),
+    )
+    metrics.gauge(
+        "upper_streams_raw",
+        "Streams to upper platforms that are the device's own packets.",
+        lambda: gateway.uppers.calls.raw,
+    )
+    metrics.gauge(
         "upper_streams", "Calls of upper platforms that are not over.", lambda: gateway.uppers.calls.total
     )
     metrics.gauge("uppers", "Upper platforms.", lambda: len(gateway.uppers))

@@ -300,6 +300,11 @@ class UpperCall:
             self.end(reason)
 
     @property
+    def sink_id(self) -> int | None:
+        """Of the engine; None: none now."""
+        return self._sink.id if self._sink is not None else None
+
+    @property
     def sending(self) -> bool:
         return self._acked and not self._reason
 
@@ -653,6 +658,12 @@ class UpperCalls:
     def total(self) -> int:
         """Calls that are not over."""
         return sum(len(calls) for calls in self._calls.values())
+
+    @property
+    def raw(self) -> int:
+        """Calls that get the device's own packets."""
+        sinks = [call.sink_id for calls in self._calls.values() for call in calls if call.sink_id is not None]
+        return sum(one.passthrough for one in self._tools.engine.rtp_sink_counters(sinks).values())
 
     def invite(self, link: UpperLink, incoming: Incoming, key: Key | None, route: Route) -> None:
         """An INVITE of the upper outside dialogs. `key`: what its To is here; None: nothing that is shared."""
