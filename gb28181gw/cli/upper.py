@@ -19,6 +19,7 @@ from gb28181gw.errors import GatewayError
 
 ANSWER_S = 30.0
 UPPERS = "/api/v1/uppers"
+_IDS = frozenset({"Id", "Device", "Channel", "Shared as", "Parent"})
 
 app = typer.Typer(help="Upper platforms that this gateway registers at.", no_args_is_help=True)
 
@@ -298,10 +299,13 @@ def _table(head: list[str], rows: list[list[str]]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(*head)
+    table = Table()
+    for name in head:
+        # Half an id is none.
+        table.add_column(name, no_wrap=name in _IDS, overflow="fold")
     for row in rows:
         table.add_row(*map(escape, row))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def _with_gateway(run: Callable[[RunningGateway], None], config: Path | None, url: str, key: str) -> None:
