@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gb28181gw.access.roles import Role
@@ -78,8 +80,6 @@ async def test_s12_a_name_that_a_spreadsheet_would_run_is_text() -> None:
     async with api_rig() as rig, rig.client() as client:
         await client.post("/api/v1/uppers", json=SETTINGS)
         device = rig.devices.devices[NVR]
-        from dataclasses import replace
-
         device.channels[CAMERA] = replace(device.channels[CAMERA], name="=1+1")
         await client.put(
             f"/api/v1/uppers/{UPPER}/channels", json={"items": [{"device_id": NVR, "channel_id": CAMERA}]}

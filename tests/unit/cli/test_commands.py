@@ -673,7 +673,7 @@ async def test_upper_adds_shares_shows_and_removes(config: Path, tmp_path: Path)
     assert channels.stdout.splitlines()[1].startswith(f"{NVR},{CAMERA},34020000001320000777")
     assert json.loads(catalogue.stdout)["total"] == 1
     assert nothing.exit_code == 2 and json.loads(everything.stdout)["all"] is True
-    assert removed.exit_code == 0 and unknown.exit_code == 1 and "no upper" in unknown.stderr.lower()
+    assert removed.exit_code == 0 and unknown.exit_code == 1 and "Unknown upper" in unknown.stderr
 
 
 def test_simulate_platform_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
