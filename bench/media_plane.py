@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,12 +74,12 @@ class Queues:
 
     @property
     def grew(self) -> bool:
-        """The last third holds much more than the first."""
+        """The last third usually holds much more than the first did. One look may meet a moment of another program."""
         third = max(1, len(self.totals) // 3)
-        first, last = self.totals[:third], self.totals[-third:]
-        if not last:
+        if len(self.totals) < third * 2:
             return False
-        return sum(last) / len(last) > 2 * sum(first) / len(first) + _MAX_BACKLOG
+        first, last = median(self.totals[:third]), median(self.totals[-third:])
+        return last > 2 * first + _MAX_BACKLOG
 
 
 @contextlib.contextmanager

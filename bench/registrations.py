@@ -300,23 +300,24 @@ def keepalive(link: socket.socket, server: Server, devices: int, count: int) -> 
     return pump(link, server, iter(messages), react)
 
 
-def position(link: socket.socket, server: Server, devices: int, count: int) -> int:
-    """As MESSAGE, flat (2016), from ever another source: each is stored."""
+def position(link: socket.socket, server: Server, devices: int, first: int, count: int, method: str) -> int:
+    """One place each, flat (2016), from ever another source: each is stored."""
+    event = "Event: presence\r\nSubscription-State: active;expires=600\r\n" if method == "NOTIFY" else ""
     messages = [
         request(
-            "MESSAGE",
+            method,
             device_id(n % devices),
             PLATFORM,
             22,
             f"p{n:06d}",
-            "Content-Type: Application/MANSCDP+xml\r\n",
+            f"{event}Content-Type: Application/MANSCDP+xml\r\n",
             b'<?xml version="1.0" encoding="GB2312"?>\r\n<Notify>\r\n<CmdType>MobilePosition</CmdType>\r\n'
             b"<SN>%d</SN>\r\n<DeviceID>34020000001320%06d</DeviceID>\r\n<Time>2024-05-01T08:30:%02d</Time>\r\n"
             b"<Longitude>117.2%05d</Longitude>\r\n<Latitude>31.8%05d</Latitude>\r\n<Speed>36.5</Speed>\r\n"
             b"<Direction>180.0</Direction>\r\n<Altitude>28.0</Altitude>\r\n</Notify>\r\n"
             % (n, n, n % 60, n % 100_000, n % 100_000),
         )
-        for n in range(count)
+        for n in range(first, first + count)
     ]
 
     def react(data: bytes) -> None:
@@ -455,13 +456,17 @@ def main() -> None:
         if options.only in (None, "keepalives"):
             measure(server, "keepalives", lambda: keepalive(link, server, devices, options.keepalives))
         if options.only in (None, "positions"):
-            measure(
-                server,
-                "positions by MESSAGE, stored",
-                lambda: position(link, server, devices, options.positions),
-            )
+            count = options.positions
+            for round_number, method in enumerate(("MESSAGE", "NOTIFY")):
+                measure(
+                    server,
+                    f"positions by {method}, stored",
+                    lambda method=method, first=round_number * count: position(
+                        link, server, devices, first, count, method
+                    ),
+                )
             server.tell("positions")
-            assert int(server.read()) == options.positions, "some were not stored"
+            assert int(server.read()) == 2 * count, "some were not stored"
         for per_message in (10, 3) if options.only in (None, "catalogue") else ():
             asked = min(devices // 2, options.items // per_device)
             measure(

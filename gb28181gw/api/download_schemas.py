@@ -20,6 +20,7 @@ class DownloadBody(LiveRequest):
         default=4.0, ge=0.25, le=32, description="a=downloadspeed; what the device does may differ."
     )
     location: Location = "front_end"
+    original: bool = Field(default=True, description="Keep the device's program stream too, as it came.")
 
     @model_validator(mode="after")
     def _in_order(self) -> DownloadBody:
@@ -40,6 +41,15 @@ class FileAnswer(Answer):
     manifest_url: str
 
 
+class OriginalAnswer(Answer):
+    """A program stream as the device sent it in one transfer."""
+
+    name: str
+    size: int
+    sha256: str
+    url: str
+
+
 class GapAnswer(Answer):
     """What of the span is not in the file."""
 
@@ -56,6 +66,7 @@ class PartAnswer(Answer):
     joined: str = Field(description="How it follows what was there: start, picture, or time.")
     repeated: int
     ended: str
+    original: str = Field(description="Name of its program stream; empty: none was kept.")
 
 
 class DownloadProblem(Answer):
@@ -87,6 +98,7 @@ class DownloadAnswer(Answer):
     created_at: str | None
     finished_at: str | None
     file: FileAnswer | None
+    originals: list[OriginalAnswer]
     gaps: list[GapAnswer]
     parts: list[PartAnswer]
     notes: list[str]
@@ -125,6 +137,15 @@ def download_answer(view: DownloadView, zone: tzinfo) -> DownloadAnswer:
             url=f"{path}/file",
             manifest_url=f"{path}/manifest",
         ),
+        originals=[
+            OriginalAnswer(
+                name=original.name,
+                size=original.size,
+                sha256=original.sha256,
+                url=f"{path}/originals/{original.name}",
+            )
+            for original in view.originals
+        ],
         gaps=[
             GapAnswer(
                 at_s=gap.at_s,
@@ -135,7 +156,13 @@ def download_answer(view: DownloadView, zone: tzinfo) -> DownloadAnswer:
             for gap in view.gaps
         ],
         parts=[
-            PartAnswer(from_s=part.from_s, joined=part.joined, repeated=part.repeated, ended=part.ended)
+            PartAnswer(
+                from_s=part.from_s,
+                joined=part.joined,
+                repeated=part.repeated,
+                ended=part.ended,
+                original=part.original,
+            )
             for part in view.parts
         ],
         notes=list(view.notes),

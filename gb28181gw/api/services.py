@@ -33,6 +33,8 @@ from gb28181gw.observability.events import EventBus
 from gb28181gw.observability.health import HealthBoard
 from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import SipTrace
+from gb28181gw.outputs.source import Viewer
+from gb28181gw.outputs.stills import Still
 from gb28181gw.sessions.models import ControlView, StreamView
 from gb28181gw.sessions.talk import Holder, TalkView, TalkWay
 
@@ -97,6 +99,7 @@ class DownloadBook(Protocol):
         speed: float,
         transport: MediaTransport | None = None,
         centre: bool = False,
+        original: bool = True,
     ) -> DownloadView: ...
 
     def list(self) -> list[DownloadView]: ...
@@ -105,7 +108,7 @@ class DownloadBook(Protocol):
 
     async def remove(self, download_id: str) -> None: ...
 
-    def path_of(self, download_id: str, *, manifest: bool = False) -> Path: ...
+    def path_of(self, download_id: str, *, manifest: bool = False, name: str = "") -> Path: ...
 
 
 class Ptz(Protocol):
@@ -211,6 +214,12 @@ class Streams(Protocol):
     async def stop(self, stream_id: str, reason: str = "stopped") -> None: ...
 
 
+class StillBook(Protocol):
+    """One picture of a channel (`outputs.stills.Stills`)."""
+
+    async def take(self, device_id: str, channel_id: str, viewer: Viewer) -> Still: ...
+
+
 class UpperBook(Protocol):
     """Upper platforms (`cascade.service.Uppers`)."""
 
@@ -276,6 +285,7 @@ class ApiServices:
     streams: Streams
     records: RecordBook
     downloads: DownloadBook
+    stills: StillBook
     talks: TalkBook
     ptz: Ptz
     commands: DeviceCommands

@@ -54,6 +54,7 @@ from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import Direction, SipTrace
 from gb28181gw.outputs.listener import ListenerConfig, MediaListener
 from gb28181gw.outputs.rtsp import RtspConfig, RtspListener
+from gb28181gw.outputs.stills import Stills
 from gb28181gw.sessions.call import CallContext, CallLimits
 from gb28181gw.sessions.ending import CallEnder
 from gb28181gw.sessions.models import StreamState
@@ -293,7 +294,7 @@ class Gateway:
         self.reports.start()
         self._at_end(self.reports.close)
         self._at_end(self.records.close)
-        await self.subscriptions.start()
+        self.subscriptions.start()
         self._at_end(self.subscriptions.close)
         self.health.up("registry")
 
@@ -409,6 +410,8 @@ class Gateway:
         await self.rtsp.start()
         self._at_end(self.rtsp.close)
         self.health.up("rtsp")
+        self.stills = Stills(self.engine, self.sessions, self._clock)
+        self._at_end(self.stills.close)
         self.health.up("media")
 
     async def _start_cascade(self) -> None:
@@ -482,6 +485,7 @@ class Gateway:
                     streams=self.sessions,
                     records=self.records,
                     downloads=self.downloads,
+                    stills=self.stills,
                     talks=self.talks,
                     ptz=self.devices.ptz,
                     commands=self.devices.commands,
@@ -546,8 +550,9 @@ class Gateway:
             self.bus.report_suppressed()
             pools.look()
             for stream in self.sessions.list():
-                # Its packets are a sign of life like any other (KA-04).
-                if stream.state is StreamState.RUNNING:
+                # Its packets are a sign of life like any other (KA-04); a paused recording sends none.
+                paused = stream.history is not None and stream.history.paused
+                if stream.state is StreamState.RUNNING and not paused:
                     self.devices.heard_media(stream.device_id)
             await self.keys.load()
 

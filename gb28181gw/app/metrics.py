@@ -52,6 +52,12 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
         ("state",),
         lambda: {(s,): n for s, n in devices.presence.counts().items()},
     )
+    metrics.gauges(
+        "downloads",
+        "Downloads by state; complete and failed ones are those whose files are kept.",
+        ("state",),
+        lambda: {(state,): count for state, count in gateway.downloads.gauges.items()},
+    )
     metrics.gauge("talks_open", "Talks that are not ended.", lambda: len(gateway.talks))
     metrics.gauge(
         "register_uncommitted",

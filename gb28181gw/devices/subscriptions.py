@@ -21,7 +21,7 @@ import contextlib
 import heapq
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import count
@@ -61,6 +61,9 @@ ANSWER_S: Final = 10.0
 END_S: Final = 3.0
 PTZ_CHANNELS: Final = 64
 """Cameras of one device whose PTZ position is subscribed."""
+SLICE: Final = 250
+"""Records or devices handled in one turn of the loop."""
+ROWS_AT_ONCE: Final = 500
 HEAP_LIMIT: Final = 10_000
 """Places in the heap before outdated ones are looked for."""
 MOVABLE: Final = frozenset("1457")
@@ -253,14 +256,13 @@ class DeviceSubscriptions:
         self._looking: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._runner: asyncio.Task[None] | None = None
+        self._loaded = False
+        """Before, nothing is decided: what is not in memory yet may have been granted."""
 
     # -- life ----------------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """After the registry is loaded and presence restored; `begin` follows. Raises GatewayError when the store
-        fails."""
-        for record in await self._store.load_subscriptions():
-            await self._restore(record)
+    def start(self) -> None:
+        """Take the notifications; after the registry is loaded and presence restored. `begin` follows."""
         self._presence.on_online(self._online)
         self._presence.on_offline(self._offline)
         self._presence.on_returned(self._returned)
@@ -271,10 +273,24 @@ class DeviceSubscriptions:
         self._messages.on_notify(self._hear)
 
     def begin(self) -> None:
-        """Start asking; when the SIP listeners are open."""
-        for device in self._registry:
-            self._sync(device, self._config.after_online_s)
+        """Remember what was granted, and start asking; when the SIP listeners are open."""
         self._runner = asyncio.get_running_loop().create_task(self._supervised())
+
+    async def _load(self) -> None:
+        """30,000 dialogs take a second or two: nobody waits for them, and the loop goes on between (I8)."""
+        stale: list[SubscriptionRecord] = []
+        for number, record in enumerate(await self._store.load_subscriptions()):
+            if not self._restore(record):
+                stale.append(record)
+            if number % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+        self._loaded = True
+        if stale:
+            self._spawn(self._forget_rows(stale))
+        for number, device in enumerate(self._registry.all()):
+            self._sync(device, self._config.after_online_s)
+            if number % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
 
     async def close(self) -> None:
         """Subscriptions go on: they are the next process's."""
@@ -283,12 +299,12 @@ class DeviceSubscriptions:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _restore(self, record: SubscriptionRecord) -> None:
+    def _restore(self, record: SubscriptionRecord) -> bool:
+        """False: it is of no use any more."""
         device = self._registry.get(record.device_id)
         now, wall = self._clock.monotonic(), self._clock.wall()
         if device is None or record.kind not in set(Kind) or record.until <= wall:
-            await self._forget_row(record.device_id, record.kind, record.target)
-            return
+            return False
         entry = _Entry(device=device, kind=Kind(record.kind), target=record.target, event=record.event)
         entry.until, entry.note = record.until, record.note
         if record.dialog is None:
@@ -298,8 +314,7 @@ class DeviceSubscriptions:
             try:
                 held = Subscription.from_record(record.dialog)
             except (KeyError, ValueError):
-                await self._forget_row(record.device_id, record.kind, record.target)
-                return
+                return False
             self._ua.keep(held)
             self._hold(entry, held)
             entry.state = SubscriptionState.ACTIVE
@@ -307,6 +322,7 @@ class DeviceSubscriptions:
             entry.due = now + min((record.until - wall) * self._rng.uniform(0.3, 0.5), self._config.expires_s)
         self._entries.setdefault(device.id, {})[entry.kind, entry.target] = entry
         self._queue(entry)
+        return True
 
     # -- what is wanted ------------------------------------------------------------------------------------
 
@@ -325,6 +341,8 @@ class DeviceSubscriptions:
 
     def _sync(self, device: Device, after_s: float) -> None:
         """Make the entries those that are wanted."""
+        if not self._loaded:
+            return  # it is done for all devices then
         entries = self._entries.get(device.id, {})
         wanted = self._wanted(device)
         for key in [key for key in entries if key not in wanted]:
@@ -467,6 +485,8 @@ class DeviceSubscriptions:
 
     async def _run(self) -> None:
         """Serve the heap until cancelled: at most `in_flight` requests at one time."""
+        if not self._loaded:
+            await self._load()
         free = asyncio.Semaphore(self._config.in_flight)
         async with asyncio.TaskGroup() as group:
             while True:
@@ -755,6 +775,8 @@ class DeviceSubscriptions:
             # RFC 6665 4.1.3: the device learns that nobody listens.
             self.counters.notifies_after_end += 1
             return 481
+        if heard.belonging is Belonging.NONE and not self._loaded:
+            return 200
         if heard.belonging is Belonging.NONE:
             self.counters.notifies_unasked += 1
             self._registry.add_quirk(device, "notify.unasked", row="CAT-21")
@@ -820,6 +842,16 @@ class DeviceSubscriptions:
     async def _save(self, record: SubscriptionRecord) -> None:
         with contextlib.suppress(GatewayError):
             await self._store.save_subscription(record)
+
+    async def _forget_rows(self, records: Sequence[SubscriptionRecord]) -> None:
+        """Many at a time share one commit; a start does not wait for them."""
+        for at in range(0, len(records), ROWS_AT_ONCE):
+            await asyncio.gather(
+                *(
+                    self._forget_row(record.device_id, record.kind, record.target)
+                    for record in records[at : at + ROWS_AT_ONCE]
+                )
+            )
 
     async def _forget_row(self, device_id: str, kind: str, target: str) -> None:
         with contextlib.suppress(GatewayError):

@@ -12,13 +12,13 @@ import asyncio
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 from gb28181gw.clock import Clock
 from gb28181gw.downloads.models import (
@@ -31,6 +31,7 @@ from gb28181gw.downloads.models import (
     Part,
     manifest_of,
 )
+from gb28181gw.downloads.original import OriginalKeeper
 from gb28181gw.downloads.seam import Seam
 from gb28181gw.errors import GatewayError
 from gb28181gw.media.engine import Engine, MediaTransport
@@ -70,7 +71,7 @@ class Recordings(Protocol):
         speed: float,
         transport: MediaTransport | None = None,
         centre: bool = False,
-        prepare: Callable[[str], None] | None = None,
+        prepare: Callable[[str], Awaitable[None]] | None = None,
     ) -> StreamView: ...
 
     async def lease_stream(self, stream_id: str, consumer: Consumer) -> StreamHold: ...
@@ -127,7 +128,7 @@ class DownloadJob:
         self._created_at = context.clock.wall()
         self._seam = Seam()
         self._writer: Mp4Writer | None = None
-        self._queue: deque[list[Frame]] = deque()
+        self._queue: deque[list[Frame] | bytes] = deque()
         self._waiting_bytes = 0
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -144,6 +145,9 @@ class DownloadJob:
         self._gaps: list[Gap] = []
         self._parts: list[Part] = []
         self._file: DownloadFile | None = None
+        self._original: BinaryIO | None = None
+        self._originals: list[DownloadFile] = []
+        self._notes: list[str] = []
 
     # ---- for those above
 
@@ -219,10 +223,13 @@ class DownloadJob:
         self._attempts += 1
         self._part_ended = asyncio.get_running_loop().create_future()
         sinks: list[int] = []
+        keeper = OriginalKeeper(self._context.engine, self._on_original) if request.original else None
 
-        def prepare(stream_id: str) -> None:
+        async def prepare(stream_id: str) -> None:
             self._stream_id = stream_id
             sinks.append(self._context.engine.add_frame_sink(stream_id, self._on_frames))
+            if keeper is not None and not await keeper.open(stream_id):
+                self._note("The program stream was not kept: this media plane cannot hand it on.")
 
         hold: StreamHold | None = None
         had, reason = self._position_s, ""
@@ -242,6 +249,8 @@ class DownloadJob:
                 view.id, _Holder(client="gateway", kind="download", grant_id="")
             )
             last, reason = await self._watch(from_s)
+            if keeper is not None:
+                await asyncio.sleep(0)  # what the loop has already read of the program stream comes first
             self._note_part(last, from_s, had)
         finally:
             if hold is not None:
@@ -250,13 +259,23 @@ class DownloadJob:
                 await self._stop_stream()
             for sink in sinks:
                 self._context.engine.close_sink(sink)
+            untouched = keeper is not None and keeper.untouched
+            if keeper is not None:
+                keeper.close()
             self._bytes += self._part_bytes
             self._part_bytes = 0
             self._stream_id = ""
         await self._written()
         await self._in_thread(self._finish_part)
+        original = await self._close_original(untouched=untouched)
         self._parts.append(
-            Part(from_s=from_s, joined=self._seam.joined, repeated=self._seam.repeated, ended=reason)
+            Part(
+                from_s=from_s,
+                joined=self._seam.joined,
+                repeated=self._seam.repeated,
+                ended=reason,
+                original=original,
+            )
         )
         if self._broken is not None:
             raise self._broken
@@ -334,6 +353,12 @@ class DownloadJob:
         self._queue.append(frames)
         self._wake.set()
 
+    def _on_original(self, data: bytes) -> None:
+        """Bytes of the device's program stream."""
+        self._waiting_bytes += len(data)
+        self._queue.append(data)
+        self._wake.set()
+
     async def _write_all(self) -> None:
         """Hand what came to the worker thread, in order, as long as the download lives."""
         while True:
@@ -342,7 +367,7 @@ class DownloadJob:
                 self._wake.clear()
                 continue
             batch = self._queue.popleft()
-            size = sum(len(frame.payload) for frame in batch)
+            size = len(batch) if isinstance(batch, bytes) else sum(len(frame.payload) for frame in batch)
             try:
                 await self._in_thread(partial(self._write, batch))
             except GatewayError as error:
@@ -370,8 +395,15 @@ class DownloadJob:
         except (FileError, OSError) as error:
             raise GatewayError("gb.output.disk", str(error)) from error
 
-    def _write(self, frames: list[Frame]) -> None:
+    def _write(self, frames: list[Frame] | bytes) -> None:
         """In the worker thread."""
+        if isinstance(frames, bytes):
+            if self._original is None:
+                self.directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+                path = self.directory / f"{self._name()}.{len(self._originals) + 1}.ps"
+                self._original = path.open("wb")
+            self._original.write(frames)
+            return
         kept = self._seam.take(frames)
         if kept:
             self._file_writer().write(kept)
@@ -382,12 +414,32 @@ class DownloadJob:
         if kept:
             self._file_writer().write(kept)
 
+    async def _close_original(self, *, untouched: bool) -> str:
+        """The part's program stream is whole; its name, or empty. Raises gb.output.disk."""
+        if self._original is None:
+            return ""
+        await self._in_thread(self._sum_original)
+        if not untouched:
+            self._note("The device sent elementary streams; the program stream was made here.")
+        return self._originals[-1].name
+
+    def _sum_original(self) -> None:
+        """In the worker thread."""
+        file, self._original = self._original, None
+        if file is not None:
+            file.close()
+            self._originals.append(_summed(Path(file.name)))
+
+    def _note(self, sentence: str) -> None:
+        if sentence not in self._notes:
+            self._notes.append(sentence)
+
     def _file_writer(self) -> Mp4Writer:
         if self._writer is None:
             from gb28181gw.downloads.mp4 import Mp4Writer  # PyAV, with the first use and in a thread
 
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o750)
-            self._writer = Mp4Writer(self.directory / f"{self._name()}.part")
+            self._writer = Mp4Writer(self.directory / f"{self._name()}.mp4.part")
         return self._writer
 
     def _name(self) -> str:
@@ -395,7 +447,7 @@ class DownloadJob:
             datetime.fromtimestamp(seconds, UTC).strftime("%Y%m%dT%H%M%SZ")
             for seconds in (self.request.start, self.request.end)
         )
-        return f"{self.request.channel_id}_{begin}_{end}.mp4"
+        return f"{self.request.channel_id}_{begin}_{end}"
 
     # ---- the end
 
@@ -440,6 +492,8 @@ class DownloadJob:
 
     def _close_file(self) -> None:
         """In the worker thread."""
+        if self._original is not None:
+            self._sum_original()
         writer = self._writer
         if writer is None:
             return
@@ -448,14 +502,8 @@ class DownloadJob:
             return
         path = writer.path.with_suffix("")
         writer.path.replace(path)
-        with path.open("rb") as file:
-            total = hashlib.file_digest(file, "sha256").hexdigest()
-        self._file = DownloadFile(
-            name=path.name,
-            size=path.stat().st_size,
-            sha256=total,
-            frames=writer.frames,
-            duration_s=round(writer.end_90k / 90_000, 3),
+        self._file = replace(
+            _summed(path), frames=writer.frames, duration_s=round(writer.end_90k / 90_000, 3)
         )
 
     def _write_manifest(self, view: DownloadView) -> None:
@@ -471,6 +519,8 @@ class DownloadJob:
         await asyncio.gather(writing, return_exceptions=True)
 
         def discard() -> None:
+            if self._original is not None:
+                self._original.close()
             if self._writer is not None:
                 self._writer.close()
                 self._writer.path.unlink(missing_ok=True)
@@ -501,9 +551,10 @@ class DownloadJob:
             attempts=self._attempts,
             stream_id=self._stream_id,
             file=self._file,
+            originals=tuple(self._originals),
             gaps=tuple(self._gaps),
             parts=tuple(self._parts),
-            notes=tuple(writer.notes) if writer is not None else (),
+            notes=(*self._notes, *(writer.notes if writer is not None else ())),
         )
 
     def _progress(self) -> dict[str, object]:
@@ -525,3 +576,9 @@ class DownloadJob:
             stream_id=self._stream_id or None,
             **fields,
         )
+
+
+def _summed(path: Path) -> DownloadFile:
+    with path.open("rb") as file:
+        total = hashlib.file_digest(file, "sha256").hexdigest()
+    return DownloadFile(name=path.name, size=path.stat().st_size, sha256=total)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -45,6 +45,8 @@ class DownloadRequest:
     start: int
     end: int
     speed: float = 4.0
+    original: bool = True
+    """Keep the device's program stream too, as it came."""
     transport: MediaTransport | None = None
     centre: bool = False
 
@@ -76,6 +78,8 @@ class Part:
     """Pictures of it that were there already."""
     ended: str
     """Why it ended."""
+    original: str = ""
+    """Name of its program stream among `originals`; empty: none was kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +118,8 @@ class DownloadView:
     attempts: int = 0
     stream_id: str = ""
     file: DownloadFile | None = None
+    originals: tuple[DownloadFile, ...] = ()
+    """Program streams as they came, one a part; where parts overlap, both have the same pictures."""
     gaps: tuple[Gap, ...] = ()
     parts: tuple[Part, ...] = ()
     notes: tuple[str, ...] = ()
@@ -140,25 +146,10 @@ def manifest_of(view: DownloadView) -> dict[str, Any]:
         "position_s": view.position_s,
         "attempts": view.attempts,
         "bytes_received": view.bytes,
-        "file": None
-        if view.file is None
-        else {
-            "name": view.file.name,
-            "size": view.file.size,
-            "sha256": view.file.sha256,
-            "frames": view.file.frames,
-            "duration_s": view.file.duration_s,
-        },
-        "gaps": [{"at_s": gap.at_s, "seconds": gap.seconds, "reason": gap.reason} for gap in view.gaps],
-        "parts": [
-            {
-                "from_s": part.from_s,
-                "joined": part.joined,
-                "repeated": part.repeated,
-                "ended": part.ended,
-            }
-            for part in view.parts
-        ],
+        "file": asdict(view.file) if view.file is not None else None,
+        "originals": [asdict(file) for file in view.originals],
+        "gaps": [asdict(gap) for gap in view.gaps],
+        "parts": [asdict(part) for part in view.parts],
         "notes": list(view.notes),
         "error": {"code": view.error_code, "detail": view.error_detail} if view.error_code else None,
     }
@@ -186,6 +177,7 @@ def view_of(manifest: dict[str, Any]) -> DownloadView:
         frames=int(file["frames"]) if file is not None else 0,
         attempts=int(manifest["attempts"]),
         file=DownloadFile(**file) if file is not None else None,
+        originals=tuple(DownloadFile(**original) for original in manifest["originals"]),
         gaps=tuple(Gap(**gap) for gap in manifest["gaps"]),
         parts=tuple(Part(**part) for part in manifest["parts"]),
         notes=tuple(str(note) for note in manifest["notes"]),

@@ -105,6 +105,7 @@ class Downloads:
         speed: float,
         transport: MediaTransport | None = None,
         centre: bool = False,
+        original: bool = True,
     ) -> DownloadView:
         """Queue a download; it starts at once when there is room.
 
@@ -126,6 +127,7 @@ class Downloads:
             speed=speed,
             transport=transport,
             centre=centre,
+            original=original,
         )
         job_id = secrets.token_hex(16)
         job = DownloadJob(self._context, job_id, request, self._directory / job_id)
@@ -173,12 +175,20 @@ class Downloads:
         )
         self._fill()
 
-    def path_of(self, download_id: str, *, manifest: bool = False) -> Path:
-        """The file, or its manifest. Raises gb.route.download_unknown, gb.route.busy while it is not finished."""
+    def path_of(self, download_id: str, *, manifest: bool = False, name: str = "") -> Path:
+        """The file, its manifest, or the original of this `name`.
+
+        Raises gb.route.download_unknown, gb.route.not_found, and gb.route.busy while it is not finished.
+        """
         view = self.get(download_id)
         if not view.state.over:
             raise GatewayError("gb.route.busy", f"The download is {view.state}; its file is not finished.")
-        name = MANIFEST if manifest else view.file.name if view.file is not None else ""
+        if manifest:
+            name = MANIFEST
+        elif name:
+            name = name if any(original.name == name for original in view.originals) else ""
+        elif view.file is not None:
+            name = view.file.name
         path = self._directory / download_id / name
         if not name or not path.is_file():
             raise GatewayError("gb.route.not_found", "This download has no file.")
@@ -250,16 +260,21 @@ class Downloads:
         """Remove what is too old, or oldest first what is too much."""
         while True:
             now = self._clock.wall()
-            total = sum(view.file.size for view in self._finished.values() if view.file is not None)
+            total = sum(map(_size, self._finished.values()))
             for view in sorted(self._finished.values(), key=lambda view: view.finished_at or 0.0):
                 age_s = now - (view.finished_at or now)
                 too_old = age_s > self._limits.keep_days * _DAY_S
                 if not too_old and total <= self._limits.max_gb * 1_000_000_000:
                     continue
-                total -= view.file.size if view.file is not None else 0
+                total -= _size(view)
                 self._finished.pop(view.id, None)
                 await asyncio.to_thread(shutil.rmtree, self._directory / view.id, ignore_errors=True)
                 self._bus.emit(
                     "download.removed", download_id=view.id, reason="expired" if too_old else "too_large"
                 )
             await asyncio.sleep(KEEP_HOUSE_S)
+
+
+def _size(view: DownloadView) -> int:
+    files = [*view.originals, *([view.file] if view.file is not None else [])]
+    return sum(file.size for file in files)

@@ -71,7 +71,9 @@ class Engine:
         expected_hosts: Sequence[str],
         strict: bool,
         silence_s: float,
+        shared: bool,
     ) -> int: ...
+    def open_shared_port(self, host: str, port: int) -> None: ...
     def update_receiver(
         self,
         receiver: int,

@@ -111,7 +111,7 @@ class NativePlane:
     """Implements `media.engine.Engine`. Made and used on one running event loop."""
 
     name = "native"
-    features = frozenset({Feature.RTP_SINKS})
+    features = frozenset({Feature.RTP_SINKS, Feature.SHARED_PORT})
 
     def __init__(self, workers: int = 0, *, freeze_on_loss: bool = False) -> None:
         """`workers`: threads; 0 as many as the process may use cores. Raises OSError without descriptors.
@@ -130,6 +130,7 @@ class NativePlane:
         self._frame_sinks: dict[int, _FrameSink] = {}
         self._tracks_in: dict[Track, _native.Track] = {}
         self._tracks_out: dict[_native.Track, Track] = {}
+        self._shared: tuple[str, int] | None = None
         self._consumer_failures = 0
         self._closed = False
         self._loop.add_reader(self._engine.event_fd(), self._readable)
@@ -140,25 +141,41 @@ class NativePlane:
         """Bind, all or nothing; for passive TCP listen. Raises OSError when the port is taken."""
         if self._closed:
             raise GatewayError("gb.route.shutting_down")
+        host, port = spec.host, spec.port
         if spec.shared:
-            raise GatewayError("gb.media.plane_unable", "The native media plane has no shared port.")
-        receiver_id = self._engine.open_receiver(
-            _TRANSPORTS[spec.transport],
-            spec.host,
-            spec.port,
-            spec.ssrc,
-            list(spec.payloads.items()),
-            list(spec.expected_hosts),
-            spec.source_mode == "strict",
-            spec.silence_s,
-        )
-        bound = f"{spec.host}:{spec.port}" if spec.port else ""
-        self._receivers[receiver_id] = (on_event, bound, spec.port or DISCARD_PORT)
-        return Receiver(id=receiver_id, host=spec.host, port=spec.port or DISCARD_PORT)
+            if self._shared is None:
+                raise GatewayError("gb.media.bind_failed", "There is no shared media port.")
+            if spec.transport is MediaTransport.TCP_ACTIVE:
+                raise ValueError("a receiver that dials has no use for the shared port")
+            host, port = self._shared
+        try:
+            receiver_id = self._engine.open_receiver(
+                _TRANSPORTS[spec.transport],
+                host,
+                port,
+                spec.ssrc,
+                list(spec.payloads.items()),
+                list(spec.expected_hosts),
+                spec.source_mode == "strict",
+                spec.silence_s,
+                spec.shared,
+            )
+        except FileExistsError:
+            raise GatewayError(
+                "gb.route.exists", f"SSRC {spec.ssrc:010d} is in use on the shared media port."
+            ) from None
+        bound = f"{host}:{port}" if port else ""
+        self._receivers[receiver_id] = (on_event, bound, port or DISCARD_PORT)
+        return Receiver(id=receiver_id, host=spec.host, port=port or DISCARD_PORT)
 
     async def open_shared_port(self, host: str, port: int) -> None:
-        """Raises GatewayError: every receiver of this plane has a port of its own."""
-        raise GatewayError("gb.media.plane_unable", "The native media plane has no shared port.")
+        """Bind one port for all receivers with `ReceiverSpec.shared`. Raises OSError when it is taken."""
+        if self._closed:
+            raise GatewayError("gb.route.shutting_down")
+        if self._shared is not None:
+            raise ValueError("the shared port is open already")
+        self._engine.open_shared_port(host, port)
+        self._shared = (host, port)
 
     def update_receiver(self, receiver_id: int, update: ReceiverUpdate) -> None:
         """Apply in place. Unknown ids are ignored: the receiver was closed meanwhile."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -111,11 +111,11 @@ class Sessions:
         speed: float,
         transport: MediaTransport | None = None,
         centre: bool = False,
-        prepare: Callable[[str], None] | None = None,
+        prepare: Callable[[str], Awaitable[None]] | None = None,
     ) -> StreamView:
         """The same with `s=Download` and `a=downloadspeed` (9.9). A file of it is made by those above.
 
-        `prepare(stream_id)` is called before the INVITE: a sink that is added there misses nothing (PB-15).
+        `prepare(stream_id)` is awaited before the INVITE: a sink that is added there misses nothing (PB-15).
         """
         span = _span(start, end, speed)
         return await self._start_history(
@@ -259,7 +259,7 @@ class Sessions:
         span: Span,
         wanted: MediaTransport | None,
         centre: bool,
-        prepare: Callable[[str], None] | None = None,
+        prepare: Callable[[str], Awaitable[None]] | None = None,
     ) -> StreamView:
         await self._may_start(device_id)
         await self._directory.reach(device_id, channel_id)
@@ -277,7 +277,11 @@ class Sessions:
             end_old_calls=self._end_old_calls,
         )
         if prepare is not None:
-            prepare(stream.id)
+            try:
+                await prepare(stream.id)
+            except BaseException:
+                self._context.engine.close_stream(stream.id)
+                raise
         self._run(stream, None)
         try:
             await stream.ready()

@@ -166,7 +166,6 @@ class SimDevice:
             account=self._registration.account,
             signalling=self.signalling,
             charset=options.charset,
-            rng=self._rng,
             note=self._note,
             began=self._subscribed,
         )

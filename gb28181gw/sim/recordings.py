@@ -85,9 +85,10 @@ class Recorded:
 
     def begin(self, number: int) -> int:
         """Where playing from `number` starts: the key frame at or before it, of its file or the next."""
-        for first, behind in self.spans:
+        for index, (first, behind) in enumerate(self.spans):
             if number < behind:
-                return self.key_at_or_before(max(number, first))
+                key = self.key_at_or_before(max(number, first))
+                return key if key >= first or not index else self._key_at_or_after(first)
         return self.spans[-1][1]
 
     def following(self, number: int, *, backwards: bool = False) -> int | None:
@@ -98,10 +99,12 @@ class Recorded:
         after = number + 1
         if not backwards:
             last = -1
-            for first, behind in self.spans:
+            for index, (first, behind) in enumerate(self.spans):
                 if after < behind:
-                    # What was not recorded is left out up to the next key frame.
-                    return after if after > first or first == last else self._key_at_or_after(first)
+                    # From the key frame before the first file it goes straight on; what was not recorded between two
+                    # is left out up to the next key frame.
+                    straight = not index or after > first or first == last
+                    return after if straight else self._key_at_or_after(first)
                 last = behind
             return None
         if self.key_at_or_before(after) != after:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -51,7 +50,6 @@ class Notifier:
         account: Account,
         signalling: Signalling,
         charset: str,
-        rng: random.Random,
         note: Callable[..., None],
         began: Callable[[Granted], None],
     ) -> None:
@@ -59,7 +57,6 @@ class Notifier:
         self._account = account
         self._signalling = signalling
         self._charset = charset
-        self._rng = rng
         self._note = note
         self._began = began
         self._granted: dict[str, Granted] = {}

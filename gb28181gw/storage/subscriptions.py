@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 
 from gb28181gw.devices.subscriptions import SubscriptionRecord
 from gb28181gw.storage.database import Database
@@ -21,21 +22,7 @@ class SqliteSubscriptionStore:
         self._database = database
 
     async def load_subscriptions(self) -> list[SubscriptionRecord]:
-        rows = await self._database.fetch(
-            "SELECT device_id, kind, target, event, record, until, note FROM subscriptions"
-        )
-        return [
-            SubscriptionRecord(
-                device_id=str(device_id),
-                kind=str(kind),
-                target=str(target),
-                event=str(event),
-                dialog=json.loads(str(record)) if record else None,
-                until=until / 1000 if isinstance(until, int) else 0.0,
-                note=str(note),
-            )
-            for device_id, kind, target, event, record, until, note in rows
-        ]
+        return await self._database.run(_load)
 
     async def save_subscription(self, record: SubscriptionRecord) -> None:
         text = json.dumps(record.dialog) if record.dialog is not None else ""
@@ -56,3 +43,21 @@ class SqliteSubscriptionStore:
         await self._database.execute(
             "DELETE FROM subscriptions WHERE device_id=? AND kind=? AND target=?", (device_id, kind, target)
         )
+
+
+def _load(connection: sqlite3.Connection) -> list[SubscriptionRecord]:
+    """In the database's thread: tens of thousands of dialogs are no work for the event loop."""
+    return [
+        SubscriptionRecord(
+            device_id=device_id,
+            kind=kind,
+            target=target,
+            event=event,
+            dialog=json.loads(record) if record else None,
+            until=until / 1000,
+            note=note,
+        )
+        for device_id, kind, target, event, record, until, note in connection.execute(
+            "SELECT device_id, kind, target, event, record, until, note FROM subscriptions"
+        )
+    ]

@@ -7,6 +7,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -17,11 +18,13 @@
 #include "gb28181/clock.hpp"
 #include "gb28181/demuxer.hpp"
 #include "gb28181/es_depacketiser.hpp"
+#include "gb28181/es_packetiser.hpp"
 #include "gb28181/flv.hpp"
 #include "gb28181/fmp4.hpp"
 #include "gb28181/nal.hpp"
 #include "gb28181/picture_order.hpp"
 #include "gb28181/ps_demux.hpp"
+#include "gb28181/ps_mux.hpp"
 #include "gb28181/reorder.hpp"
 #include "gb28181/rfc4571.hpp"
 #include "gb28181/rtp.hpp"
@@ -385,6 +388,54 @@ void define_muxer(nb::module_& module, const char* name) {
         .def("fits", &Py::fits)
         .def_prop_ro("stale", &Py::stale);
 }
+// ------------------------------------------------------- packing for RTP
+
+Frame frame_of(const PyTrack& track, std::int64_t pts, std::int64_t dts, bool key, const nb::bytes& payload) {
+    Frame frame;
+    frame.track = track.track;
+    frame.pts_90k = pts;
+    frame.dts_90k = dts;
+    frame.key = key;
+    frame.payload = Buffer::copy_of(view_of(payload));
+    return frame;
+}
+
+nb::list pieces_of(const std::function<void(const EsPacketiser::OnPiece&)>& make) {
+    nb::list out;
+    make([&out](const RtpPiece& piece) {
+        Bytes payload(piece.prefix.begin(), piece.prefix.begin() + piece.prefix_size);
+        payload.insert(payload.end(), piece.body.data(), piece.body.data() + piece.body.size());
+        out.append(nb::make_tuple(piece.timestamp, piece.marker, bytes_of(ByteView(payload))));
+    });
+    return out;
+}
+
+class PyPsMuxer {
+public:
+    PyPsMuxer(const std::optional<std::string>& video, const std::optional<std::string>& audio)
+        : muxer_(video ? std::optional(codec_of(*video)) : std::nullopt,
+                 audio ? std::optional(codec_of(*audio)) : std::nullopt) {}
+
+    nb::bytes mux(const PyTrack& track, std::int64_t pts, std::int64_t dts, bool key, const nb::bytes& payload,
+                  const nb::bytes& head, bool with_map) const {
+        return bytes_of(muxer_.mux(frame_of(track, pts, dts, key, payload), view_of(head), with_map));
+    }
+
+private:
+    PsMuxer muxer_;
+};
+
+class PyEsPacketiser {
+public:
+    nb::list packetise(const PyTrack& track, std::int64_t pts, const nb::bytes& payload, const nb::bytes& head) {
+        const Frame frame = frame_of(track, pts, pts, true, payload);
+        const Buffer sets = Buffer::copy_of(view_of(head));
+        return pieces_of([&](const EsPacketiser::OnPiece& on_piece) { packetiser_.packetise(frame, sets, on_piece); });
+    }
+
+private:
+    EsPacketiser packetiser_;
+};
 
 // ----------------------------------------------------------------- source
 
@@ -534,6 +585,16 @@ NB_MODULE(_native_codecs, module) {
 
     define_muxer<Fmp4Muxer>(module, "Fmp4Muxer");
     define_muxer<TsMuxer>(module, "TsMuxer");
+
+    nb::class_<PyPsMuxer>(module, "PsMuxer")
+        .def(nb::init<const std::optional<std::string>&, const std::optional<std::string>&>(), nb::arg().none(),
+             nb::arg().none())
+        .def("mux", &PyPsMuxer::mux);
+    nb::class_<PyEsPacketiser>(module, "EsPacketiser").def(nb::init<>()).def("packetise", &PyEsPacketiser::packetise);
+    module.def("cut", [](const nb::bytes& data, std::uint32_t timestamp) {
+        const Buffer whole = Buffer::copy_of(view_of(data));
+        return pieces_of([&](const EsPacketiser::OnPiece& on_piece) { cut(whole, timestamp, on_piece); });
+    });
 
     nb::class_<PySourceRule>(module, "SourceRule")
         .def(nb::init<std::uint32_t, std::vector<int>, const std::vector<std::string>&, bool>())

@@ -88,7 +88,7 @@ public:
 
     ReceiverId open_receiver(int transport, std::string host, std::uint16_t port, std::uint32_t ssrc,
                              const std::vector<std::pair<std::uint8_t, std::string>>& payloads,
-                             std::vector<std::string> expected_hosts, bool strict, double silence_s) {
+                             std::vector<std::string> expected_hosts, bool strict, double silence_s, bool shared) {
         ReceiverSpec spec;
         spec.transport = choice(transport, Transport::tcp_active, "transport");
         spec.host = std::move(host);
@@ -98,13 +98,25 @@ public:
         spec.expected_hosts = std::move(expected_hosts);
         spec.strict = strict;
         spec.silence_s = silence_s;
-        const Outcome<ReceiverId> opened = engine_.open_receiver(std::move(spec));
+        spec.shared = shared;
+        const Outcome<ReceiverId> opened = [&] {
+            const nb::gil_scoped_release others_may_run;
+            return engine_.open_receiver(std::move(spec));
+        }();
         if (opened.error != 0) {
             errno = opened.error;
             PyErr_SetFromErrno(PyExc_OSError);
             throw nb::python_error();
         }
         return opened.value;
+    }
+
+    void open_shared_port(const std::string& host, std::uint16_t port) {
+        if (const int error = engine_.open_shared_port(host, port); error != 0) {
+            errno = error;
+            PyErr_SetFromErrno(PyExc_OSError);
+            throw nb::python_error();
+        }
     }
 
     void update_receiver(ReceiverId id, std::optional<std::uint32_t> ssrc,
@@ -117,6 +129,7 @@ public:
         update.expected_hosts = std::move(expected_hosts);
         update.connect = std::move(connect);
         update.acknowledged = acknowledged;
+        const nb::gil_scoped_release others_may_run;
         engine_.update_receiver(id, std::move(update));
     }
 
@@ -330,7 +343,8 @@ void bind(nb::module_& module) {
     nb::class_<PyEngine>(module, "Engine")
         .def(nb::init<unsigned, bool>(), "workers"_a, "freeze_on_loss"_a)
         .def("open_receiver", &PyEngine::open_receiver, "transport"_a, "host"_a, "port"_a, "ssrc"_a, "payloads"_a,
-             "expected_hosts"_a, "strict"_a, "silence_s"_a)
+             "expected_hosts"_a, "strict"_a, "silence_s"_a, "shared"_a)
+        .def("open_shared_port", &PyEngine::open_shared_port, "host"_a, "port"_a)
         .def("update_receiver", &PyEngine::update_receiver, "receiver"_a, "ssrc"_a.none(), "payloads"_a.none(),
              "expected_hosts"_a.none(), "connect"_a.none(), "acknowledged"_a)
         .def("attach", &PyEngine::attach, "receiver"_a, "stream"_a)

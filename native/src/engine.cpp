@@ -26,9 +26,20 @@ Outcome<BoundSockets> bind_sockets(const ReceiverSpec& spec, bool gro) {
     if (udp.error != 0 && spec.transport == Transport::udp) return {.error = udp.error};
     Outcome<UniqueFd> tcp = listen_tcp(spec.host, spec.port);
     if (tcp.error != 0 && spec.transport == Transport::tcp_passive) return {.error = tcp.error};
-    bound.udp = std::move(udp.value);
+    if (udp.error == 0) bound.udp = std::make_shared<const UdpPair>(std::move(udp.value));
     bound.tcp = std::move(tcp.value);
     return {.value = std::move(bound)};
+}
+
+/// The worker owns it from now on. `waits`: until it has told the shared port, so that no packet that is sent when this
+/// returns comes before that.
+void give(Worker& worker, std::unique_ptr<Receiver> receiver, bool waits) {
+    auto order = [receiver = std::move(receiver)](Worker& owner) mutable { owner.adopt(std::move(receiver)); };
+    if (waits) {
+        worker.call(std::move(order));
+    } else {
+        worker.post(std::move(order));
+    }
 }
 
 Outcome<SinkSockets> bind_sink(const RtpSinkSpec& spec) {
@@ -65,25 +76,58 @@ Engine::~Engine() { stop(); }
 // ---- receivers
 
 Outcome<ReceiverId> Engine::open_receiver(ReceiverSpec spec) {
-    Outcome<BoundSockets> bound = bind_sockets(spec, shared_.has_gro);
-    if (bound.error != 0) return {.error = bound.error};
+    Outcome<BoundSockets> bound;
+    std::vector<std::uint32_t> shared_ssrcs;
+    if (spec.shared) {
+        if (!shared_udp_) return {.error = ENOTCONN};
+        const bool is_taken = std::any_of(receivers_.begin(), receivers_.end(), [&spec](const auto& entry) {
+            const auto& agreed = entry.second.shared_ssrcs;
+            return std::find(agreed.begin(), agreed.end(), spec.ssrc) != agreed.end();
+        });
+        if (is_taken) return {.error = EEXIST};
+        shared_ssrcs = {spec.ssrc};
+        bound.value.udp = shared_udp_;
+        bound.value.shared = &worker(0);
+    } else {
+        bound = bind_sockets(spec, shared_.has_gro);
+        if (bound.error != 0) return {.error = bound.error};
+    }
     const ReceiverId id = ++last_id_;
     const std::size_t place = least_loaded();
     auto board = std::make_shared<ReceiverBoard>();
     auto receiver = std::make_unique<Receiver>(id, std::move(spec), std::move(bound.value), board);
-    worker(place).post(
-        [receiver = std::move(receiver)](Worker& owner) mutable { owner.adopt(std::move(receiver)); });
-    receivers_.emplace(id, ReceiverPlace{.worker = place, .board = std::move(board)});
+    give(worker(place), std::move(receiver), !shared_ssrcs.empty());
+    receivers_.emplace(id, ReceiverPlace{.worker = place, .board = std::move(board), .shared_ssrcs = std::move(shared_ssrcs)});
     ++loads_[place];
     return {.value = id};
+}
+
+int Engine::open_shared_port(const std::string& host, std::uint16_t port) {
+    Outcome<UdpPair> udp = bind_udp_pair(host, port, shared_.has_gro);
+    if (udp.error != 0) return udp.error;
+    Outcome<UniqueFd> tcp = listen_tcp(host, port);
+    if (tcp.error != 0) return tcp.error;
+    enlarge_receive_buffer(udp.value.rtp.get());
+    shared_udp_ = std::make_shared<const UdpPair>(std::move(udp.value));
+    worker(0).post([udp = shared_udp_, listener = std::move(tcp.value)](Worker& owner) mutable {
+        owner.open_shared_port(std::move(udp), std::move(listener));
+    });
+    return 0;
 }
 
 void Engine::update_receiver(ReceiverId id, ReceiverUpdate update) {
     const auto found = receivers_.find(id);
     if (found == receivers_.end()) return;
-    worker(found->second.worker).post([id, update = std::move(update)](Worker& owner) {
+    if (update.ssrc && !found->second.shared_ssrcs.empty()) found->second.shared_ssrcs.push_back(*update.ssrc);
+    const bool is_shared = !found->second.shared_ssrcs.empty();
+    auto order = [id, update = std::move(update)](Worker& owner) {
         if (Receiver* const receiver = owner.receiver(id)) receiver->update(update);
-    });
+    };
+    if (is_shared) {
+        worker(found->second.worker).call(std::move(order));
+    } else {
+        worker(found->second.worker).post(std::move(order));
+    }
 }
 
 bool Engine::attach(ReceiverId id, StreamKey stream) {
@@ -94,7 +138,7 @@ bool Engine::attach(ReceiverId id, StreamKey stream) {
     const std::size_t from = receiver->second.worker;
     if (from != to) {
         auto moved = worker(from).call([id](Worker& owner) { return owner.detach(id); });
-        worker(to).post([moved = std::move(moved)](Worker& owner) mutable { owner.adopt(std::move(moved)); });
+        give(worker(to), std::move(moved), !receiver->second.shared_ssrcs.empty());
         receiver->second.worker = to;
         for (const auto& [sink, place] : sinks_) {
             if (place.through != id) continue;
@@ -298,6 +342,7 @@ void Engine::stop() {
     receivers_.clear();
     streams_.clear();
     for (const auto& made : workers_) made->stop();
+    shared_udp_.reset();
 }
 
 std::size_t Engine::least_loaded() const noexcept {

@@ -124,7 +124,8 @@ Buffer PsMuxer::mux(const Frame& frame, ByteView head, bool with_map) const {
     const std::size_t size = head.size() + frame.payload.size();
     const std::size_t pieces = std::max<std::size_t>(1, (size + max_pes_payload - 1) / max_pes_payload);
     const bool has_dts = frame.pts_90k != frame.dts_90k;
-    const bool has_map = with_map || (video && frame.key);
+    // Sound alone has no key pictures: a receiver learns from any of its packs what they are (9.12, C.1).
+    const bool has_map = with_map || (frame.key && (video || !video_));
     ByteBuilder out(pack_header_size + heads_.size() + size + pieces * pes_header_size + 2 * stamp_size);
     put_pack_header(out, frame.dts_90k);
     if (has_map) out.append(ByteView(heads_));

@@ -8,6 +8,7 @@
 #include "gb28181/receiver_tcp.hpp"
 #include "gb28181/receiver_udp.hpp"
 #include "gb28181/rtp_sink.hpp"
+#include "gb28181/shared_port.hpp"
 #include "gb28181/rtcp.hpp"
 #include "gb28181/rtp.hpp"
 #include "gb28181/worker.hpp"
@@ -46,10 +47,11 @@ Receiver::Receiver(ReceiverId id, ReceiverSpec spec, BoundSockets sockets, std::
       spec_(std::move(spec)),
       payloads_(std::make_shared<const Payloads>(spec_.payloads)),
       board_(std::move(board)),
+      shared_(sockets.shared),
       gate_(spec_.ssrc, payload_types(*payloads_), HostSet(spec_.expected_hosts), spec_.strict),
       intake_(payloads_),
       report_ssrc_(random_ssrc()) {
-    if (sockets.udp.rtp) udp_ = std::make_unique<UdpReceiver>(*this, std::move(sockets.udp));
+    if (sockets.udp) udp_ = std::make_unique<UdpReceiver>(*this, std::move(sockets.udp), shared_ != nullptr);
     tcp_ = std::make_unique<TcpReceiver>(*this, std::move(sockets.tcp));
 }
 
@@ -61,10 +63,16 @@ void Receiver::enter(Worker& worker) {
     if (udp_) udp_->enter(worker);
     tcp_->enter(worker);
     alarm_at_ = never;
+    tell_shared();
     settle();
 }
 
 void Receiver::leave() {
+    if (shared_ != nullptr) {
+        shared_->post([id = id_](Worker& owner) {
+            if (SharedPort* const port = owner.shared_port()) port->left(id);
+        });
+    }
     if (udp_) udp_->leave(*worker_);
     tcp_->leave(*worker_);
     feed_.end();
@@ -92,6 +100,7 @@ void Receiver::update(const ReceiverUpdate& update) {
     if (update.expected_hosts) gate_.expect(HostSet(*update.expected_hosts));
     if (update.acknowledged) gate_.acknowledged(worker_->refresh_now());
     if (update.connect) tcp_->dial(update.connect->first, update.connect->second);
+    tell_shared();
 }
 
 void Receiver::close() {
@@ -103,16 +112,45 @@ void Receiver::close() {
     pending_.clear();
 }
 
+// ---- the shared port
+
+void Receiver::tell_shared() {
+    if (shared_ == nullptr || worker_ == nullptr || closed_) return;
+    SharedMember member;
+    member.id = id_;
+    member.home = worker_;
+    member.agreed = gate_.agreed();
+    member.expected = gate_.expected();
+    member.strict = gate_.strict();
+    member.talks = !talkers_.empty();
+    member.source = gate_.source();
+    member.ssrc = gate_.ssrc();
+    shared_->post([member = std::move(member)](Worker& owner) mutable {
+        if (SharedPort* const port = owner.shared_port()) port->joined(std::move(member));
+    });
+}
+
+void Receiver::refused(std::uint32_t ssrc, const Source& source) {
+    gate_.refuse(worker_->now(), ssrc);
+    if (gate_.has_mismatch()) note_mismatch(source, worker_->now(), true);
+}
+
+void Receiver::adopt(UniqueFd fd, const SocketAddress& peer, ByteView data) {
+    tcp_->adopt(std::move(fd), peer, data);
+}
+
 // ---- talk
 
 std::string Receiver::add_talker(SinkId id, Worker& worker) {
     if (talkers_.empty()) talk_peer_ = talk_peer();
     talkers_.push_back({.id = id, .worker = &worker});
+    tell_shared();
     return talk_peer_;
 }
 
 void Receiver::remove_talker(SinkId id) {
     std::erase_if(talkers_, [id](const Talker& talker) { return talker.id == id; });
+    tell_shared();
 }
 
 void Receiver::talk(const std::vector<OutPacket>& packets, const std::optional<SocketAddress>& remote) {
@@ -243,6 +281,7 @@ void Receiver::disconnected(const Source& source) {
     intake_.flush(units_);
     give();
     gate_.unlatch();
+    tell_shared();
 }
 
 void Receiver::quirk(std::string_view name, std::string peer) {
@@ -387,6 +426,7 @@ void Receiver::decided(Verdict verdict, const Source& source, double now) {
     // The gate accepted a source or an epoch; its held packets follow.
     const std::vector<Buffer> held = gate_.take_held();
     const auto ssrc = gate_.ssrc();
+    tell_shared();
     if (verdict != Verdict::switched) restart(source);
     if (verdict == Verdict::latched) {
         if (!first_told_) {

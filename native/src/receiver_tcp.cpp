@@ -67,8 +67,15 @@ public:
             close();
             return;
         }
+        take({scratch.bytes.data(), static_cast<std::size_t>(count)});
+    }
+
+    /// What came.
+    void take(ByteView data) {
+        Receiver& core = owner_.core_;
+        Worker::Scratch& scratch = core.worker().scratch();
         scratch.framed.clear();
-        const bool well = framer_.feed({scratch.bytes.data(), static_cast<std::size_t>(count)}, scratch.framed);
+        const bool well = framer_.feed(data, scratch.framed);
         if (!well) {
             core.quirks(framer_.quirks());
             close();
@@ -192,6 +199,12 @@ void TcpReceiver::accepted(UniqueFd fd, const SocketAddress& peer) {
     worker.watch(connections_.back()->fd(), EPOLLIN, *connections_.back());
     core_.tell(EventKind::connected, source.text());
     core_.settle();
+}
+
+void TcpReceiver::adopt(UniqueFd fd, const SocketAddress& peer, ByteView data) {
+    const std::uint64_t number = next_number_;
+    accepted(std::move(fd), peer);
+    if (!connections_.empty() && connections_.back()->source().connection == number) connections_.back()->take(data);
 }
 
 bool TcpReceiver::wants(const Source& source, double now) {

@@ -27,15 +27,21 @@ Source source_of(const sockaddr* address, std::uint64_t connection) {
     return source;
 }
 
-UdpReceiver::UdpReceiver(Receiver& core, UdpPair sockets)
-    : core_(core), rtp_(core, std::move(sockets.rtp), true), rtcp_(core, std::move(sockets.rtcp), false) {}
+UdpReceiver::UdpReceiver(Receiver& core, std::shared_ptr<const UdpPair> sockets, bool borrowed)
+    : core_(core),
+      sockets_(std::move(sockets)),
+      borrowed_(borrowed),
+      rtp_(core, sockets_->rtp.get(), true),
+      rtcp_(core, sockets_->rtcp.get(), false) {}
 
 void UdpReceiver::enter(Worker& worker) {
+    if (borrowed_) return;
     worker.watch(rtp_.fd(), EPOLLIN, rtp_);
     worker.watch(rtcp_.fd(), EPOLLIN, rtcp_);
 }
 
 void UdpReceiver::leave(Worker& worker) {
+    if (borrowed_) return;
     worker.unwatch(rtp_.fd());
     worker.unwatch(rtcp_.fd());
 }
@@ -43,7 +49,7 @@ void UdpReceiver::leave(Worker& worker) {
 void UdpReceiver::Socket::ready(std::uint32_t /*events*/) {
     Worker& worker = core_.worker();
     DatagramBatch& batch = worker.scratch().datagrams;
-    const std::size_t count = batch.receive(fd_.get());
+    const std::size_t count = batch.receive(fd_);
     if (count == 0) return;
     worker.refresh_now();
     for (std::size_t index = 0; index < count; ++index) {
@@ -69,13 +75,13 @@ void UdpReceiver::Socket::send(ByteView data, const Source& peer) const {
     if (!address) return;
     sockaddr_storage own{};
     socklen_t size = sizeof own;
-    if (::getsockname(fd_.get(), reinterpret_cast<sockaddr*>(&own), &size) != 0) return;
+    if (::getsockname(fd_, reinterpret_cast<sockaddr*>(&own), &size) != 0) return;
     if (own.ss_family == AF_INET6 && address->family() == AF_INET) {
         address = SocketAddress::parse("::ffff:" + peer.host.text(), peer.port);
         if (!address) return;
     }
     // A report that the kernel does not take is followed by the next one in five seconds.
-    (void)::sendto(fd_.get(), data.data(), data.size(), MSG_DONTWAIT | MSG_NOSIGNAL, address->get(), address->size());
+    (void)::sendto(fd_, data.data(), data.size(), MSG_DONTWAIT | MSG_NOSIGNAL, address->get(), address->size());
 }
 
 void UdpReceiver::tick(double now) {

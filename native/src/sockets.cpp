@@ -21,8 +21,7 @@ constexpr int UDP_GRO = 104;
 #ifndef UDP_SEGMENT
 constexpr int UDP_SEGMENT = 103;
 #endif
-// A key frame of a 4K camera arrives faster than a busy worker may turn. The kernel caps it at rmem_max, unless we may
-// pass that (CAP_NET_ADMIN).
+// A key frame of a 4K camera arrives faster than a busy worker may turn; the kernel caps it at rmem_max.
 constexpr int receive_buffer = 2 * 1024 * 1024;
 constexpr int backlog = 8;
 
@@ -139,7 +138,8 @@ Outcome<UdpPair> bind_udp_pair(const std::string& host, std::uint16_t port, bool
     if (rtcp.error != 0) {
         return {.error = rtcp.error};
     }
-    // Neither of these may fail the binding: a smaller buffer and single datagrams work as well.
+    // Neither of these may fail the binding: a smaller buffer and single datagrams work as well. With CAP_NET_ADMIN the
+    // buffer may pass rmem_max.
     if (::setsockopt(rtp.value.get(), SOL_SOCKET, SO_RCVBUFFORCE, &receive_buffer, sizeof receive_buffer) != 0) {
         (void)::setsockopt(rtp.value.get(), SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
     }
@@ -180,6 +180,11 @@ Outcome<UniqueFd> connect_tcp(const SocketAddress& peer, const SocketAddress* lo
         return {.error = errno};
     }
     return {.value = std::move(fd), .error = EINPROGRESS};
+}
+
+void enlarge_receive_buffer(int fd) noexcept {
+    const int wanted = 8 * receive_buffer;  // the kernel caps it at rmem_max
+    (void)::setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &wanted, sizeof wanted);
 }
 
 Outcome<UniqueFd> hold_tcp(const std::string& host, std::uint16_t port) {

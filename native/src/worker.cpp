@@ -17,6 +17,7 @@
 
 #include "gb28181/receiver.hpp"
 #include "gb28181/rtp_sink.hpp"
+#include "gb28181/shared_port.hpp"
 #include "gb28181/socket_sink.hpp"
 #include "gb28181/stream.hpp"
 
@@ -112,7 +113,7 @@ void Worker::turn() {
 
 int Worker::timeout_ms() noexcept {
     if (has_mail_.load(std::memory_order_relaxed)) return 0;
-    if (receivers_.empty() && streams_.empty()) {
+    if (receivers_.empty() && streams_.empty() && !shared_port_) {
         tick_at_ = never;
     } else if (tick_at_ == never) {
         tick_at_ = now_ + tick_s;
@@ -154,6 +155,7 @@ void Worker::fire_due() {
     for (const auto& entry : receivers_) {
         guarded("a tick of a receiver", [&] { entry.second->tick(now_); });
     }
+    if (shared_port_) guarded("a tick of the shared port", [&] { shared_port_->tick(now_); });
     for (const auto& entry : streams_) {
         guarded("a tick of a stream", [&] { entry.second->tick(now_); });
     }
@@ -207,6 +209,7 @@ void Worker::close_everything() noexcept {
     guarded("closing the media plane", [&] {
         while (!streams_.empty()) close_stream(streams_.begin()->first, "shutting_down");
         while (!receivers_.empty()) close_receiver(receivers_.begin()->first);
+        shared_port_.reset();
         finish_turn();
     });
 }
@@ -287,6 +290,10 @@ Receiver* Worker::receiver(ReceiverId id) noexcept {
 
 void Worker::close_receiver(ReceiverId id) {
     if (const std::unique_ptr<Receiver> receiver = detach(id)) receiver->close();
+}
+
+void Worker::open_shared_port(std::shared_ptr<const UdpPair> udp, UniqueFd listener) {
+    shared_port_ = std::make_unique<SharedPort>(*this, std::move(udp), std::move(listener));
 }
 
 void Worker::adopt(std::shared_ptr<Stream> stream) {

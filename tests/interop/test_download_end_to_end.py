@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ import av
 import pytest
 
 from gb28181gw.media import native
+from gb28181gw.media.engine import Feature
+from gb28181gw.media.native import NativePlane
+from gb28181gw.media.reference.plane import ReferencePlane
 from gb28181gw.sim.recordings import embedded_time
 from tests.support.field import Field, Plan, running_field
 from tests.support.gateway import media_range, wait_until
@@ -76,6 +80,32 @@ def fetch(devices: Field, done: dict[str, Any], directory: Path) -> Path:
     return file
 
 
+def originals(devices: Field, done: dict[str, Any], directory: Path) -> None:
+    """The program streams are the device's own bytes, and FFmpeg reads every picture from them."""
+    if not can_relay(devices):
+        assert done["originals"] == []
+        assert any("was not kept" in note for note in done["notes"])
+        return
+    assert [original["name"] for original in done["originals"]] == [
+        part["original"] for part in done["parts"]
+    ]
+    found = set()
+    for original in done["originals"]:
+        file = directory / original["name"]
+        file.write_bytes(devices.gateway.api.get(original["url"]).content)
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == original["sha256"]
+        assert file.read_bytes()[:4] == b"\0\0\1\xba"
+        found |= {moment for moment, _ in pictures(file)}
+    assert len(found) == done["file"]["frames"]
+
+
+def can_relay(devices: Field) -> bool:
+    """The running plane has raw RTP sinks."""
+    plane = devices.gateway.seen("gateway.ready")[0]["plane"]
+    planes = {"python": ReferencePlane, "native": NativePlane}
+    return Feature.RTP_SINKS in planes[plane].features
+
+
 def pictures(file: Path) -> list[tuple[datetime, float]]:
     """(recorded, seconds in the file) of every picture."""
     found = []
@@ -123,6 +153,7 @@ def test_a_minute_at_speed_8_is_complete_and_its_manifest_verifies(
     file = fetch(devices, done, tmp_path)
     assert counted(file) == 1500
     whole(file, start, 60)
+    originals(devices, done, tmp_path)
     told = devices.gateway.seen("download.finished", download_id=job["id"])[0]
     assert told["duration_ms"] < 40_000  # a minute in much less than a minute
     assert devices.gateway.api.delete(f"/api/v1/downloads/{job['id']}").status_code == 204
@@ -158,6 +189,7 @@ def test_a_transfer_cut_in_the_middle_resumes_without_a_lost_or_doubled_picture(
     file = fetch(devices, done, tmp_path)
     whole(file, start, 60)
     assert counted(file) == 1500
+    originals(devices, done, tmp_path)
 
 
 def test_pb13_gaps_are_reported_and_the_rest_is_there(devices: Field, tmp_path: Path) -> None:

@@ -177,6 +177,7 @@ async def test_cat19_refused_is_remembered_over_a_restart(tmp_path: Path) -> Non
         await until(lambda: len(made.sim.noted("subscribe_refused")) == 2)
     async with gateway(tmp_path, **wants(Kind.CATALOG)) as running:
         device = running.devices.registry.require(device_id)
+        await until(lambda: running.subscriptions.of(device))
         assert [view.state.value for view in running.subscriptions.of(device)] == ["unsupported"]
 
 
@@ -292,6 +293,7 @@ async def test_f17_a_subscription_survives_a_restart_of_the_gateway(tmp_path: Pa
         await server.database.close()
         async with gateway(tmp_path, port=port, **wants(Kind.CATALOG)) as running:
             device = running.devices.registry.require(made.id)
+            await until(lambda: running.subscriptions.of(device))
             (view,) = running.subscriptions.of(device)
             assert view.state.value == "active"
             assert await made.device.change_channel(made.channel, "OFF")

@@ -56,6 +56,8 @@ from gb28181gw.observability.events import EventBus
 from gb28181gw.observability.health import HealthBoard
 from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import SipTrace
+from gb28181gw.outputs.source import Viewer
+from gb28181gw.outputs.stills import Still
 from gb28181gw.sessions.models import ControlView, HistoryView, StreamKind, StreamState, StreamView
 from gb28181gw.sessions.talk import Holder, TalkView, TalkWay
 from gb28181gw.sip.path import Path
@@ -246,6 +248,7 @@ class FakeDownloads:
         speed: float,
         transport: MediaTransport | None = None,
         centre: bool = False,
+        original: bool = True,
     ) -> DownloadView:
         request = DownloadRequest(
             device_id=device_id,
@@ -255,6 +258,7 @@ class FakeDownloads:
             speed=speed,
             transport=transport,
             centre=centre,
+            original=original,
         )
         view = DownloadView(
             id="d1", request=request, state=DownloadState.QUEUED, created_at=NOW, queue_position=1
@@ -295,7 +299,7 @@ class FakeDownloads:
         if self.views.pop(download_id, None) is None:
             raise GatewayError("gb.route.download_unknown")
 
-    def path_of(self, download_id: str, *, manifest: bool = False) -> FilePath:
+    def path_of(self, download_id: str, *, manifest: bool = False, name: str = "") -> FilePath:
         if download_id not in self.views:
             raise GatewayError("gb.route.download_unknown")
         if not self.views[download_id].state.over:
@@ -447,6 +451,18 @@ class FakeSnapshots:
 
 ORDER = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 PICTURE = "a" * 32
+
+
+class FakeStills:
+    """One picture, taken at `NOW`."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, str]] = []
+        self.stale = ""
+
+    async def take(self, device_id: str, channel_id: str, viewer: Viewer) -> Still:
+        self.asked.append((device_id, channel_id, viewer.kind))
+        return Still(jpeg=b"\xff\xd8picture\xff\xd9", taken_at=NOW, stale=self.stale)
 
 
 class FakeUppers:
@@ -613,6 +629,7 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
         streams=streams,
         records=records,
         downloads=downloads,
+        stills=FakeStills(),
         uppers=uppers,
         talks=FakeTalks(),
         ptz=ptz,

@@ -523,7 +523,7 @@ async def gateway(
     reports.on_snapshots(snapshots.finished)
     await devices.start()
     reports.start()
-    await subscriptions.start()
+    subscriptions.start()
     bound = await transports.listen("127.0.0.1", port)
     subscriptions.begin()
     try:

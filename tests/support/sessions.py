@@ -10,6 +10,7 @@ from typing import Any
 from gb28181gw.clock import SystemClock
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb.dialect import PayloadSet
+from gb28181gw.gb.mansrtsp import RtspVersion
 from gb28181gw.media.engine import (
     EngineEvent,
     EventHandler,
@@ -18,6 +19,7 @@ from gb28181gw.media.engine import (
     ReceiverCounters,
     ReceiverSpec,
     ReceiverUpdate,
+    StreamCounters,
 )
 from gb28181gw.media.ports import PortPool
 from gb28181gw.media.ssrc import SsrcPool
@@ -25,10 +27,12 @@ from gb28181gw.media.tracks import Codec, Track, TrackKind
 from gb28181gw.observability.events import EventBus
 from gb28181gw.sessions.call import CallContext, CallLimits
 from gb28181gw.sessions.ending import CallEnder
+from gb28181gw.sessions.history import HistoryLimits
 from gb28181gw.sessions.models import CallRecord
 from gb28181gw.sessions.stream import StreamLimits
 from gb28181gw.sessions.table import Sessions
 from gb28181gw.sip.dialog import Dialog
+from gb28181gw.sip.message import Headers, Response
 from gb28181gw.sip.path import Path
 from gb28181gw.ua.models import Target
 
@@ -77,6 +81,9 @@ class FakeAgent:
         self.invites: list[tuple[Target, bytes, str]] = []
         self.acks: list[str] = []
         self.byes: list[str] = []
+        self.infos: list[tuple[str, bytes]] = []
+        self.info_answers: list[tuple[int, bytes] | None] = []
+        """None: no answer at all."""
         self.cancelled = 0
         self.bye_answers = True
         self.watchers: dict[str, Callable[[Any], None]] = {}
@@ -117,12 +124,19 @@ class FakeAgent:
             self.engine.media(self.engine.newest)
 
     async def send_in_dialog(
-        self, dialog: Dialog, method: str, *, path: Path | None = None, **_: Any
-    ) -> None:
+        self, dialog: Dialog, method: str, *, body: bytes = b"", path: Path | None = None, **_: Any
+    ) -> Response | None:
+        if method == "INFO":
+            self.infos.append((dialog.call_id, body))
+            answer = self.info_answers.pop(0) if self.info_answers else (200, b"")
+            if answer is None:
+                raise GatewayError("gb.sip.no_answer")
+            return Response(answer[0], "Said", Headers(), answer[1])
         assert method == "BYE"
         self.byes.append(dialog.call_id)
         if not self.bye_answers:
             raise GatewayError("gb.sip.no_answer")
+        return None
 
     def watch_dialog(self, dialog: Dialog, handler: Callable[[Any], None], *, user: str = "") -> None:
         self.watchers[dialog.call_id] = handler
@@ -135,6 +149,11 @@ class FakeAgent:
 class FakeIncoming:
     method: str
     answers: list[int] = field(default_factory=list)
+    body: bytes = b""
+
+    @property
+    def request(self) -> FakeIncoming:
+        return self
 
     def respond(self, status: int, *_: Any, **__: Any) -> None:
         self.answers.append(status)
@@ -160,6 +179,9 @@ class FakeEngine:
         self.streams: dict[str, EventHandler] = {}
         self.closed_streams: list[str] = []
         self.refuse_binds = 0
+        self.frame_sinks: dict[int, str] = {}
+        self.shown: dict[str, StreamCounters] = {}
+        """What `stream_counters` tells; the test's to change."""
 
     @property
     def newest(self) -> int:
@@ -192,6 +214,16 @@ class FakeEngine:
     def close_stream(self, stream_id: str, reason: str = "") -> None:
         if self.streams.pop(stream_id, None) is not None:
             self.closed_streams.append(stream_id)
+
+    def add_frame_sink(self, stream_id: str, on_frames: object, **_: Any) -> int:
+        self.frame_sinks[len(self.frame_sinks) + 1] = stream_id
+        return len(self.frame_sinks)
+
+    def close_sink(self, sink_id: int) -> None:
+        self.frame_sinks.pop(sink_id, None)
+
+    def stream_counters(self, stream_ids: Iterable[str]) -> dict[str, StreamCounters]:
+        return {name: replace(self.shown.get(name, StreamCounters())) for name in stream_ids}
 
     def tracks(self, stream_id: str) -> tuple[Track, ...]:
         return (VIDEO,)
@@ -255,6 +287,9 @@ class FakeDirectory:
     def remember_payloads(self, device_id: str, payloads: PayloadSet) -> None:
         self.payloads = payloads
 
+    def rtsp_version(self, device_id: str) -> RtspVersion:
+        return RtspVersion.RTSP
+
     def is_only_channel(self, device_id: str, channel_id: str) -> bool:
         return self.only_channel
 
@@ -281,7 +316,13 @@ class MemoryCallStore:
 class Bench:
     """Real sessions on fakes. Limits are short where a test waits for them to pass."""
 
-    def __init__(self, *, limits: StreamLimits | None = None, call_limits: CallLimits | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        limits: StreamLimits | None = None,
+        call_limits: CallLimits | None = None,
+        history: HistoryLimits | None = None,
+    ) -> None:
         clock = SystemClock()
         self.engine = FakeEngine()
         self.agent = FakeAgent(self.engine)
@@ -314,7 +355,9 @@ class Bench:
             limits=call_limits or CallLimits(),
         )
         self.limits = limits or StreamLimits(bye_wait_s=0.2, retry_pauses_s=(0.0, 0.0, 0.0, 0.0))
-        self.sessions = Sessions(self.context, self.directory, self.limits)
+        self.sessions = Sessions(
+            self.context, self.directory, self.limits, history if history is not None else HistoryLimits()
+        )
 
     def names(self) -> list[str]:
         """Names of the events so far, with their counts."""

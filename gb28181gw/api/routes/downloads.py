@@ -38,6 +38,7 @@ async def start_download(
         speed=body.speed,
         transport=body.media_transport(),
         centre=body.location == "centre",
+        original=body.original,
     )
     return download_answer(view, services.zone)
 
@@ -78,6 +79,18 @@ async def get_download_file(download_id: str, services: Services) -> FileRespons
 async def get_download_manifest(download_id: str, services: Services) -> FileResponse:
     """The manifest: what was asked for, what came, and the SHA-256 of the file."""
     return FileResponse(services.downloads.path_of(download_id, manifest=True), media_type="application/json")
+
+
+@router.get(
+    "/downloads/{download_id}/originals/{name}",
+    operation_id="get_download_original",
+    dependencies=[requires(Action.DOWNLOAD)],
+    response_class=FileResponse,
+)
+async def get_download_original(download_id: str, name: str, services: Services) -> FileResponse:
+    """A program stream as the device sent it."""
+    path = services.downloads.path_of(download_id, name=name)
+    return FileResponse(path, media_type="video/mp2p", filename=path.name)
 
 
 @router.delete(

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -33,9 +34,13 @@ public:
     Engine(const Engine&) = delete;
     Engine& operator=(const Engine&) = delete;
 
+    /// Binds one port, UDP with RTCP above it and TCP, for all receivers whose spec says `shared`; an errno. Once.
+    [[nodiscard]] int open_shared_port(const std::string& host, std::uint16_t port);
+
     // Receivers. Unknown ids are ignored: the receiver was closed meanwhile.
 
-    /// Binds, all or nothing; `error` is an errno.
+    /// Binds, all or nothing; `error` is an errno. On the shared port: ENOTCONN where there is none, EEXIST for an SSRC
+    /// that another receiver on it agreed.
     [[nodiscard]] Outcome<ReceiverId> open_receiver(ReceiverSpec spec);
     void update_receiver(ReceiverId id, ReceiverUpdate update);
     /// A new generation of the stream. False: one of the two is not open.
@@ -92,6 +97,7 @@ private:
     struct ReceiverPlace {
         std::size_t worker;
         std::shared_ptr<ReceiverBoard> board;
+        std::vector<std::uint32_t> shared_ssrcs;  // agreed on the shared port
     };
     struct StreamPlace {
         std::size_t worker;
@@ -115,6 +121,7 @@ private:
     std::unordered_map<ReceiverId, ReceiverPlace> receivers_;
     std::unordered_map<StreamKey, StreamPlace> streams_;
     std::unordered_map<SinkId, SinkPlace> sinks_;
+    std::shared_ptr<const UdpPair> shared_udp_;
     std::uint64_t last_id_ = 0;
     bool stopped_ = false;
 };

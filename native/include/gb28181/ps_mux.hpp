@@ -1,7 +1,7 @@
 // Program stream muxer (ISO 13818-1 2.5; GB/T 28181-2022 C.1): one pack per frame.
 //
-// A key frame's pack is: pack header, system header, program stream map, PES; the others have no system header and no
-// map. A frame over 65,000 bytes goes into several PES, the first with the times. Same bytes as
+// A key frame's pack, and every one of a stream without pictures, is: pack header, system header, program stream map, PES;
+// the others have no system header and no map. A frame over 65,000 bytes goes into several PES, the first with the times. Same bytes as
 // gb28181gw/media/wire/ps_mux.py.
 #pragma once
 

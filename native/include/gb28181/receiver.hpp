@@ -60,8 +60,10 @@ struct ReceiverBoard {
 
 /// Sockets that were bound for a receiver.
 struct BoundSockets {
-    UdpPair udp;
+    std::shared_ptr<const UdpPair> udp;
     UniqueFd tcp;
+    /// The worker of the shared port, whose `udp` is; null: sockets of its own.
+    Worker* shared = nullptr;
 };
 
 class Receiver final : private FeedOwner {
@@ -84,6 +86,13 @@ public:
     /// Feed a stream: a new generation there now, and at each new epoch.
     void attach(const std::shared_ptr<Stream>& stream);
     void update(const ReceiverUpdate& update);
+    // On the shared port
+
+    /// A packet that may be meant for this receiver, with an SSRC that does not say so.
+    void refused(std::uint32_t ssrc, const Source& source);
+    /// A connection that named this receiver, and what came over it.
+    void adopt(UniqueFd fd, const SocketAddress& peer, ByteView data);
+
     // RTP sinks that send on these sockets (talk)
 
     /// Tell the sink on `worker` where the device is, now (the result) and when that changes, and what it reports.
@@ -147,6 +156,8 @@ private:
     /// The latched source over UDP, if its address was expected: what is learnt from RTP alone gets nothing (threat S-06).
     [[nodiscard]] std::optional<Source> believed() const;
     void look_for_talk_peer();
+    /// Tell the shared port what is known now.
+    void tell_shared();
     [[nodiscard]] RawGroup::Place keep_packet(const RtpPacket& packet, double now);
     void wake() override;
     [[nodiscard]] const std::vector<RawGroup::Entry>& kept() const noexcept override { return raw_.entries(); }
@@ -163,6 +174,7 @@ private:
     std::shared_ptr<const Payloads> payloads_;
     const std::shared_ptr<ReceiverBoard> board_;
     Worker* worker_ = nullptr;
+    Worker* const shared_ = nullptr;
     std::unique_ptr<UdpReceiver> udp_;
     std::unique_ptr<TcpReceiver> tcp_;
     SourceRule gate_;

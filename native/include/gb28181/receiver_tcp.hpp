@@ -29,6 +29,8 @@ public:
     void leave(Worker& worker);
     /// Connect to the device: 3 tries, 1 s apart (Annex D). A dialling under way goes on.
     void dial(const std::string& host, std::uint16_t port);
+    /// A connection that was accepted elsewhere, and what came over it.
+    void adopt(UniqueFd fd, const SocketAddress& peer, ByteView data);
     /// Send bytes that are framed already on the connection for talk; false: there is none.
     bool talk(ByteView framed);
     [[nodiscard]] bool has_talk() const noexcept { return talk_connection() != nullptr; }

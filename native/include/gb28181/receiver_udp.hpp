@@ -3,6 +3,7 @@
 
 #include <sys/socket.h>
 
+#include <memory>
 #include <optional>
 
 #include "gb28181/receiver.hpp"
@@ -17,7 +18,8 @@ namespace gb28181 {
 /// Owner of one bound pair.
 class UdpReceiver {
 public:
-    UdpReceiver(Receiver& core, UdpPair sockets);
+    /// `borrowed`: the shared port's, which reads them; they are only sent on here.
+    UdpReceiver(Receiver& core, std::shared_ptr<const UdpPair> sockets, bool borrowed);
 
     void enter(Worker& worker);
     void leave(Worker& worker);
@@ -34,20 +36,22 @@ public:
 private:
     class Socket final : public EpollHandler {
     public:
-        Socket(Receiver& core, UniqueFd fd, bool is_rtp) : core_(core), fd_(std::move(fd)), is_rtp_(is_rtp) {}
+        Socket(Receiver& core, int fd, bool is_rtp) : core_(core), fd_(fd), is_rtp_(is_rtp) {}
         void ready(std::uint32_t events) override;
-        [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+        [[nodiscard]] int fd() const noexcept { return fd_; }
         void send(ByteView data, const Source& peer) const;
 
     private:
         Receiver& core_;
-        UniqueFd fd_;
+        int fd_;
         bool is_rtp_;
         SocketAddress last_;  // the peer of the last datagram, and what it is as a source
         Source last_source_;
     };
 
     Receiver& core_;
+    std::shared_ptr<const UdpPair> sockets_;
+    bool borrowed_;
     Socket rtp_;
     Socket rtcp_;
 };

@@ -81,6 +81,8 @@ struct UdpPair {
 [[nodiscard]] Outcome<UniqueFd> listen_tcp(const std::string& host, std::uint16_t port);
 /// A connection being made; `error` is 0 or EINPROGRESS. `local`: where to dial from.
 [[nodiscard]] Outcome<UniqueFd> connect_tcp(const SocketAddress& peer, const SocketAddress* local = nullptr);
+/// Ask for a receive buffer for many streams.
+void enlarge_receive_buffer(int fd) noexcept;
 /// Holds a port that will be dialled from: connections may be bound to it beside this one.
 [[nodiscard]] Outcome<UniqueFd> hold_tcp(const std::string& host, std::uint16_t port);
 

@@ -148,6 +148,13 @@ public:
     [[nodiscard]] bool has_mismatch() const noexcept { return mismatch_.has_value(); }
     /// May this address latch at once? With nothing known every address may, except in strict.
     [[nodiscard]] bool expects(const Source& source) const noexcept;
+    [[nodiscard]] const HostSet& expected() const noexcept { return expected_; }
+    [[nodiscard]] bool strict() const noexcept { return strict_; }
+    /// A packet of an SSRC that cannot be told to belong here, on a port that several share.
+    void refuse(double now, std::uint32_t ssrc) {
+        note_mismatch(ssrc);
+        count_foreign(now);
+    }
     /// Something is known of where it will come from.
     [[nodiscard]] bool expects_some() const noexcept { return !expected_.empty(); }
 

@@ -33,6 +33,7 @@ struct ReceiverSpec {
     std::vector<std::string> expected_hosts;
     bool strict = false;
     double silence_s = 10.0;  // 0: never
+    bool shared = false;      // on the shared port
 };
 
 /// Applied in place (INV-02); nullopt leaves a field alone.

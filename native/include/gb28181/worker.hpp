@@ -36,6 +36,7 @@ namespace gb28181 {
 
 class Receiver;
 class RtpSink;
+class SharedPort;
 class SocketSink;
 class Stream;
 class Worker;
@@ -152,6 +153,10 @@ public:
     [[nodiscard]] Receiver* receiver(ReceiverId id) noexcept;
     void close_receiver(ReceiverId id);
 
+    /// The port that receivers share, where it is this worker that owns it.
+    void open_shared_port(std::shared_ptr<const UdpPair> udp, UniqueFd listener);
+    [[nodiscard]] SharedPort* shared_port() noexcept { return shared_port_.get(); }
+
     // Streams
     void adopt(std::shared_ptr<Stream> stream);
     [[nodiscard]] std::shared_ptr<Stream> stream(StreamKey key) noexcept;
@@ -220,6 +225,7 @@ private:
     double now_ = 0;
     double tick_at_ = never;
     std::unordered_map<ReceiverId, std::unique_ptr<Receiver>> receivers_;
+    std::unique_ptr<SharedPort> shared_port_;
     std::unordered_map<StreamKey, std::shared_ptr<Stream>> streams_;
     std::unordered_map<SinkId, std::unique_ptr<SocketSink>> sinks_;
     std::unordered_map<SinkId, std::unique_ptr<RtpSink>> rtp_sinks_;

@@ -49,6 +49,7 @@ def concrete(path: str) -> str:
         "upper_id": UPPER,
         "talk_id": "0" * 32,
         "download_id": "0" * 32,
+        "name": "a.ps",
         "key_id": "0000000000000000",
         "number": "1",
         "order_id": ORDER,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -10,7 +11,7 @@ from gb28181gw.access.roles import Role
 from gb28181gw.api.play_urls import media_authority
 from gb28181gw.api.services import PlayUrlConfig
 from gb28181gw.media.engine import MediaTransport
-from tests.support.api_services import CAMERA, NVR, PENDING, api_rig, make_stream
+from tests.support.api_services import CAMERA, NOW, NVR, PENDING, FakeStills, api_rig, make_stream
 
 LIVE = f"/api/v1/devices/{NVR}/channels/{CAMERA}/live"
 
@@ -122,3 +123,21 @@ def test_the_host_of_play_urls(advertise: str, host: str, expected: str) -> None
     config = PlayUrlConfig(advertise=advertise, port=lambda: 18081, rtsp_port=lambda: 8554)
     assert media_authority(config, host) == expected
     assert media_authority(config, host, rtsp=True) == f"{expected.rpartition(':')[0]}:8554"
+
+
+async def test_snapshot() -> None:
+    stills = FakeStills()
+    path = LIVE.replace("/live", "/snapshot")
+    async with api_rig(stills=stills) as rig, rig.client(Role.VIEWER) as client:
+        answer = await client.get(path)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "image/jpeg"
+        assert answer.content == b"\xff\xd8picture\xff\xd9"
+        assert datetime.fromisoformat(answer.headers["x-picture-time"]).timestamp() == NOW
+        assert "x-picture-stale" not in answer.headers
+        stills.stale = "gb.route.offline"
+        assert (await client.get(path)).headers["x-picture-stale"] == "gb.route.offline"
+        assert stills.asked == [(NVR, CAMERA, "snapshot")] * 2
+        assert (await client.get(path.replace(NVR, PENDING))).status_code == 404
+    async with api_rig() as rig, rig.client(None) as client:
+        assert (await client.get(path)).status_code == 401

@@ -150,7 +150,7 @@ class World:
             await asyncio.sleep(0)
 
     async def settled(self, state: SubscriptionState) -> None:
-        await until(lambda: self.view.state is state and not self.entry.busy)
+        await until(lambda: self.service.of(self.device) and self.view.state is state and not self.entry.busy)
 
     @property
     def entry(self) -> Any:
@@ -179,7 +179,7 @@ def rejected(status: int, **evidence: object) -> GatewayError:
 async def begun(*answers: GatewayError | int) -> AsyncIterator[World]:
     made = World()
     made.ua.answers = list(answers)
-    await made.service.start()
+    made.service.start()
     made.service.begin()
     try:
         yield made
@@ -223,7 +223,7 @@ async def test_cat19_refusals_are_tried_again_later_each_time() -> None:
 async def test_cat19_what_is_not_known_is_remembered_until_the_firmware_changes(status: int) -> None:
     world = World()
     world.ua.answers = [rejected(status)] * (2 if status == 489 else 1)
-    await world.service.start()
+    world.service.start()
     world.service.begin()
     await world.settled(SubscriptionState.UNSUPPORTED)
     asked = len(world.ua.asked)
@@ -249,8 +249,11 @@ async def test_f17_what_was_granted_and_what_is_not_known_outlive_a_restart(worl
     )
     for record in (unknown, wrong):
         await other.store.save_subscription(record)
-    await other.service.start()
+    other.service.start()
+    assert other.notify() == 200  # not known yet, and not complained of
+    assert other.service.counters.notifies_unasked == 0
     other.service.begin()
+    await until(lambda: other.service._loaded and len(other.store.rows) == 1)
     assert other.view.state is SubscriptionState.ACTIVE
     assert other.notify() == 200 and other.view.notifies == 1
     assert list(other.store.rows) == [(other.device.id, "alarm", other.device.id)]
@@ -359,7 +362,7 @@ async def test_what_is_not_wanted_while_its_answer_is_under_way_is_ended(world: 
 async def test_nothing_is_asked_of_a_device_that_waits_for_approval() -> None:
     world = World()
     world.device.approved = False
-    await world.service.start()
+    world.service.start()
     world.service.begin()
     await world.pass_time(10)
     assert not world.ua.asked
