@@ -56,6 +56,7 @@ from gb28181gw.sessions.models import ControlView, StreamView
 from gb28181gw.sip.dialog import Dialog
 from gb28181gw.ua.agent import UserAgent
 from gb28181gw.ua.incoming import Incoming
+from gb28181gw.ua.passage import PASSAGE
 
 CALLS_LIMIT: Final = 512
 """Of one upper at once (threat S-21)."""
@@ -311,6 +312,7 @@ class UpperCall:
     # -- the whole life ------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
+        PASSAGE.set(self._route.passage())
         try:
             try:
                 await self._open()
@@ -358,9 +360,9 @@ class UpperCall:
             self._ssrc = self._ssrc_lease.value
         self._sink = await self._add_sink(self._lease.stream_id)
         self._answer = self._description(self._sink)
-        self._incoming.respond(
-            200, headers=self._route.headers(), body=self._answer, content_type=CONTENT_TYPE
-        )
+        passage = PASSAGE.get()
+        headers = self._route.headers(passage.route if passage is not None else "")
+        self._incoming.respond(200, headers=headers, body=self._answer, content_type=CONTENT_TYPE)
         dialog = self._dialog = self._incoming.dialog
         if dialog is not None:
             self._tools.agent.watch_dialog(dialog, self._in_dialog, user=self.link.upper.id)

@@ -16,7 +16,7 @@ from gb28181gw.cascade.link import LinkCounters, LinkTimers, UpperLink
 from gb28181gw.cascade.models import UPPER_LIMIT, Tree, Upper, UpperChange, UpperView, check
 from gb28181gw.cascade.notifications import Notifications, NotifyCounters, Pace
 from gb28181gw.cascade.requests import Budget, PathTable, read_body
-from gb28181gw.cascade.routes import read_route
+from gb28181gw.cascade.routes import Route, read_route
 from gb28181gw.cascade.sharing import ChannelBook, Key, ShareItem, Sharing, sharing_of
 from gb28181gw.cascade.store import ShareRow, UpperStore
 from gb28181gw.clock import Clock
@@ -32,6 +32,7 @@ from gb28181gw.ua.agent import UserAgent
 from gb28181gw.ua.compose import user_of
 from gb28181gw.ua.incoming import Incoming
 from gb28181gw.ua.notifier import Notifier
+from gb28181gw.ua.passage import PASSAGE
 
 _SN_LIMIT: Final = 1_000_000_000
 
@@ -305,10 +306,12 @@ class Uppers:
             incoming.respond(503, headers=(("Retry-After", "5"),))
         else:
             incoming.respond(200)
-            entry.budget.run(self._serve(entry, demand))
+            route = self._route_of(entry, incoming, demand.key)
+            entry.budget.run(self._serve(entry, demand, route))
         return True
 
-    async def _serve(self, entry: _Entry, demand: Demand) -> None:
+    async def _serve(self, entry: _Entry, demand: Demand, route: Route) -> None:
+        PASSAGE.set(route.passage())
         try:
             if demand.command.name == "Catalog":
                 await self._follow(entry)
@@ -339,9 +342,12 @@ class Uppers:
         # To names the channel; a few put it into the Request-URI alone.
         wanted = (incoming.to_user, user_of(incoming.request.uri))
         key = next((key for name in wanted if (key := entry.sharing.key_of(name)) is not None), None)
-        lower_id = key.device_id if key is not None and node_kind(key.device_id) is NodeKind.SYSTEM else ""
-        route = read_route(incoming.request, own_id=entry.upper.local_id, lower_id=lower_id)
+        route = self._route_of(entry, incoming, key)
         self.calls.invite(entry.link, incoming, key, route)
+
+    def _route_of(self, entry: _Entry, incoming: Incoming, key: Key | None) -> Route:
+        lower_id = key.device_id if key is not None and node_kind(key.device_id) is NodeKind.SYSTEM else ""
+        return read_route(incoming.request, own_id=entry.upper.local_id, lower_id=lower_id)
 
     # -- SUBSCRIBE -----------------------------------------------------------------------------------------
 
