@@ -236,6 +236,9 @@ class Uppers:
         if incoming.method not in ("MESSAGE", "INVITE", "SUBSCRIBE", "OPTIONS"):
             return False
         upper_id = self._paths.owner(incoming.path) or self._by_connection(incoming)
+        bound = upper_id is not None
+        if upper_id is None:
+            upper_id = self._by_host(incoming)
         entry = self._entries.get(upper_id) if upper_id is not None else None
         if entry is None:
             return False
@@ -246,7 +249,7 @@ class Uppers:
             incoming.respond(503, headers=(("Retry-After", "1"),))
             return True
         if incoming.method == "MESSAGE":
-            return self._message(entry, incoming)
+            return self._message(entry, incoming, bound=bound)
         if incoming.method == "INVITE":
             self._invite(entry, incoming)
         else:
@@ -258,6 +261,20 @@ class Uppers:
         self._paths.forget(path)
         for entry in self._entries.values():
             entry.link.connection_lost(path)
+
+    def _by_host(self, incoming: Incoming) -> str | None:
+        """The upper that says who it is, over UDP from its own host but another port.
+
+        It may ask: what we answer goes to the path of our registration, and media only after an ACK with our tag.
+        """
+        path = incoming.path
+        if path.transport != "udp" or self._is_device_path(path):
+            return None
+        entry = self._entries.get(incoming.from_user)
+        link = entry.link if entry is not None else None
+        if link is None or link.path is None or not link.registered or link.path.reliable:
+            return None
+        return link.upper.id if link.path.remote_host == path.remote_host else None
 
     def _by_connection(self, incoming: Incoming) -> str | None:
         """The upper that made this connection and says who it is."""
@@ -279,7 +296,7 @@ class Uppers:
 
     # -- MESSAGE -------------------------------------------------------------------------------------------
 
-    def _message(self, entry: _Entry, incoming: Incoming) -> bool:
+    def _message(self, entry: _Entry, incoming: Incoming, *, bound: bool) -> bool:
         if not incoming.request.body:
             incoming.respond(200)
             return True
@@ -292,6 +309,10 @@ class Uppers:
             incoming.respond(200)
             return True
         demand = self.answers.judge(entry.upper, entry.sharing, document)
+        if isinstance(demand, Demand) and demand.command.root == "Control" and not bound:
+            demand = Refusal(
+                status=403, why=f"{demand.command.name} from another port than we are registered at"
+            )
         if isinstance(demand, Refusal):
             self.answers.counters.refused += 1
             self._bus.emit(
