@@ -34,6 +34,7 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
     _export(metrics, "upper_links", gateway.uppers.counters)
     _export(metrics, "upper_answers", gateway.uppers.answers.counters)
     _export(metrics, "upper_notify", gateway.uppers.notify_counters)
+    _export(metrics, "upper_broadcasts", gateway.uppers.broadcast_counters)
     _export(metrics, "upper_calls", gateway.uppers.calls.counters)
     _export(metrics, "database", gateway.database.counters)
     _export(metrics, "reports", gateway.reports.counters)

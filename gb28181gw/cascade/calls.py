@@ -649,7 +649,7 @@ class UpperCalls:
 
     def __init__(self, tools: CallTools) -> None:
         self.counters = CallCounters()
-        self._tools = tools
+        self.tools = self._tools = tools
         self._calls: dict[str, set[UpperCall]] = {}
 
     def count(self, upper_id: str) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timezone
 from typing import Final
 
 from gb28181gw.cascade import tree as trees
 from gb28181gw.cascade.answers import Answers, Demand, Refusal
+from gb28181gw.cascade.broadcasts import BroadcastCounters, Talks, UpperBroadcast
 from gb28181gw.cascade.calls import UpperCalls
 from gb28181gw.cascade.link import LinkCounters, LinkTimers, UpperLink
 from gb28181gw.cascade.models import UPPER_LIMIT, Tree, Upper, UpperChange, UpperView, check
@@ -25,7 +26,9 @@ from gb28181gw.devices.registry import ChannelChange
 from gb28181gw.devices.reports import Alarm, Place, PtzPlace
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb.ids import NodeKind, node_kind
+from gb28181gw.gb.manscdp.broadcast import read_broadcast_notify
 from gb28181gw.gb.manscdp.catalogue import CatalogEvent
+from gb28181gw.gb.manscdp.document import Document
 from gb28181gw.observability.events import EventBus
 from gb28181gw.sip.path import Path
 from gb28181gw.ua.agent import UserAgent
@@ -46,6 +49,7 @@ class _Entry:
     link: UpperLink
     budget: Budget
     notifications: Notifications
+    broadcasts: set[UpperBroadcast] = field(default_factory=set)
 
 
 class Uppers:
@@ -61,6 +65,7 @@ class Uppers:
         book: ChannelBook,
         answers: Answers,
         calls: UpperCalls,
+        talks: Talks,
         default_local_id: str,
         is_device_path: Callable[[Path], bool],
         zone: timezone,
@@ -72,6 +77,8 @@ class Uppers:
         self.notify_counters = NotifyCounters()
         self.answers = answers
         self.calls = calls
+        self.broadcast_counters = BroadcastCounters()
+        self._talks = talks
         self._store = store
         self._agent = agent
         self._bus = bus
@@ -303,6 +310,9 @@ class Uppers:
         document = read_body(incoming, self._bus, entry.upper.id)
         if document is None:
             return True
+        if (document.root, document.cmd_type) == ("Notify", "Broadcast"):
+            self._broadcast(entry, incoming, document, bound=bound)
+            return True
         if document.root not in ("Query", "Control"):
             if self._is_device_path(incoming.path):
                 return False
@@ -353,6 +363,43 @@ class Uppers:
                 error=type(error).__name__,
                 detail=str(error)[:200],
             )
+
+    # -- Broadcast -----------------------------------------------------------------------------------------
+
+    def _broadcast(self, entry: _Entry, incoming: Incoming, document: Document, *, bound: bool) -> None:
+        notify = read_broadcast_notify(document)
+        key = entry.sharing.key_of(notify.target_id)
+        if key is None or not bound or not entry.upper.control or entry.budget.busy:
+            incoming.respond(404 if key is None else 403)
+            return
+        incoming.respond(200)
+        self.broadcast_counters.asked += 1
+        broadcast = UpperBroadcast(
+            self.calls.tools, self._talks, self.broadcast_counters, entry.link, key, notify
+        )
+        entry.budget.run(self._speak(entry, broadcast))
+
+    async def _speak(self, entry: _Entry, broadcast: UpperBroadcast) -> None:
+        entry.broadcasts.add(broadcast)
+        try:
+            await broadcast.run()
+        except GatewayError as error:
+            self._bus.emit(
+                "upper.command_failed",
+                upper_id=entry.upper.id,
+                cmd="Broadcast",
+                reason=error.reason,
+                detail=error.detail,
+            )
+        except Exception as error:  # supervision point: one voice must not cost another
+            self._bus.emit(
+                "gateway.task_failed",
+                task=f"upper {entry.upper.id} broadcast",
+                error=type(error).__name__,
+                detail=str(error)[:200],
+            )
+        finally:
+            entry.broadcasts.discard(broadcast)
 
     # -- INVITE --------------------------------------------------------------------------------------------
 
@@ -462,6 +509,8 @@ class Uppers:
         entry = self._entries.get(upper_id)
         if entry is not None:
             entry.notifications.link_changed()
+            for broadcast in list(entry.broadcasts) if not registered else ():
+                broadcast.end("upper_lost")
 
     async def _end(self, entry: _Entry) -> None:
         await entry.budget.close()
