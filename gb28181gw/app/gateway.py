@@ -447,6 +447,7 @@ class Gateway:
                     media_advertise=self.settings.media.advertise,
                 )
             ),
+            talks=self.talks,
             default_local_id=sip.id,
             is_device_path=self.devices.registry.is_bound,
             zone=sip.zone,
