@@ -261,9 +261,8 @@ class Uppers:
         if incoming.method == "MESSAGE":
             return self._message(entry, incoming, bound=bound)
         if incoming.method == "INVITE":
-            self._invite(entry, incoming)
-        else:
-            self._subscribe(entry, incoming)
+            return self._invite(entry, incoming)
+        self._subscribe(entry, incoming)
         return True
 
     def connection_closed(self, path: Path) -> None:
@@ -406,15 +405,18 @@ class Uppers:
 
     # -- INVITE --------------------------------------------------------------------------------------------
 
-    def _invite(self, entry: _Entry, incoming: Incoming) -> None:
+    def _invite(self, entry: _Entry, incoming: Incoming) -> bool:
         if incoming.request.to.tag:
             incoming.respond(481)  # of a dialog that is over
-            return
+            return True
         # To names the channel; a few put it into the Request-URI alone.
         wanted = (incoming.to_user, user_of(incoming.request.uri))
         key = next((key for name in wanted if (key := entry.sharing.key_of(name)) is not None), None)
         route = self._route_of(entry, incoming, key)
+        if key is None and self._is_device_path(incoming.path):
+            return False  # a platform that is below us too may call to listen to a talk (CS-11)
         self.calls.invite(entry.link, incoming, key, route)
+        return True
 
     def _route_of(self, entry: _Entry, incoming: Incoming, key: Key | None) -> Route:
         lower_id = key.device_id if key is not None and node_kind(key.device_id) is NodeKind.SYSTEM else ""
