@@ -721,9 +721,11 @@ class UpperCalls:
             if not is_shared(call.key):
                 call.end("unshared")
 
-    async def settled(self, upper_id: str) -> None:
-        """Until the calls of an upper have ended."""
-        await asyncio.gather(*(call.ended() for call in list(self._calls.get(upper_id, ()))))
+    async def settled(self, upper_id: str, timeout_s: float | None = None) -> None:
+        """Until the calls of an upper have ended, or so long."""
+        waiting = asyncio.gather(*(call.ended() for call in list(self._calls.get(upper_id, ()))))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(waiting, timeout_s)
 
     def _done(self, call: UpperCall) -> None:
         calls = self._calls.get(call.link.upper.id)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Final
 
 from gb28181gw.clock import Clock
@@ -112,6 +112,3 @@ def read_body(incoming: Incoming, bus: EventBus, upper_id: str) -> Document | No
         )
         incoming.respond(400)
         return None
-
-
-Handler = Callable[[Incoming], None]

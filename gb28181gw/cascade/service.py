@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from gb28181gw.cascade.routes import Route, read_route
 from gb28181gw.cascade.sharing import ChannelBook, Key, ShareItem, Sharing, sharing_of
 from gb28181gw.cascade.store import ShareRow, UpperStore
 from gb28181gw.clock import Clock
-from gb28181gw.devices.models import Device
+from gb28181gw.devices.models import TREE_KINDS, Device
 from gb28181gw.devices.registry import ChannelChange
 from gb28181gw.devices.reports import Alarm, Place, PtzPlace
 from gb28181gw.errors import GatewayError
@@ -37,6 +38,8 @@ from gb28181gw.ua.incoming import Incoming
 from gb28181gw.ua.notifier import Notifier
 from gb28181gw.ua.passage import PASSAGE
 
+_SHUTDOWN_S: Final = 1.5
+"""For the BYEs of all calls, when the gateway stops."""
 _SN_LIMIT: Final = 1_000_000_000
 
 
@@ -192,7 +195,7 @@ class Uppers:
         """Whether everything is shared, and what that is now, with the upper's ids."""
         entry = self._require(upper_id)
         await self._follow(entry)
-        return entry.sharing.share_all, entry.sharing.items()
+        return entry.sharing.share_all, await entry.sharing.ordered()
 
     async def share(
         self, upper_id: str, items: Sequence[ShareItem], *, share_all: bool, dry_run: bool = False
@@ -205,17 +208,17 @@ class Uppers:
             await changed.follow(self._book)
         else:
             changed = sharing_of(entry.upper, items, entry.sharing)
+        after_rows = await changed.ordered()
         if dry_run:
-            return changed.items()
+            return after_rows
         rows: list[ShareRow] = changed.rows()
         await self._store.replace_shares(upper_id, share_all, rows)
-        before = dict(entry.sharing.items())
-        after = dict(changed.items())
+        before, after = dict(await entry.sharing.ordered()), dict(after_rows)
         entry.sharing = changed
         entry.notifications.touched([key for key in {**before, **after} if before.get(key) != after.get(key)])
         self.calls.end_unshared(upper_id, lambda key: changed.shared_id(*key) is not None)
         self._bus.emit("upper.shared", upper_id=upper_id, channels=len(changed), all=share_all)
-        return changed.items()
+        return after_rows
 
     async def tree(self, upper_id: str, form: Tree | None = None) -> trees.SharedTree:
         """What the upper is told, or would be told in another form."""
@@ -258,9 +261,8 @@ class Uppers:
         if incoming.method == "MESSAGE":
             return self._message(entry, incoming, bound=bound)
         if incoming.method == "INVITE":
-            self._invite(entry, incoming)
-        else:
-            self._subscribe(entry, incoming)
+            return self._invite(entry, incoming)
+        self._subscribe(entry, incoming)
         return True
 
     def connection_closed(self, path: Path) -> None:
@@ -403,15 +405,18 @@ class Uppers:
 
     # -- INVITE --------------------------------------------------------------------------------------------
 
-    def _invite(self, entry: _Entry, incoming: Incoming) -> None:
+    def _invite(self, entry: _Entry, incoming: Incoming) -> bool:
         if incoming.request.to.tag:
             incoming.respond(481)  # of a dialog that is over
-            return
+            return True
         # To names the channel; a few put it into the Request-URI alone.
         wanted = (incoming.to_user, user_of(incoming.request.uri))
         key = next((key for name in wanted if (key := entry.sharing.key_of(name)) is not None), None)
         route = self._route_of(entry, incoming, key)
+        if key is None and self._is_device_path(incoming.path):
+            return False  # a platform that is below us too may call to listen to a talk (CS-11)
         self.calls.invite(entry.link, incoming, key, route)
+        return True
 
     def _route_of(self, entry: _Entry, incoming: Incoming, key: Key | None) -> Route:
         lower_id = key.device_id if key is not None and node_kind(key.device_id) is NodeKind.SYSTEM else ""
@@ -430,14 +435,26 @@ class Uppers:
     def channel_changed(self, device_id: str, change: ChannelChange) -> None:
         """`Registry.on_channel_changed`."""
         channel = change.channel
+        device = self._book.get(device_id)
+        new = (
+            change.event is CatalogEvent.ADD
+            and channel.kind not in TREE_KINDS
+            and device is not None
+            and device.approved
+        )
         for entry in self._entries.values():
-            if change.event is CatalogEvent.ADD and device_id != entry.upper.id:
+            if new and device_id != entry.upper.id:
                 fresh = entry.sharing.take_in(channel)
                 if fresh:
-                    entry.budget.run(self._store.add_shares(entry.upper.id, fresh))
+                    entry.budget.run(self._keep(entry, fresh))
             if entry.sharing.shared_id(device_id, channel.id) is not None:
                 updated = change.event in (CatalogEvent.ADD, CatalogEvent.UPDATE)
                 entry.notifications.touched([Key(device_id, channel.id)], updated=updated)
+
+    async def _keep(self, entry: _Entry, rows: list[ShareRow]) -> None:
+        """Store made ids; when the store does not answer, the next look at the catalogues makes them anew."""
+        with contextlib.suppress(GatewayError):
+            await self._store.add_shares(entry.upper.id, rows)
 
     def device_changed(self, device: Device, reason: str) -> None:
         """A device came online or went offline (`PresenceKeeper`)."""
@@ -515,7 +532,7 @@ class Uppers:
     async def _end(self, entry: _Entry) -> None:
         await entry.budget.close()
         self.calls.end_all(entry.upper.id, "upper_removed" if self._running else "shutdown")
-        await self.calls.settled(entry.upper.id)
+        await self.calls.settled(entry.upper.id, None if self._running else _SHUTDOWN_S)
         await entry.notifications.close()
         await entry.link.close()
 
