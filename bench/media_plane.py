@@ -314,7 +314,7 @@ class Bench:
         """Streams taken apart, FLV ready, nobody watching."""
         with self.server() as server:
             transport = "tcp-passive" if tcp else "udp"
-            server.ask("open", count=streams, port=self._in_port, transport=transport)
+            server.ask("open", count=streams, port=self._in_port, transport=transport, awake=self._relay_port)
             # Two seconds until every stream had its first key frame.
             sender = self.load(
                 "rtp_send", port=self._in_port, streams=streams, seconds=self._seconds + 3.5, gso=gso, tcp=tcp
@@ -503,8 +503,8 @@ class Bench:
             + (f", writes merged {merge_ms} ms" if merge_ms else ""),
             unit="CPU-s per Gbit",
             value=cost,
-            aim=f"≤ {aim:.2f}",
-            met=cost <= aim,
+            aim=f"≤ {aim:.2f}" if consumers >= 500 else "",
+            met=cost <= aim if consumers >= 500 else None,
             floor=floor,
             note=note,
             late_ms=sent["late_ms"]["p99"],

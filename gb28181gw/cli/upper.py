@@ -19,7 +19,6 @@ from gb28181gw.errors import GatewayError
 
 ANSWER_S = 30.0
 UPPERS = "/api/v1/uppers"
-
 app = typer.Typer(help="Upper platforms that this gateway registers at.", no_args_is_help=True)
 
 UpperArgument = Annotated[str, typer.Argument(help="The upper platform.", show_default=False)]
@@ -190,7 +189,7 @@ def share(
         if as_json:
             _json(found)
             return
-        _sharedprint_table(found)
+        _shared_table(found)
         print(f"{found['total']} channels{' (nothing was changed)' if dry_run else ''}.", file=sys.stderr)
 
     _with_gateway(run, config, url, key)
@@ -217,7 +216,7 @@ def channels(
         if as_json:
             _json(found)
         else:
-            _sharedprint_table(found)
+            _shared_table(found)
 
     _with_gateway(run, config, url, key)
 
@@ -265,7 +264,7 @@ def _state(one: dict[str, Any]) -> str:
     return f"since {one['registered_at']}" if one["registered"] else "no"
 
 
-def _sharedprint_table(found: dict[str, Any]) -> None:
+def _shared_table(found: dict[str, Any]) -> None:
     print_table(
         ["Device", "Channel", "Shared as", "Name", "Status"],
         [

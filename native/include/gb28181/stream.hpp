@@ -11,7 +11,7 @@
 // after the same wait. Consumers that were there before get everything from the key frame on.
 //
 // Beside units a feed brings the *packets* of a program stream, which go to RTP sinks as they are. While nobody needs frames
-// a published stream *rests*: from the next key frame on its receiver does not demultiplex. A consumer of frames wakes it;
+// a published stream *rests*: its receiver does not demultiplex, and only packets are kept. A consumer of frames wakes it;
 // the receiver reads what it has kept, so that the consumer begins as if the stream had never rested.
 #pragma once
 
@@ -51,6 +51,8 @@ public:
     virtual void wake() = 0;
     /// The packets since the last key frame.
     [[nodiscard]] virtual const std::vector<RawGroup::Entry>& kept() const noexcept = 0;
+    /// The parameter set with which that key frame begins.
+    [[nodiscard]] virtual const Bytes& parameters() const noexcept = 0;
 };
 
 /// What the control thread reads of a stream without asking its worker.
@@ -237,6 +239,7 @@ private:
     bool is_raw_ = false;     // the present source is a program stream
     int raw_misses_ = 0;      // key frames of it that were not found in its packets
     bool rests_ = false;
+    Bytes rest_parameters_;   // of the pictures that are known
     bool waking_ = false;     // the key frame that comes is no news
     std::uint64_t demuxed_ = 0;
     bool video_expected_ = false;
