@@ -330,6 +330,55 @@ private:
     ByteBuilder out_;
 };
 
+// ------------------------------------------------------- packing for RTP
+
+Frame frame_of(const PyTrack& track, std::int64_t pts, std::int64_t dts, bool key, const nb::bytes& payload) {
+    Frame frame;
+    frame.track = track.track;
+    frame.pts_90k = pts;
+    frame.dts_90k = dts;
+    frame.key = key;
+    frame.payload = Buffer::copy_of(view_of(payload));
+    return frame;
+}
+
+nb::list pieces_of(const std::function<void(const EsPacketiser::OnPiece&)>& make) {
+    nb::list out;
+    make([&out](const RtpPiece& piece) {
+        Bytes payload(piece.prefix.begin(), piece.prefix.begin() + piece.prefix_size);
+        payload.insert(payload.end(), piece.body.data(), piece.body.data() + piece.body.size());
+        out.append(nb::make_tuple(piece.timestamp, piece.marker, bytes_of(ByteView(payload))));
+    });
+    return out;
+}
+
+class PyPsMuxer {
+public:
+    PyPsMuxer(const std::optional<std::string>& video, const std::optional<std::string>& audio)
+        : muxer_(video ? std::optional(codec_of(*video)) : std::nullopt,
+                 audio ? std::optional(codec_of(*audio)) : std::nullopt) {}
+
+    nb::bytes mux(const PyTrack& track, std::int64_t pts, std::int64_t dts, bool key, const nb::bytes& payload,
+                  const nb::bytes& head, bool with_map) const {
+        return bytes_of(muxer_.mux(frame_of(track, pts, dts, key, payload), view_of(head), with_map));
+    }
+
+private:
+    PsMuxer muxer_;
+};
+
+class PyEsPacketiser {
+public:
+    nb::list packetise(const PyTrack& track, std::int64_t pts, const nb::bytes& payload, const nb::bytes& head) {
+        const Frame frame = frame_of(track, pts, pts, true, payload);
+        const Buffer sets = Buffer::copy_of(view_of(head));
+        return pieces_of([&](const EsPacketiser::OnPiece& on_piece) { packetiser_.packetise(frame, sets, on_piece); });
+    }
+
+private:
+    EsPacketiser packetiser_;
+};
+
 // ---------------------------------------------------- fragmented mp4 and ts
 
 std::vector<TrackPtr> tracks_of(const std::vector<PyTrack>& tracks) {
@@ -388,55 +437,6 @@ void define_muxer(nb::module_& module, const char* name) {
         .def("fits", &Py::fits)
         .def_prop_ro("stale", &Py::stale);
 }
-// ------------------------------------------------------- packing for RTP
-
-Frame frame_of(const PyTrack& track, std::int64_t pts, std::int64_t dts, bool key, const nb::bytes& payload) {
-    Frame frame;
-    frame.track = track.track;
-    frame.pts_90k = pts;
-    frame.dts_90k = dts;
-    frame.key = key;
-    frame.payload = Buffer::copy_of(view_of(payload));
-    return frame;
-}
-
-nb::list pieces_of(const std::function<void(const EsPacketiser::OnPiece&)>& make) {
-    nb::list out;
-    make([&out](const RtpPiece& piece) {
-        Bytes payload(piece.prefix.begin(), piece.prefix.begin() + piece.prefix_size);
-        payload.insert(payload.end(), piece.body.data(), piece.body.data() + piece.body.size());
-        out.append(nb::make_tuple(piece.timestamp, piece.marker, bytes_of(ByteView(payload))));
-    });
-    return out;
-}
-
-class PyPsMuxer {
-public:
-    PyPsMuxer(const std::optional<std::string>& video, const std::optional<std::string>& audio)
-        : muxer_(video ? std::optional(codec_of(*video)) : std::nullopt,
-                 audio ? std::optional(codec_of(*audio)) : std::nullopt) {}
-
-    nb::bytes mux(const PyTrack& track, std::int64_t pts, std::int64_t dts, bool key, const nb::bytes& payload,
-                  const nb::bytes& head, bool with_map) const {
-        return bytes_of(muxer_.mux(frame_of(track, pts, dts, key, payload), view_of(head), with_map));
-    }
-
-private:
-    PsMuxer muxer_;
-};
-
-class PyEsPacketiser {
-public:
-    nb::list packetise(const PyTrack& track, std::int64_t pts, const nb::bytes& payload, const nb::bytes& head) {
-        const Frame frame = frame_of(track, pts, pts, true, payload);
-        const Buffer sets = Buffer::copy_of(view_of(head));
-        return pieces_of([&](const EsPacketiser::OnPiece& on_piece) { packetiser_.packetise(frame, sets, on_piece); });
-    }
-
-private:
-    EsPacketiser packetiser_;
-};
-
 // ----------------------------------------------------------------- source
 
 class PySourceRule {

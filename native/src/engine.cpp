@@ -31,17 +31,6 @@ Outcome<BoundSockets> bind_sockets(const ReceiverSpec& spec, bool gro) {
     return {.value = std::move(bound)};
 }
 
-/// The worker owns it from now on. `waits`: until it has told the shared port, so that no packet that is sent when this
-/// returns comes before that.
-void give(Worker& worker, std::unique_ptr<Receiver> receiver, bool waits) {
-    auto order = [receiver = std::move(receiver)](Worker& owner) mutable { owner.adopt(std::move(receiver)); };
-    if (waits) {
-        worker.call(std::move(order));
-    } else {
-        worker.post(std::move(order));
-    }
-}
-
 Outcome<SinkSockets> bind_sink(const RtpSinkSpec& spec) {
     SinkSockets bound;
     if (spec.transport == Transport::udp) {
@@ -92,11 +81,13 @@ Outcome<ReceiverId> Engine::open_receiver(ReceiverSpec spec) {
         bound = bind_sockets(spec, shared_.has_gro);
         if (bound.error != 0) return {.error = bound.error};
     }
+    const bool spec_is_shared = spec.shared;
     const ReceiverId id = ++last_id_;
     const std::size_t place = least_loaded();
     auto board = std::make_shared<ReceiverBoard>();
     auto receiver = std::make_unique<Receiver>(id, std::move(spec), std::move(bound.value), board);
-    give(worker(place), std::move(receiver), !shared_ssrcs.empty());
+    give(place, [receiver = std::move(receiver)](Worker& owner) mutable { owner.adopt(std::move(receiver)); },
+         spec_is_shared);
     receivers_.emplace(id, ReceiverPlace{.worker = place, .board = std::move(board), .shared_ssrcs = std::move(shared_ssrcs)});
     ++loads_[place];
     return {.value = id};
@@ -119,15 +110,11 @@ void Engine::update_receiver(ReceiverId id, ReceiverUpdate update) {
     const auto found = receivers_.find(id);
     if (found == receivers_.end()) return;
     if (update.ssrc && !found->second.shared_ssrcs.empty()) found->second.shared_ssrcs.push_back(*update.ssrc);
-    const bool is_shared = !found->second.shared_ssrcs.empty();
-    auto order = [id, update = std::move(update)](Worker& owner) {
-        if (Receiver* const receiver = owner.receiver(id)) receiver->update(update);
-    };
-    if (is_shared) {
-        worker(found->second.worker).call(std::move(order));
-    } else {
-        worker(found->second.worker).post(std::move(order));
-    }
+    give(found->second.worker,
+         [id, update = std::move(update)](Worker& owner) {
+             if (Receiver* const receiver = owner.receiver(id)) receiver->update(update);
+         },
+         !found->second.shared_ssrcs.empty());
 }
 
 bool Engine::attach(ReceiverId id, StreamKey stream) {
@@ -138,7 +125,8 @@ bool Engine::attach(ReceiverId id, StreamKey stream) {
     const std::size_t from = receiver->second.worker;
     if (from != to) {
         auto moved = worker(from).call([id](Worker& owner) { return owner.detach(id); });
-        give(worker(to), std::move(moved), !receiver->second.shared_ssrcs.empty());
+        give(to, [moved = std::move(moved)](Worker& owner) mutable { owner.adopt(std::move(moved)); },
+             !receiver->second.shared_ssrcs.empty());
         receiver->second.worker = to;
         for (const auto& [sink, place] : sinks_) {
             if (place.through != id) continue;
@@ -343,6 +331,16 @@ void Engine::stop() {
     streams_.clear();
     for (const auto& made : workers_) made->stop();
     shared_udp_.reset();
+}
+
+template <class Order>
+void Engine::give(std::size_t place, Order order, bool is_shared) {
+    if (!is_shared) {
+        worker(place).post(std::move(order));
+        return;
+    }
+    worker(place).call(std::move(order));
+    worker(0).call([](Worker&) {});  // has heard of it
 }
 
 std::size_t Engine::least_loaded() const noexcept {

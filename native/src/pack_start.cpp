@@ -83,4 +83,20 @@ PackStart look_at_pack(ByteView data, std::optional<Codec> video, bool last) noe
     return has_map ? PackStart::key : PackStart::none;
 }
 
+ByteView first_parameter_set(ByteView data, std::optional<Codec> video) noexcept {
+    std::size_t at = 0;
+    for (int count = 0; count < max_headers + max_units; ++count) {
+        at = find_start_code(data, at);
+        if (at == npos || at + 4 >= data.size()) return {};
+        at += 3;
+        const unsigned header = data[at];
+        const bool is_set = video == Codec::h265 ? header == 32U << 1U || header == 33U << 1U
+                                                 : (header & 0x9FU) == 7;
+        if (!is_set) continue;
+        const std::size_t end = find_start_code(data, at);
+        return end == npos ? ByteView() : data.slice(at, end);
+    }
+    return {};
+}
+
 }  // namespace gb28181

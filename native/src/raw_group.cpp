@@ -19,6 +19,8 @@ RawGroup::Place RawGroup::add(const RtpPacket& packet, double now, const Picture
     } else if (start == PackStart::key && !joins(packet)) {
         probed_.push_back({.datagram = last_, .arrival = now});
         entries_ = std::exchange(probed_, {});
+        const ByteView set = first_parameter_set(entries_.front().datagram.view().from(rtp_header_size), hint.codec);
+        if (!set.empty()) parameters_.assign(set.begin(), set.end());
         size_bytes_ = 0;
         for (const Entry& entry : entries_) size_bytes_ += entry.datagram.size();
         arena_.release();  // a block is not to hold pieces of two groups for long

@@ -507,7 +507,9 @@ void Receiver::pass(const RtpPacket& packet, double now) {
         }
         return;
     }
+    const std::uint64_t wakes = wakes_;
     const RawGroup::Place place = keep_packet(packet, now);
+    if (wakes != wakes_ && !raw_.entries().empty()) return;  // read with what is kept
     if (!feed_.rests()) {
         read(packet, now);
         return;
@@ -531,6 +533,7 @@ void Receiver::read(const RtpPacket& packet, double now) {
 }
 
 void Receiver::wake() {
+    ++wakes_;
     intake_.gap();
     counts_ = false;
     std::optional<std::uint16_t> last;

@@ -145,14 +145,22 @@ void Stream::packet(const Buffer& datagram, RawGroup::Place place) {
             sink->packet(datagram);
         }
     }
+    if (rests_ && place == RawGroup::Place::given_up) {
+        wake();  // nothing is kept that could be read later
+        return;
+    }
+    if (rests_ && beginning && owner_->parameters() != rest_parameters_) {
+        rest_parameters_ = owner_->parameters();
+        wake();  // what is known of the pictures may be known no more (MED-36)
+        return;
+    }
     // Not both kept longer than it takes to know the tracks: two forms of a group are twice its memory.
     if (!rests_ && published_ && place != RawGroup::Place::given_up && !owner_->kept().empty() &&
         (has_picture() || !video_expected_) && !needs_frames()) {
         rests_ = true;
         gop_.clear();      // the packets are kept instead
         clock_.restart();  // it holds on to the last picture; what wakes the stream begins anew
-    } else if (place == RawGroup::Place::given_up) {
-        rests_ = false;  // nothing is kept that could be read later
+        rest_parameters_ = owner_->parameters();
     }
 }
 

@@ -112,6 +112,10 @@ private:
         ReceiverId through = 0;
     };
 
+    /// An order about a receiver. On the shared port this waits until the port knows what follows from it: a packet that
+    /// is sent when it returns must not be dropped as nobody's.
+    template <class Order>
+    void give(std::size_t place, Order order, bool is_shared);
     [[nodiscard]] std::size_t least_loaded() const noexcept;
     [[nodiscard]] Worker& worker(std::size_t index) noexcept { return *workers_[index]; }
 

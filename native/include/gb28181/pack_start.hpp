@@ -28,6 +28,10 @@ enum class PackStart : std::uint8_t {
 /// nothing follows that could be waited for.
 [[nodiscard]] PackStart look_at_pack(ByteView data, std::optional<Codec> video, bool last) noexcept;
 
+/// The first parameter set of the pack that is there as a whole, without start code; empty when none is. Another one in a
+/// later key frame may mean other tracks (MED-36).
+[[nodiscard]] ByteView first_parameter_set(ByteView data, std::optional<Codec> video) noexcept;
+
 /// Does the payload begin a pack?
 [[nodiscard]] inline bool begins_pack(ByteView payload) noexcept {
     return payload.size() >= 4 && payload.u32(0) == 0x000001BA;

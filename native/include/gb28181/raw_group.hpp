@@ -50,6 +50,8 @@ public:
     /// Packets are missing before the next one.
     void gap() noexcept;
     void clear() noexcept;
+    /// The first parameter set of the last key frame that had one whole in its first packet.
+    [[nodiscard]] const Bytes& parameters() const noexcept { return parameters_; }
     /// Empty while no key frame has come.
     [[nodiscard]] const std::vector<Entry>& entries() const noexcept { return entries_; }
 
@@ -68,6 +70,7 @@ private:
     std::size_t size_bytes_ = 0;
     std::vector<Entry> probed_;  // packets of a pack that did not tell yet what it begins
     Bytes probe_;                // its bytes
+    Bytes parameters_;
     bool searches_ = false;      // packs begin inside of packets here
     std::uint32_t key_timestamp_ = 0;
     bool key_is_open_ = false;  // nothing but packs of the key frame since the beginning

@@ -161,6 +161,7 @@ private:
     [[nodiscard]] RawGroup::Place keep_packet(const RtpPacket& packet, double now);
     void wake() override;
     [[nodiscard]] const std::vector<RawGroup::Entry>& kept() const noexcept override { return raw_.entries(); }
+    [[nodiscard]] const Bytes& parameters() const noexcept override { return raw_.parameters(); }
     void take(std::vector<Ordered>& ordered, double now);
     /// Hand `units_` on.
     void give();
@@ -183,6 +184,7 @@ private:
     Intake intake_;
     RawGroup raw_;  // of a program stream
     std::int64_t rest_timestamp_ = -1;  // of the last picture that was not demultiplexed
+    std::uint64_t wakes_ = 0;
     bool counts_ = true;    // units are pictures that were not counted yet
     ReceptionStatistics statistics_;
     bool began_ = false;  // packets were accepted since the chain was made

@@ -51,6 +51,8 @@ public:
     virtual void wake() = 0;
     /// The packets since the last key frame.
     [[nodiscard]] virtual const std::vector<RawGroup::Entry>& kept() const noexcept = 0;
+    /// The parameter set with which that key frame begins.
+    [[nodiscard]] virtual const Bytes& parameters() const noexcept = 0;
 };
 
 /// What the control thread reads of a stream without asking its worker.
@@ -237,6 +239,7 @@ private:
     bool is_raw_ = false;     // the present source is a program stream
     int raw_misses_ = 0;      // key frames of it that were not found in its packets
     bool rests_ = false;
+    Bytes rest_parameters_;   // of the pictures that are known
     bool waking_ = false;     // the key frame that comes is no news
     std::uint64_t demuxed_ = 0;
     bool video_expected_ = false;
