@@ -1,8 +1,9 @@
 """What upper platforms send, sorted: who it is from, and who here serves it.
 
-A request is an upper's when it comes over the path of its registration (docs/concepts/signalling-paths.md rule 1), or
+A request is an upper's when it comes over the path of its registration (rule 1 of `devices/binding.py`), or
 over a TCP connection that the upper's own host made to us and on which it names itself: the handshake proves the
-address. The id that it calls itself by decides nothing more (CS-01), nor does a device that lives at the same address
+address. What says that it is the upper, over UDP from its host but another port, may ask and not order (rule 2). The id
+that it calls itself by decides nothing more (CS-01), nor does a device that lives at the same address
 (CS-11): of such a pair Query, Control, INVITE and SUBSCRIBE are the upper's, everything else the device's.
 """
 
