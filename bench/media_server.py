@@ -18,7 +18,14 @@ from typing import Any
 
 import uvloop
 
-from gb28181gw.media.engine import EngineEvent, MediaTransport, ReceiverSpec, RtpSinkSpec, RtpSinkUpdate
+from gb28181gw.media.engine import (
+    EngineEvent,
+    MediaTransport,
+    ReceiverSpec,
+    RtpPacking,
+    RtpSinkSpec,
+    RtpSinkUpdate,
+)
 from gb28181gw.media.native import NativePlane
 from gb28181gw.media.reference.plane import ReferencePlane
 from gb28181gw.observability.events import EventBus
@@ -68,7 +75,10 @@ class Server:
         self._streams: list[str] = []
 
     async def open(self, order: dict[str, Any]) -> dict[str, Any]:
-        """`count` receivers from `port` on, each with a stream unless `streams` is false."""
+        """`count` receivers from `port` on, each with a stream unless `streams` is false.
+
+        `awake`: the port of sinks that never send, for whose sake the streams are taken apart all the same.
+        """
         for _ in range(order["count"]):
             number = len(self._receivers)
             receiver_id = await self._open_receiver(
@@ -81,6 +91,16 @@ class Server:
                 self._streams.append(f"s{number}")
                 self._plane.create_stream(f"s{number}", ignore)
                 self._plane.attach(receiver_id, f"s{number}")
+                if "awake" in order:
+                    spec = RtpSinkSpec(
+                        transport=MediaTransport.UDP,
+                        host="127.0.0.1",
+                        port=order["awake"] + 2 * number,
+                        ssrc=1,
+                        packing=RtpPacking.ES,
+                        codec="pcma",
+                    )
+                    await self._plane.add_rtp_sink(f"s{number}", spec, ignore)
         return {"receivers": len(self._receivers)}
 
     async def relay(self, order: dict[str, Any]) -> dict[str, Any]:

@@ -49,11 +49,13 @@ async def serve(directory: Path, profile_to: str) -> None:
     from gb28181gw.devices.config import DevicesConfig, Enrolment
     from gb28181gw.devices.reports import Reports
     from gb28181gw.devices.service import Devices
+    from gb28181gw.devices.subscriptions import DeviceSubscriptions, Kind, SubscribeConfig
     from gb28181gw.observability.events import EventBus
     from gb28181gw.sip.endpoint import Endpoint
     from gb28181gw.storage.database import Database
     from gb28181gw.storage.reports import SqliteReportStore
     from gb28181gw.storage.sqlite import SqliteDeviceStore
+    from gb28181gw.storage.subscriptions import SqliteSubscriptionStore
     from gb28181gw.transport.transports import Transports
     from gb28181gw.ua.agent import UserAgent
     from gb28181gw.ua.models import AgentConfig
@@ -90,9 +92,21 @@ async def serve(directory: Path, profile_to: str) -> None:
         timezone="+08:00",
     )
     reports.start()
+    subscriptions = DeviceSubscriptions(
+        config=SubscribeConfig(kinds=(Kind.POSITION,), requests_per_s=100_000.0),
+        registry=devices.registry,
+        presence=devices.presence,
+        messages=devices.messages,
+        subscriptions=agent.subscriptions,
+        store=SqliteSubscriptionStore(database),
+        bus=bus,
+        clock=clock,
+        next_sn=devices.queries.next_sn,
+    )
+    subscriptions.start()
     port = await transports.listen("127.0.0.1", 0)
     print(port, f"{loaded_s:.3f}", flush=True)
-    profile = cProfile.Profile()
+    profile = cProfile.Profile(time.thread_time)
     if profile_to:
         profile.enable()
     loop = asyncio.get_running_loop()
@@ -107,7 +121,9 @@ async def serve(directory: Path, profile_to: str) -> None:
         elif line[0] == "channels":
             print(sum(len(device.channels) for device in devices.registry), flush=True)
         elif line[0] == "positions":
-            print(reports.counters.positions, flush=True)
+            print(reports.counters.positions, subscriptions.counters.notifies_unasked, flush=True)
+        elif line[0] == "subscribe":
+            subscriptions.begin()
         elif line[0] == "weigh":
             print(*await weigh(SqliteDeviceStore(database)), flush=True)
         elif line[0] == "settle":
@@ -118,6 +134,7 @@ async def serve(directory: Path, profile_to: str) -> None:
     if profile_to:
         profile.disable()
         profile.dump_stats(profile_to)
+    await subscriptions.close()
     await reports.close()
     await devices.close()
     await agent.close()
@@ -300,25 +317,69 @@ def keepalive(link: socket.socket, server: Server, devices: int, count: int) -> 
     return pump(link, server, iter(messages), react)
 
 
-def position(link: socket.socket, server: Server, devices: int, first: int, count: int, method: str) -> int:
-    """One place each, flat (2016), from ever another source: each is stored."""
-    event = "Event: presence\r\nSubscription-State: active;expires=600\r\n" if method == "NOTIFY" else ""
-    messages = [
-        request(
-            method,
-            device_id(n % devices),
-            PLATFORM,
-            22,
-            f"p{n:06d}",
-            f"{event}Content-Type: Application/MANSCDP+xml\r\n",
-            b'<?xml version="1.0" encoding="GB2312"?>\r\n<Notify>\r\n<CmdType>MobilePosition</CmdType>\r\n'
-            b"<SN>%d</SN>\r\n<DeviceID>34020000001320%06d</DeviceID>\r\n<Time>2024-05-01T08:30:%02d</Time>\r\n"
-            b"<Longitude>117.2%05d</Longitude>\r\n<Latitude>31.8%05d</Latitude>\r\n<Speed>36.5</Speed>\r\n"
-            b"<Direction>180.0</Direction>\r\n<Altitude>28.0</Altitude>\r\n</Notify>\r\n"
-            % (n, n, n % 60, n % 100_000, n % 100_000),
+Dialog = tuple[str, str, str]
+"""Of a subscription: Call-ID, the platform's tag, the device's."""
+
+
+def subscribe(link: socket.socket, server: Server, devices: int, dialogs: dict[str, Dialog]) -> int:
+    """Every device is asked for its positions and grants it."""
+    server.tell("subscribe")
+    while True:
+        link.settimeout(1.0 if len(dialogs) == devices else 5.0)  # the last ones may come twice
+        try:
+            head = link.recv(65536).partition(b"\r\n\r\n")[0].decode()
+        except TimeoutError:
+            if len(dialogs) == devices:
+                break
+            raise
+        assert head.startswith("SUBSCRIBE"), head
+        lines = dict(line.split(": ", 1) for line in head.split("\r\n")[1:])
+        user = lines["To"].partition("sip:")[2].partition("@")[0]
+        dialogs[user] = (lines["Call-ID"], lines["From"].partition("tag=")[2], f"d{user}")
+        kept = "".join(f"{name}: {lines[name]}\r\n" for name in ("Via", "From", "Call-ID", "CSeq"))
+        link.sendto(
+            f"SIP/2.0 200 OK\r\n{kept}To: {lines['To']};tag=d{user}\r\nContact: <sip:{user}@192.168.1.64>\r\n"
+            "Expires: 600\r\nContent-Length: 0\r\n\r\n".encode(),
+            server.address,
         )
-        for n in range(first, first + count)
-    ]
+    link.settimeout(5.0)
+    return devices
+
+
+def place(n: int) -> bytes:
+    """One place, flat (2016), of the source with this number."""
+    return (
+        b'<?xml version="1.0" encoding="GB2312"?>\r\n<Notify>\r\n<CmdType>MobilePosition</CmdType>\r\n'
+        b"<SN>%d</SN>\r\n<DeviceID>34020000001320%06d</DeviceID>\r\n<Time>2024-05-01T08:30:%02d</Time>\r\n"
+        b"<Longitude>117.2%05d</Longitude>\r\n<Latitude>31.8%05d</Latitude>\r\n<Speed>36.5</Speed>\r\n"
+        b"<Direction>180.0</Direction>\r\n<Altitude>28.0</Altitude>\r\n</Notify>\r\n"
+        % (n, n, n % 60, n % 100_000, n % 100_000)
+    )
+
+
+def position(
+    link: socket.socket, server: Server, devices: int, numbers: range, dialogs: dict[str, Dialog] | None
+) -> int:
+    """One place each, from ever another source: each is stored. `dialogs`: by NOTIFY within these."""
+    content = "Content-Type: Application/MANSCDP+xml\r\n"
+    messages = []
+    for n in numbers:
+        user = device_id(n % devices)
+        if dialogs is None:
+            messages.append(request("MESSAGE", user, PLATFORM, 22, f"p{n:06d}", content, place(n)))
+            continue
+        call_id, ours, theirs = dialogs[user]
+        body = place(n)
+        messages.append(
+            f"NOTIFY sip:{PLATFORM}@127.0.0.1 SIP/2.0\r\n"
+            f"Via: SIP/2.0/UDP 192.168.1.64:5060;rport;branch=z9hG4bKn{n}\r\n"
+            f"From: <sip:{user}@{DOMAIN}>;tag={theirs}\r\nTo: <sip:{PLATFORM}@{DOMAIN}>;tag={ours}\r\n"
+            f"Call-ID: {call_id}\r\nCSeq: {n + 1} NOTIFY\r\nContact: <sip:{user}@192.168.1.64:5060>\r\n"
+            "Max-Forwards: 70\r\nUser-Agent: IP Camera\r\nEvent: presence\r\n"
+            f"Subscription-State: active;expires={600 - n % 300}\r\n{content}"
+            f"Content-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
 
     def react(data: bytes) -> None:
         assert data[8:11] == b"200", data
@@ -457,16 +518,20 @@ def main() -> None:
             measure(server, "keepalives", lambda: keepalive(link, server, devices, options.keepalives))
         if options.only in (None, "positions"):
             count = options.positions
-            for round_number, method in enumerate(("MESSAGE", "NOTIFY")):
-                measure(
-                    server,
-                    f"positions by {method}, stored",
-                    lambda method=method, first=round_number * count: position(
-                        link, server, devices, first, count, method
-                    ),
-                )
+            measure(
+                server,
+                "positions by MESSAGE, stored",
+                lambda: position(link, server, devices, range(count), None),
+            )
+            dialogs: dict[str, Dialog] = {}
+            measure(server, "subscriptions", lambda: subscribe(link, server, devices, dialogs))
+            measure(
+                server,
+                "positions by NOTIFY, stored",
+                lambda: position(link, server, devices, range(count, 2 * count), dialogs),
+            )
             server.tell("positions")
-            assert int(server.read()) == 2 * count, "some were not stored"
+            assert server.read().split() == [str(2 * count), "0"], "some were not stored, or of no dialog"
         for per_message in (10, 3) if options.only in (None, "catalogue") else ():
             asked = min(devices // 2, options.items // per_device)
             measure(

@@ -118,7 +118,7 @@ _ROWS = (
         "gb.route.edition",
         409,
         "The device's edition does not know this",
-        'Send it with "force": true to try all the same, or set the edition that the device really speaks: PATCH /api/v1/devices/{id} {"dialect": {"edition": "3.0"}}.',
+        'Send it with "force": true to try all the same, or set the edition that the device really speaks (1.0 2011, 1.1 2014, 2.0 2016, 3.0 2022) with PATCH /api/v1/devices/{id}, as in {"dialect": {"edition": "2.0"}}.',
     ),
     _row(
         "gb.route.unsupported",
@@ -144,7 +144,7 @@ _ROWS = (
         "gb.sip.no_answer",
         504,
         "Device did not answer",
-        "The request was repeated and nothing came back: check that the device's SIP port is reachable from here and that NAT entries live longer than its keepalive; TCP registration helps.",
+        "A device that took the request and never answered probably does not know it. When nothing at all came back: check that its SIP port is reachable from here and that NAT entries live longer than its keepalive; TCP registration helps.",
     ),
     _row(
         "gb.sip.rejected",

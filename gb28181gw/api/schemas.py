@@ -511,6 +511,7 @@ class PlayUrls(Answer):
     ws_ts: str
     hls: str
     rtsp: str
+    webrtc: str
 
 
 class LiveAnswer(Answer):

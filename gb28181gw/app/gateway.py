@@ -377,6 +377,8 @@ class Gateway:
                 host=address.host,
                 port=address.port,
                 origins=settings.origins,
+                media_host=settings.listen,
+                advertise=settings.advertise,
                 merge_s=settings.merge_ms / 1000,
             ),
         )
@@ -445,6 +447,7 @@ class Gateway:
                     media_advertise=self.settings.media.advertise,
                 )
             ),
+            talks=self.talks,
             default_local_id=sip.id,
             is_device_path=self.devices.registry.is_bound,
             zone=sip.zone,

@@ -34,6 +34,7 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
     _export(metrics, "upper_links", gateway.uppers.counters)
     _export(metrics, "upper_answers", gateway.uppers.answers.counters)
     _export(metrics, "upper_notify", gateway.uppers.notify_counters)
+    _export(metrics, "upper_broadcasts", gateway.uppers.broadcast_counters)
     _export(metrics, "upper_calls", gateway.uppers.calls.counters)
     _export(metrics, "database", gateway.database.counters)
     _export(metrics, "reports", gateway.reports.counters)
@@ -106,6 +107,18 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
     )
     metrics.gauge("catalogues_running", "Catalogue queries under way.", lambda: devices.catalogue.running)
 
+    metrics.gauge(
+        "rtp_demuxed",
+        "RTP of the streams that run now: packets that were demuxed; what is only passed on is not.",
+        lambda: sum(
+            one.demuxed for one in gateway.engine.stream_counters(one.id for one in sessions.list()).values()
+        ),
+    )
+    metrics.gauge(
+        "upper_streams_raw",
+        "Streams to upper platforms that are the device's own packets.",
+        lambda: gateway.uppers.calls.raw,
+    )
     metrics.gauge(
         "upper_streams", "Calls of upper platforms that are not over.", lambda: gateway.uppers.calls.total
     )

@@ -56,6 +56,7 @@ from gb28181gw.sessions.models import ControlView, StreamView
 from gb28181gw.sip.dialog import Dialog
 from gb28181gw.ua.agent import UserAgent
 from gb28181gw.ua.incoming import Incoming
+from gb28181gw.ua.passage import PASSAGE
 
 CALLS_LIMIT: Final = 512
 """Of one upper at once (threat S-21)."""
@@ -300,12 +301,18 @@ class UpperCall:
             self.end(reason)
 
     @property
+    def sink_id(self) -> int | None:
+        """Of the engine; None: none now."""
+        return self._sink.id if self._sink is not None else None
+
+    @property
     def sending(self) -> bool:
         return self._acked and not self._reason
 
     # -- the whole life ------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
+        PASSAGE.set(self._route.passage())
         try:
             try:
                 await self._open()
@@ -353,9 +360,9 @@ class UpperCall:
             self._ssrc = self._ssrc_lease.value
         self._sink = await self._add_sink(self._lease.stream_id)
         self._answer = self._description(self._sink)
-        self._incoming.respond(
-            200, headers=self._route.headers(), body=self._answer, content_type=CONTENT_TYPE
-        )
+        passage = PASSAGE.get()
+        headers = self._route.headers(passage.route if passage is not None else "")
+        self._incoming.respond(200, headers=headers, body=self._answer, content_type=CONTENT_TYPE)
         dialog = self._dialog = self._incoming.dialog
         if dialog is not None:
             self._tools.agent.watch_dialog(dialog, self._in_dialog, user=self.link.upper.id)
@@ -642,7 +649,7 @@ class UpperCalls:
 
     def __init__(self, tools: CallTools) -> None:
         self.counters = CallCounters()
-        self._tools = tools
+        self.tools = self._tools = tools
         self._calls: dict[str, set[UpperCall]] = {}
 
     def count(self, upper_id: str) -> int:
@@ -653,6 +660,12 @@ class UpperCalls:
     def total(self) -> int:
         """Calls that are not over."""
         return sum(len(calls) for calls in self._calls.values())
+
+    @property
+    def raw(self) -> int:
+        """Calls that get the device's own packets."""
+        sinks = [call.sink_id for calls in self._calls.values() for call in calls if call.sink_id is not None]
+        return sum(one.passthrough for one in self._tools.engine.rtp_sink_counters(sinks).values())
 
     def invite(self, link: UpperLink, incoming: Incoming, key: Key | None, route: Route) -> None:
         """An INVITE of the upper outside dialogs. `key`: what its To is here; None: nothing that is shared."""
@@ -708,9 +721,11 @@ class UpperCalls:
             if not is_shared(call.key):
                 call.end("unshared")
 
-    async def settled(self, upper_id: str) -> None:
-        """Until the calls of an upper have ended."""
-        await asyncio.gather(*(call.ended() for call in list(self._calls.get(upper_id, ()))))
+    async def settled(self, upper_id: str, timeout_s: float | None = None) -> None:
+        """Until the calls of an upper have ended, or so long."""
+        waiting = asyncio.gather(*(call.ended() for call in list(self._calls.get(upper_id, ()))))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(waiting, timeout_s)
 
     def _done(self, call: UpperCall) -> None:
         calls = self._calls.get(call.link.upper.id)

@@ -7,6 +7,7 @@ the upper is away, or a channel that flaps, cost one item each.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ from gb28181gw.gb.manscdp.ptz_position import PtzPositionNotify, write_ptz_posit
 
 STATES_AT_ONCE: Final = 100
 """Items of one NOTIFY (F-11, N.1)."""
+_SLICE: Final = 1_000
 ALARMS_KEPT: Final = 1_000
 """While the upper is away; then the oldest are dropped."""
 
@@ -128,9 +130,11 @@ class CatalogFeed:
     def needs_tree(self) -> bool:
         return True
 
-    def begin(self, tree: SharedTree) -> None:
+    async def begin(self, tree: SharedTree) -> None:
         """The upper knows the catalogue (it asked, or will) and takes everything for on: what is not must be told."""
-        for node in tree.scope(self._subscribed.target or self._upper.local_id):
+        for number, node in enumerate(tree.scope(self._subscribed.target or self._upper.local_id), 1):
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
             if node.key is None:
                 continue
             self._known[node.key] = node.id

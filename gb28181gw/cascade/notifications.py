@@ -315,7 +315,7 @@ class Notifications:
     async def _live(self, one: _Subscription) -> None:
         try:
             if isinstance(one.feed, CatalogFeed):
-                one.feed.begin(await self.tree())
+                await one.feed.begin(await self.tree())
             await one.run()
         except Exception as error:  # supervision point: one subscription must not cost another
             self._bus.emit(

@@ -1,8 +1,9 @@
 """What upper platforms send, sorted: who it is from, and who here serves it.
 
-A request is an upper's when it comes over the path of its registration (docs/concepts/signalling-paths.md rule 1), or
+A request is an upper's when it comes over the path of its registration (rule 1 of `devices/binding.py`), or
 over a TCP connection that the upper's own host made to us and on which it names itself: the handshake proves the
-address. The id that it calls itself by decides nothing more (CS-01), nor does a device that lives at the same address
+address. What says that it is the upper, over UDP from its host but another port, may ask and not order (rule 2). The id
+that it calls itself by decides nothing more (CS-01), nor does a device that lives at the same address
 (CS-11): of such a pair Query, Control, INVITE and SUBSCRIBE are the upper's, everything else the device's.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Final
 
 from gb28181gw.clock import Clock
@@ -111,6 +112,3 @@ def read_body(incoming: Incoming, bus: EventBus, upper_id: str) -> Document | No
         )
         incoming.respond(400)
         return None
-
-
-Handler = Callable[[Incoming], None]

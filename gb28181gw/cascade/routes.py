@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from gb28181gw.sip.message import Request
+from gb28181gw.ua.passage import Passage
 
 _MAX_HOPS: Final = 16
+_MAX_IDENTITY: Final = 512
 _IDS = re.compile(r"\d{20}(?:-\d{20})*", re.ASCII)
 
 
@@ -48,10 +50,21 @@ class Route:
             return self.preferred[self.preferred.index(self.own_id) + 1 :]
         return ()
 
-    def headers(self) -> tuple[tuple[str, str], ...]:
-        """For every answer to the INVITE, good or bad: we first, then whom we asked."""
-        ids = [self.own_id] if not self.lower_id else [self.own_id, self.lower_id]
-        return (("X-RoutePath", "-".join(ids)),)
+    def headers(self, below: str = "") -> tuple[tuple[str, str], ...]:
+        """For every answer to the INVITE, good or bad: we first, then the way that the answer below had, or whom we
+        asked."""
+        if _IDS.fullmatch(below) is None or below.count("-") >= _MAX_HOPS:
+            below = self.lower_id
+        return (("X-RoutePath", f"{self.own_id}-{below}" if below else self.own_id),)
+
+    def passage(self) -> Passage:
+        """What goes on to the lower platform; to a device nothing does."""
+        if not self.lower_id:
+            return Passage()
+        return Passage(
+            preferred=self.rest[1:],
+            identity=f"{self.own_id}-{self.identity}"[:_MAX_IDENTITY] if self.identity else "",
+        )
 
 
 def read_route(request: Request, *, own_id: str, lower_id: str) -> Route:
@@ -62,5 +75,5 @@ def read_route(request: Request, *, own_id: str, lower_id: str) -> Route:
         own_id=own_id,
         lower_id=lower_id,
         preferred=tuple(preferred.split("-")) if _IDS.fullmatch(preferred) else (),
-        identity=identity[:512] if identity.isprintable() else "",
+        identity=identity[:_MAX_IDENTITY] if identity.isprintable() else "",
     )

@@ -3,36 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timezone
 from typing import Final
 
 from gb28181gw.cascade import tree as trees
 from gb28181gw.cascade.answers import Answers, Demand, Refusal
+from gb28181gw.cascade.broadcasts import BroadcastCounters, Talks, UpperBroadcast
 from gb28181gw.cascade.calls import UpperCalls
 from gb28181gw.cascade.link import LinkCounters, LinkTimers, UpperLink
 from gb28181gw.cascade.models import UPPER_LIMIT, Tree, Upper, UpperChange, UpperView, check
 from gb28181gw.cascade.notifications import Notifications, NotifyCounters, Pace
 from gb28181gw.cascade.requests import Budget, PathTable, read_body
-from gb28181gw.cascade.routes import read_route
+from gb28181gw.cascade.routes import Route, read_route
 from gb28181gw.cascade.sharing import ChannelBook, Key, ShareItem, Sharing, sharing_of
 from gb28181gw.cascade.store import ShareRow, UpperStore
 from gb28181gw.clock import Clock
-from gb28181gw.devices.models import Device
+from gb28181gw.devices.models import TREE_KINDS, Device
 from gb28181gw.devices.registry import ChannelChange
 from gb28181gw.devices.reports import Alarm, Place, PtzPlace
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb.ids import NodeKind, node_kind
+from gb28181gw.gb.manscdp.broadcast import read_broadcast_notify
 from gb28181gw.gb.manscdp.catalogue import CatalogEvent
+from gb28181gw.gb.manscdp.document import Document
 from gb28181gw.observability.events import EventBus
 from gb28181gw.sip.path import Path
 from gb28181gw.ua.agent import UserAgent
 from gb28181gw.ua.compose import user_of
 from gb28181gw.ua.incoming import Incoming
 from gb28181gw.ua.notifier import Notifier
+from gb28181gw.ua.passage import PASSAGE
 
+_SHUTDOWN_S: Final = 1.5
+"""For the BYEs of all calls, when the gateway stops."""
 _SN_LIMIT: Final = 1_000_000_000
 
 
@@ -45,6 +52,7 @@ class _Entry:
     link: UpperLink
     budget: Budget
     notifications: Notifications
+    broadcasts: set[UpperBroadcast] = field(default_factory=set)
 
 
 class Uppers:
@@ -60,6 +68,7 @@ class Uppers:
         book: ChannelBook,
         answers: Answers,
         calls: UpperCalls,
+        talks: Talks,
         default_local_id: str,
         is_device_path: Callable[[Path], bool],
         zone: timezone,
@@ -71,6 +80,8 @@ class Uppers:
         self.notify_counters = NotifyCounters()
         self.answers = answers
         self.calls = calls
+        self.broadcast_counters = BroadcastCounters()
+        self._talks = talks
         self._store = store
         self._agent = agent
         self._bus = bus
@@ -184,7 +195,7 @@ class Uppers:
         """Whether everything is shared, and what that is now, with the upper's ids."""
         entry = self._require(upper_id)
         await self._follow(entry)
-        return entry.sharing.share_all, entry.sharing.items()
+        return entry.sharing.share_all, await entry.sharing.ordered()
 
     async def share(
         self, upper_id: str, items: Sequence[ShareItem], *, share_all: bool, dry_run: bool = False
@@ -197,17 +208,17 @@ class Uppers:
             await changed.follow(self._book)
         else:
             changed = sharing_of(entry.upper, items, entry.sharing)
+        after_rows = await changed.ordered()
         if dry_run:
-            return changed.items()
+            return after_rows
         rows: list[ShareRow] = changed.rows()
         await self._store.replace_shares(upper_id, share_all, rows)
-        before = dict(entry.sharing.items())
-        after = dict(changed.items())
+        before, after = dict(await entry.sharing.ordered()), dict(after_rows)
         entry.sharing = changed
         entry.notifications.touched([key for key in {**before, **after} if before.get(key) != after.get(key)])
         self.calls.end_unshared(upper_id, lambda key: changed.shared_id(*key) is not None)
         self._bus.emit("upper.shared", upper_id=upper_id, channels=len(changed), all=share_all)
-        return changed.items()
+        return after_rows
 
     async def tree(self, upper_id: str, form: Tree | None = None) -> trees.SharedTree:
         """What the upper is told, or would be told in another form."""
@@ -235,6 +246,9 @@ class Uppers:
         if incoming.method not in ("MESSAGE", "INVITE", "SUBSCRIBE", "OPTIONS"):
             return False
         upper_id = self._paths.owner(incoming.path) or self._by_connection(incoming)
+        bound = upper_id is not None
+        if upper_id is None:
+            upper_id = self._by_host(incoming)
         entry = self._entries.get(upper_id) if upper_id is not None else None
         if entry is None:
             return False
@@ -245,11 +259,10 @@ class Uppers:
             incoming.respond(503, headers=(("Retry-After", "1"),))
             return True
         if incoming.method == "MESSAGE":
-            return self._message(entry, incoming)
+            return self._message(entry, incoming, bound=bound)
         if incoming.method == "INVITE":
-            self._invite(entry, incoming)
-        else:
-            self._subscribe(entry, incoming)
+            return self._invite(entry, incoming)
+        self._subscribe(entry, incoming)
         return True
 
     def connection_closed(self, path: Path) -> None:
@@ -257,6 +270,20 @@ class Uppers:
         self._paths.forget(path)
         for entry in self._entries.values():
             entry.link.connection_lost(path)
+
+    def _by_host(self, incoming: Incoming) -> str | None:
+        """The upper that says who it is, over UDP from its own host but another port.
+
+        It may ask: what we answer goes to the path of our registration, and media only after an ACK with our tag.
+        """
+        path = incoming.path
+        if path.transport != "udp" or self._is_device_path(path):
+            return None
+        entry = self._entries.get(incoming.from_user)
+        link = entry.link if entry is not None else None
+        if link is None or link.path is None or not link.registered or link.path.reliable:
+            return None
+        return link.upper.id if link.path.remote_host == path.remote_host else None
 
     def _by_connection(self, incoming: Incoming) -> str | None:
         """The upper that made this connection and says who it is."""
@@ -278,12 +305,15 @@ class Uppers:
 
     # -- MESSAGE -------------------------------------------------------------------------------------------
 
-    def _message(self, entry: _Entry, incoming: Incoming) -> bool:
+    def _message(self, entry: _Entry, incoming: Incoming, *, bound: bool) -> bool:
         if not incoming.request.body:
             incoming.respond(200)
             return True
         document = read_body(incoming, self._bus, entry.upper.id)
         if document is None:
+            return True
+        if (document.root, document.cmd_type) == ("Notify", "Broadcast"):
+            self._broadcast(entry, incoming, document, bound=bound)
             return True
         if document.root not in ("Query", "Control"):
             if self._is_device_path(incoming.path):
@@ -291,6 +321,10 @@ class Uppers:
             incoming.respond(200)
             return True
         demand = self.answers.judge(entry.upper, entry.sharing, document)
+        if isinstance(demand, Demand) and demand.command.root == "Control" and not bound:
+            demand = Refusal(
+                status=403, why=f"{demand.command.name} from another port than we are registered at"
+            )
         if isinstance(demand, Refusal):
             self.answers.counters.refused += 1
             self._bus.emit(
@@ -305,10 +339,12 @@ class Uppers:
             incoming.respond(503, headers=(("Retry-After", "5"),))
         else:
             incoming.respond(200)
-            entry.budget.run(self._serve(entry, demand))
+            route = self._route_of(entry, incoming, demand.key)
+            entry.budget.run(self._serve(entry, demand, route))
         return True
 
-    async def _serve(self, entry: _Entry, demand: Demand) -> None:
+    async def _serve(self, entry: _Entry, demand: Demand, route: Route) -> None:
+        PASSAGE.set(route.passage())
         try:
             if demand.command.name == "Catalog":
                 await self._follow(entry)
@@ -330,18 +366,61 @@ class Uppers:
                 detail=str(error)[:200],
             )
 
+    # -- Broadcast -----------------------------------------------------------------------------------------
+
+    def _broadcast(self, entry: _Entry, incoming: Incoming, document: Document, *, bound: bool) -> None:
+        notify = read_broadcast_notify(document)
+        key = entry.sharing.key_of(notify.target_id)
+        if key is None or not bound or not entry.upper.control or entry.budget.busy:
+            incoming.respond(404 if key is None else 403)
+            return
+        incoming.respond(200)
+        self.broadcast_counters.asked += 1
+        broadcast = UpperBroadcast(
+            self.calls.tools, self._talks, self.broadcast_counters, entry.link, key, notify
+        )
+        entry.budget.run(self._speak(entry, broadcast))
+
+    async def _speak(self, entry: _Entry, broadcast: UpperBroadcast) -> None:
+        entry.broadcasts.add(broadcast)
+        try:
+            await broadcast.run()
+        except GatewayError as error:
+            self._bus.emit(
+                "upper.command_failed",
+                upper_id=entry.upper.id,
+                cmd="Broadcast",
+                reason=error.reason,
+                detail=error.detail,
+            )
+        except Exception as error:  # supervision point: one voice must not cost another
+            self._bus.emit(
+                "gateway.task_failed",
+                task=f"upper {entry.upper.id} broadcast",
+                error=type(error).__name__,
+                detail=str(error)[:200],
+            )
+        finally:
+            entry.broadcasts.discard(broadcast)
+
     # -- INVITE --------------------------------------------------------------------------------------------
 
-    def _invite(self, entry: _Entry, incoming: Incoming) -> None:
+    def _invite(self, entry: _Entry, incoming: Incoming) -> bool:
         if incoming.request.to.tag:
             incoming.respond(481)  # of a dialog that is over
-            return
+            return True
         # To names the channel; a few put it into the Request-URI alone.
         wanted = (incoming.to_user, user_of(incoming.request.uri))
         key = next((key for name in wanted if (key := entry.sharing.key_of(name)) is not None), None)
-        lower_id = key.device_id if key is not None and node_kind(key.device_id) is NodeKind.SYSTEM else ""
-        route = read_route(incoming.request, own_id=entry.upper.local_id, lower_id=lower_id)
+        route = self._route_of(entry, incoming, key)
+        if key is None and self._is_device_path(incoming.path):
+            return False  # a platform that is below us too may call to listen to a talk (CS-11)
         self.calls.invite(entry.link, incoming, key, route)
+        return True
+
+    def _route_of(self, entry: _Entry, incoming: Incoming, key: Key | None) -> Route:
+        lower_id = key.device_id if key is not None and node_kind(key.device_id) is NodeKind.SYSTEM else ""
+        return read_route(incoming.request, own_id=entry.upper.local_id, lower_id=lower_id)
 
     # -- SUBSCRIBE -----------------------------------------------------------------------------------------
 
@@ -356,14 +435,26 @@ class Uppers:
     def channel_changed(self, device_id: str, change: ChannelChange) -> None:
         """`Registry.on_channel_changed`."""
         channel = change.channel
+        device = self._book.get(device_id)
+        new = (
+            change.event is CatalogEvent.ADD
+            and channel.kind not in TREE_KINDS
+            and device is not None
+            and device.approved
+        )
         for entry in self._entries.values():
-            if change.event is CatalogEvent.ADD and device_id != entry.upper.id:
+            if new and device_id != entry.upper.id:
                 fresh = entry.sharing.take_in(channel)
                 if fresh:
-                    entry.budget.run(self._store.add_shares(entry.upper.id, fresh))
+                    entry.budget.run(self._keep(entry, fresh))
             if entry.sharing.shared_id(device_id, channel.id) is not None:
                 updated = change.event in (CatalogEvent.ADD, CatalogEvent.UPDATE)
                 entry.notifications.touched([Key(device_id, channel.id)], updated=updated)
+
+    async def _keep(self, entry: _Entry, rows: list[ShareRow]) -> None:
+        """Store made ids; when the store does not answer, the next look at the catalogues makes them anew."""
+        with contextlib.suppress(GatewayError):
+            await self._store.add_shares(entry.upper.id, rows)
 
     def device_changed(self, device: Device, reason: str) -> None:
         """A device came online or went offline (`PresenceKeeper`)."""
@@ -435,11 +526,13 @@ class Uppers:
         entry = self._entries.get(upper_id)
         if entry is not None:
             entry.notifications.link_changed()
+            for broadcast in list(entry.broadcasts) if not registered else ():
+                broadcast.end("upper_lost")
 
     async def _end(self, entry: _Entry) -> None:
         await entry.budget.close()
         self.calls.end_all(entry.upper.id, "upper_removed" if self._running else "shutdown")
-        await self.calls.settled(entry.upper.id)
+        await self.calls.settled(entry.upper.id, None if self._running else _SHUTDOWN_S)
         await entry.notifications.close()
         await entry.link.close()
 

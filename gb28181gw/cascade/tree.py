@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -108,9 +108,7 @@ async def build(sharing: Sharing, book: ChannelBook, tree: Tree | None = None) -
         form = Tree.DEVICES if sharing.share_all else Tree.FLAT
     present: list[tuple[Key, str]] = []
     missing: list[Key] = []
-    for number, (key, shared_id) in enumerate(sharing.items(), 1):
-        if number % _SLICE == 0:
-            await asyncio.sleep(0)
+    async for key, shared_id in _in_turns(await sharing.ordered()):
         device = book.get(key.device_id)
         channel = device.channels.get(key.channel_id) if device is not None else None
         if device is None or not device.approved or channel is None or channel.gone:
@@ -118,14 +116,22 @@ async def build(sharing: Sharing, book: ChannelBook, tree: Tree | None = None) -
         else:
             present.append((key, shared_id))
     if form is Tree.FLAT:
-        nodes = [Node(shared_id, "", key, True) for key, shared_id in present]
+        nodes = [Node(shared_id, "", key, True) async for key, shared_id in _in_turns(present)]
     elif form is Tree.REGIONS:
-        nodes = _by_region(present, book, upper)
+        nodes = await _by_region(present, book, upper)
     elif form is Tree.GROUPS:
-        nodes = _by_group(present, book, upper)
+        nodes = await _by_group(present, book, upper)
     else:
         nodes = await _by_device(present, book, upper)
     return SharedTree(upper, nodes, missing)
+
+
+async def _in_turns(rows: Sequence[tuple[Key, str]]) -> AsyncIterator[tuple[Key, str]]:
+    """The rows, with everybody else's turn after each thousand (I8)."""
+    for start in range(0, len(rows), _SLICE):
+        for row in rows[start : start + _SLICE]:
+            yield row
+        await asyncio.sleep(0)
 
 
 # -- the forms -----------------------------------------------------------------------------------------------------
@@ -134,7 +140,7 @@ async def build(sharing: Sharing, book: ChannelBook, tree: Tree | None = None) -
 async def _by_device(present: list[tuple[Key, str]], book: ChannelBook, upper: Upper) -> list[Node]:
     """Each device below the platform, its own tree below it, pruned to what leads to a shared channel."""
     by_device: dict[str, dict[str, str]] = {}
-    for key, shared_id in present:
+    async for key, shared_id in _in_turns(present):
         by_device.setdefault(key.device_id, {})[key.channel_id] = shared_id
     taken = {shared_id for _, shared_id in present} | {upper.id, upper.local_id}
     nodes: list[Node] = []
@@ -158,7 +164,9 @@ async def _by_device(present: list[tuple[Key, str]], book: ChannelBook, upper: U
             nodes.append(Node(names[device_id], "", Key(device_id, device_id)))
         else:
             nodes.append(Node(shared[device_id], "", Key(device_id, device_id), True))
-        for one in ordered:
+        for number, one in enumerate(ordered, 1):
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
             channel = one.channel
             if channel.id not in wanted:
                 continue
@@ -192,15 +200,16 @@ async def _ordered(device: Device) -> list[TreeNode]:
     return await asyncio.to_thread(build_tree, snapshot)
 
 
-def _by_region(present: list[tuple[Key, str]], book: ChannelBook, upper: Upper) -> list[Node]:
+async def _by_region(present: list[tuple[Key, str]], book: ChannelBook, upper: Upper) -> list[Node]:
     names: dict[str, str] = {}
     for one in book:
+        await asyncio.sleep(0)
         for channel in one.channels.values():
             if channel.kind == NodeKind.REGION.value and channel.name:
                 names.setdefault(channel.id, channel.name)
     regions: set[str] = set()
     leaves: list[Node] = []
-    for key, shared_id in present:
+    async for key, shared_id in _in_turns(present):
         device = book.get(key.device_id)
         found = device.channels.get(key.channel_id) if device is not None else None
         code = _civil_code(found, shared_id, upper)
@@ -210,7 +219,7 @@ def _by_region(present: list[tuple[Key, str]], book: ChannelBook, upper: Upper) 
     return made + leaves
 
 
-def _by_group(present: list[tuple[Key, str]], book: ChannelBook, upper: Upper) -> list[Node]:
+async def _by_group(present: list[tuple[Key, str]], book: ChannelBook, upper: Upper) -> list[Node]:
     taken = {shared_id for _, shared_id in present} | {upper.id, upper.local_id}
     stem = upper.local_id[:10] if is_gb_id(upper.local_id) else "3402000000"
     group = _untaken(f"{stem}2150000001", "group", taken, upper)
@@ -224,7 +233,8 @@ def _by_group(present: list[tuple[Key, str]], book: ChannelBook, upper: Upper) -
         organisations[device_id] = made
         name = (device.display_name if device is not None else "") or device_id
         nodes.append(Node(made, "", name=name, group_id=group))
-    nodes += [Node(shared_id, organisations[key.device_id], key, True) for key, shared_id in present]
+    async for key, shared_id in _in_turns(present):
+        nodes.append(Node(shared_id, organisations[key.device_id], key, True))
     return nodes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -19,6 +20,8 @@ ConfigOption = Annotated[
         "--config", help="The configuration file (TOML); without one the defaults hold.", show_default=False
     ),
 ]
+ANY_WIDTH = 100_000
+"""Columns of what is not a terminal."""
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -34,6 +37,23 @@ def fail(error: GatewayError) -> NoReturn:
     for line in sentences(error):
         print(line, file=sys.stderr)
     raise typer.Exit(1)
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """On a terminal as wide as that, its cells folded; elsewhere as wide as it needs. Nothing is cut off."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table()
+    for name in head:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=ANY_WIDTH)
+    console.print(table)
 
 
 def settings_or_exit(config: Path | None) -> Settings:

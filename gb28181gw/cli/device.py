@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import typer
 
-from gb28181gw.cli.common import ConfigOption, JsonOption, fail, settings_or_exit
+from gb28181gw.cli.common import ConfigOption, JsonOption, fail, print_table, settings_or_exit
 from gb28181gw.cli.running import NotRunningError, RunningGateway, running_gateway
 from gb28181gw.errors import GatewayError
 
@@ -100,16 +100,18 @@ def dialect(
             print(json.dumps(found, ensure_ascii=False))
             return
         switches = [[name, one["value"], one["origin"]] for name, one in found["switches"].items()]
-        _table(["Switch", "Value", "From"], switches)
+        print_table(["Switch", "Value", "From"], switches)
         if found["file"]:
             print(f"Dialect file: {found['file']}")
         if found["quirks"]:
             print()
             rows = [[name, one["row"], str(one["count"])] for name, one in found["quirks"].items()]
-            _table(["Tolerance", "Row", "Count"], rows)
+            print_table(["Tolerance", "Row", "Count"], rows)
         if found["unsupported"]:
             print()
-            _table(["Does not know", "Shown by"], [[name, why] for name, why in found["unsupported"].items()])
+            print_table(
+                ["Does not know", "Shown by"], [[name, why] for name, why in found["unsupported"].items()]
+            )
 
     _with_gateway(run, config, url, key)
 
@@ -137,7 +139,7 @@ def preset(
             if as_json:
                 print(json.dumps(found, ensure_ascii=False))
             else:
-                _table(["Preset", "Name"], [[str(one["id"]), one["name"]] for one in found["items"]])
+                print_table(["Preset", "Name"], [[str(one["id"]), one["name"]] for one in found["items"]])
             return
         gateway.post(f"{path}/{number}", {"action": verb.value, "name": name})
         if as_json:
@@ -200,14 +202,14 @@ def subscriptions(
                 one["kind"],
                 one["target"],
                 one["state"],
-                one["expires_at"] or "",
+                _to_seconds(one["expires_at"]),
                 str(one["notifies"]),
-                one["notified_at"] or "never",
+                _to_seconds(one["notified_at"]) or "never",
                 one["detail"],
             ]
             for one in found["items"]
         ]
-        _table(["Kind", "Of", "State", "Until", "Notified", "Last", "Detail"], rows)
+        print_table(["Kind", "Of", "State", "Until", "Notified", "Last", "Detail"], rows)
 
     _with_gateway(run, config, url, key)
 
@@ -277,11 +279,15 @@ def command(
         if as_json:
             print(json.dumps(found, ensure_ascii=False))
             return
-        if found.get("note"):
+        if found["note"]:
             print(found["note"], file=sys.stderr)
+        elif found["applied"]:
+            print("Read back: the device has it so.", file=sys.stderr)
         if not found["answered"]:
-            print("The device took it; the standard has no answer to it.", file=sys.stderr)
-        _table(["Field", "Value"], flat({name: found[name] for name in found if name[:1].isupper()}))
+            if not found["note"]:
+                print("The device took it; the standard has no answer to it.", file=sys.stderr)
+            return
+        print_table(["Field", "Value"], flat({name: found[name] for name in found if name[:1].isupper()}))
 
     _with_gateway(run, config, url, key)
 
@@ -329,15 +335,9 @@ def flat(values: dict[str, Any], where: str = "") -> list[list[str]]:
     return rows
 
 
-def _table(head: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(*head)
-    for row in rows:
-        table.add_row(*map(escape, row))
-    Console().print(table)
+def _to_seconds(moment: str | None) -> str:
+    """Of a time of the API; in the gateway's time zone."""
+    return (moment or "")[:19].replace("T", " ")
 
 
 def _channel(device_id: str, channel_id: str) -> str:

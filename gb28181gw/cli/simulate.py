@@ -128,7 +128,9 @@ def device(
     register_rate: Annotated[float, typer.Option(help="Devices started a second; 0: all at once.")] = 50.0,
     retry: Annotated[float, typer.Option(help="Seconds to wait after a refused registration.")] = 60.0,
     alarm: Annotated[float, typer.Option(help="Seconds between alarms; 0: none.", min=0)] = 0.0,
-    position: Annotated[float, typer.Option(help="Seconds between positions; 0: none.", min=0)] = 0.0,
+    position: Annotated[
+        float, typer.Option(help="Seconds between positions; 0: none. Since edition 2.0.", min=0)
+    ] = 0.0,
     record_hours: Annotated[
         float, typer.Option(help="Hours of recordings up to now; 0: none.", min=0)
     ] = 24.0,

@@ -12,14 +12,13 @@ from urllib.parse import quote
 
 import typer
 
-from gb28181gw.cli.common import ConfigOption, JsonOption, fail, settings_or_exit
+from gb28181gw.cli.common import ConfigOption, JsonOption, fail, print_table, settings_or_exit
 from gb28181gw.cli.device import KeyOption, UrlOption
 from gb28181gw.cli.running import NotRunningError, RunningGateway, running_gateway
 from gb28181gw.errors import GatewayError
 
 ANSWER_S = 30.0
 UPPERS = "/api/v1/uppers"
-
 app = typer.Typer(help="Upper platforms that this gateway registers at.", no_args_is_help=True)
 
 UpperArgument = Annotated[str, typer.Argument(help="The upper platform.", show_default=False)]
@@ -53,7 +52,7 @@ def list_uppers(
         if as_json:
             _json(found)
             return
-        _table(
+        print_table(
             ["Id", "Name", "Address", "Registered", "Channels", "Streams", "Last error"],
             [
                 [
@@ -87,7 +86,7 @@ def show(
         if as_json:
             _json(found)
         else:
-            _table(["Field", "Value"], [[name, _text(value)] for name, value in found.items()])
+            print_table(["Field", "Value"], [[name, _text(value)] for name, value in found.items()])
 
     _with_gateway(run, config, url, key)
 
@@ -239,7 +238,7 @@ def catalog(
         if as_json:
             _json(found)
             return
-        _table(
+        print_table(
             ["Id", "Name", "Parent", "Status", "Device", "Channel"],
             [
                 [
@@ -254,7 +253,7 @@ def catalog(
             ],
         )
         if found["findings"]:
-            _table(["Id", "Finding"], [[one["id"], one["problem"]] for one in found["findings"]])
+            print_table(["Id", "Finding"], [[one["id"], one["problem"]] for one in found["findings"]])
 
     _with_gateway(run, config, url, key)
 
@@ -266,7 +265,7 @@ def _state(one: dict[str, Any]) -> str:
 
 
 def _shared_table(found: dict[str, Any]) -> None:
-    _table(
+    print_table(
         ["Device", "Channel", "Shared as", "Name", "Status"],
         [
             [
@@ -291,17 +290,6 @@ def _text(value: Any) -> str:
 
 def _json(found: Any) -> None:
     print(json.dumps(found, ensure_ascii=False))
-
-
-def _table(head: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(*head)
-    for row in rows:
-        table.add_row(*map(escape, row))
-    Console().print(table)
 
 
 def _with_gateway(run: Callable[[RunningGateway], None], config: Path | None, url: str, key: str) -> None:

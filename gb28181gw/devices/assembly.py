@@ -1,15 +1,16 @@
 """Answers in several parts, joined (GB/T 28181-2022 Annex M). Pure: no clock, no I/O.
 
 Counts lie in both directions (CAT-01, CAT-02, CAT-05), so the union of the items is the answer, and `SumNum` only
-tells when to stop waiting early. `Assembly` is that rule, for the catalogue's own queries and for commands.
+tells when to stop waiting early. `Assembly` is that rule: for the catalogue, recordings, presets and commands.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Final, Generic, TypeVar
 
+from gb28181gw.devices.models import Device
 from gb28181gw.gb.manscdp.commands import Command, read_answer
 from gb28181gw.gb.manscdp.configs import CONFIGS
 from gb28181gw.gb.manscdp.document import Document, result_ok
@@ -19,32 +20,40 @@ MAX_ITEMS: Final = 20_000
 """Items kept of one answer; a device that sends more is cut."""
 MORE_QUIRK: Final = "answer.more_than_announced"
 """A device whose `SumNum` was less than what it sent (CAT-02)."""
+LATE_S: Final = 1.0
+"""After an answer that is complete by its own count, when that count may be the number of one message (CAT-02)."""
 _HEAD: Final = frozenset({"CmdType", "SN", "DeviceID", "Result", "Reason", "ExtraInfo", "Info"})
 
+Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
 
 
-class Assembly(Generic[Item]):
+class Assembly(Generic[Key, Item]):
     """The items of one answer by key, and how many were announced. Owns its items until they are taken."""
 
     def __init__(self, *, limit: int) -> None:
         """`limit`: most items kept; what is beyond is counted in `dropped`."""
-        self.items: dict[str, Item] = {}
+        self.items: dict[Key, Item] = {}
         self.expected: int | None = None
         """Largest `SumNum` seen."""
+        self.doubtful = True
+        """Each part so far announced just what was in it: that may be all, or the number of this message (CAT-02)."""
         self.parts = 0
         self.dropped = 0
         self._limit = limit
 
-    def take(self, items: Iterable[tuple[str, Item]], sum_num: int | None) -> None:
+    def take(self, items: Iterable[tuple[Key, Item]], sum_num: int | None) -> None:
         """One part, whichever it is. The last of equal keys counts."""
         self.parts += 1
         kept = self.items
+        number = 0
         for key, item in items:
+            number += 1
             if key not in kept and len(kept) >= self._limit:
                 self.dropped += 1
                 continue
             kept[key] = item
+        self.doubtful = self.doubtful and sum_num == number > 0
         if sum_num is not None and sum_num >= 0:
             self.expected = max(sum_num, self.expected or 0)
 
@@ -63,15 +72,22 @@ class Assembly(Generic[Item]):
         """More is there than was announced (CAT-02)."""
         return self.expected is not None and self.received + self.dropped > self.expected
 
+    def patience(self, device: Device, between_s: float) -> float:
+        """How long more may come behind what seems the last part, in seconds; 0: nothing.
+
+        `between_s`: from part to part, for a `device` that is known for wrong counts.
+        """
+        if not self.doubtful:
+            return 0.0
+        return between_s if MORE_QUIRK in device.quirks else LATE_S
+
 
 class Parts:
     """Collects a list that is counted by SumNum; items that come twice are taken once."""
 
     def __init__(self, command: Command) -> None:
-        self.doubtful = True
-        """Each part so far announced just what was in it: that may be all, or the number of this message (CAT-02)."""
+        self.all: Assembly[str, Value] = Assembly(limit=MAX_ITEMS)
         self._command = command
-        self._all: Assembly[Value] = Assembly(limit=MAX_ITEMS)
         self._head: dict[str, Value] = {}
         self._listed = False
         self._nameless = 0
@@ -83,44 +99,23 @@ class Parts:
             return self._head
         return {
             **self._head,
-            self._command.list_name: {self._command.item_name: list(self._all.items.values())},
+            self._command.list_name: {self._command.item_name: list(self.all.items.values())},
         }
 
-    @property
-    def received(self) -> int:
-        return self._all.received
-
-    @property
-    def expected(self) -> int | None:
-        return self._all.expected
-
-    @property
-    def cut(self) -> bool:
-        return self._all.dropped > 0
-
-    @property
-    def beyond(self) -> bool:
-        return self._all.beyond
-
-    def add(self, document: Document) -> bool:
-        """Take a part; True when as many items are there as were announced."""
-        return self.take(read_answer(self._command, document))
-
     def take(self, answer: dict[str, Value]) -> bool:
-        """`add` for a part that was read already; `answer` loses its list."""
+        """A part as it was read; `answer` loses its list. True when as many items are there as were announced."""
         list_name, item_name = self._command.list_name, self._command.item_name
         listed = answer.pop(list_name, None)
         found = listed.get(item_name, []) if isinstance(listed, dict) else []
         items = found if isinstance(found, list) else []
         total = answer.get("SumNum")
         announced = total if isinstance(total, int) else None
-        self.doubtful = self.doubtful and announced == len(items) > 0
         if not self._head:
             self._head = answer
-        self._all.take([(self._key(item), item) for item in items], announced)
+        self.all.take([(self._key(item), item) for item in items], announced)
         self._listed = self._listed or listed is not None
         # Without SumNum (2016 presets) an answer is one message; a SumNum below what came is none (CTL-10).
-        return self._all.expected is None or self._all.reached
+        return self.all.expected is None or self.all.reached
 
     def _key(self, item: Value) -> str:
         names = self._command.keys

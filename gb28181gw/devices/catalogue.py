@@ -36,7 +36,7 @@ class Waits:
     between_parts_s: float = 10.0
 
 
-class Collector(Assembly[Channel]):
+class Collector(Assembly[str, Channel]):
     """One answer to one query of ours."""
 
     def __init__(self, *, now: float, limit: int, waits: Waits) -> None:

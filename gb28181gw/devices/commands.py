@@ -45,8 +45,6 @@ BETWEEN_S: Final = 5.0
 RESTART_S: Final = 60.0
 """How long a device that went away over a configuration is waited for."""
 LOOK_S: Final = 0.5
-LATE_S: Final = 1.0
-"""After an answer that is complete by its own count, when that count may be the number of one message (CAT-02)."""
 _UNREAD: Final = frozenset({"SnapShotConfig"})
 """Configurations that ask for something to be done: reading them back tells nothing."""
 _EDITION_NAMES: Final = {"1.0": "2011", "1.1": "2014", "2.0": "2016", "3.0": "2022"}
@@ -161,7 +159,7 @@ class Commands:
         try:
             write(1)  # what cannot be written is refused before anything is sent
         except EditionError as error:
-            raise self._too_new(device, error) from None
+            raise self._not_of_edition(device, error) from None
         except GbLocalError as error:
             raise GatewayError("gb.route.invalid", f"{error}.") from None
         outcome = Outcome(
@@ -183,12 +181,13 @@ class Commands:
             await self._ask(device, command, channel_id, write, outcome)
         return outcome
 
-    def _too_new(self, device: Device, error: EditionError) -> GatewayError:
+    def _not_of_edition(self, device: Device, error: EditionError) -> GatewayError:
         edition = dialect_of(device).edition
         known = "speaks" if device.edition or "edition" in device.dialect else "did not tell and is taken for"
         return GatewayError(
             "gb.route.edition",
-            f"{error.what} belongs to edition {error.edition} ({_EDITION_NAMES[error.edition]}) of the standard, and "
+            f"{error.what} {'ended with' if error.gone else 'is new in'} edition {error.edition} "
+            f"({_EDITION_NAMES[error.edition]}) of the standard, and "
             f"device {device.id} {known} {edition} ({_EDITION_NAMES[edition]}).",
         )
 
@@ -266,16 +265,16 @@ class Commands:
             _insist_on_content(device, command, answer)
             return parts.take(answer)
 
-        patience_s = BETWEEN_S if MORE_QUIRK in device.quirks else LATE_S
+        found = parts.all
         whole = await self._gather(
-            device, command, channel_id, write, take, after=lambda: patience_s if parts.doubtful else 0.0
+            device, command, channel_id, write, take, after=lambda: found.patience(device, BETWEEN_S)
         )
         outcome.fields = parts.fields
-        outcome.partial = parts.cut or not whole
-        if parts.beyond:
+        outcome.partial = found.dropped > 0 or not whole
+        if found.beyond:
             self._registry.add_quirk(device, MORE_QUIRK)
         if outcome.partial:
-            outcome.note = f"{parts.received} of {parts.expected} items came."
+            outcome.note = f"{found.received} of {found.expected} items came."
 
     async def _read_configs(
         self,

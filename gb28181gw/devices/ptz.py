@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from gb28181gw.devices.assembly import MORE_QUIRK, Assembly
 from gb28181gw.devices.dialects import dialect_of
 from gb28181gw.devices.experience import Experience, key_of
 from gb28181gw.devices.models import Device
@@ -27,6 +28,7 @@ from gb28181gw.gb.manscdp.messages import Preset, PresetQuery, read_preset_respo
 from gb28181gw.gb.ptz import (
     LENS_MAX,
     PAN_TILT_MAX,
+    PRESETS,
     ZOOM_MAX,
     Action,
     Instruction,
@@ -165,14 +167,14 @@ class PtzControl:
         """
         device = self._registry.require(device_id)
         self._experience.insist(device, _LIST, channel_id)
-        found: dict[int, Preset] = {}
+        found: Assembly[int, Preset] = Assembly(limit=len(PRESETS))
         quirks: set[tuple[str, str]] = set()
 
         def collect(document: Document) -> bool:
             part = read_preset_response(document)
-            found.update((preset.number, preset) for preset in part.presets)
-            quirks.update((quirk.value, quirk.row) for quirk in part.quirks)
-            return part.total is None or len(found) >= part.total or not part.presets
+            found.take([(preset.number, preset) for preset in part.presets], part.total)
+            quirks.update((one.value, one.row) for one in part.quirks if one not in document.quirks)
+            return found.expected is None or found.reached
 
         charset = dialect_of(device).charset_used
         try:
@@ -183,14 +185,19 @@ class PtzControl:
                 collect,
                 channel_id=channel_id,
                 waits=WAITS,
+                after=lambda: found.patience(device, WAITS.between_s),
             )
         except GatewayError as error:
             self._experience.failed(device, _LIST, channel_id, error)
             raise
         self._experience.answered(device, key_of(_LIST.name, channel_id))
+        if found.beyond:
+            self._registry.add_quirk(device, MORE_QUIRK)
         for name, row in sorted(quirks):
             self._registry.add_quirk(device, name, row=row)
-        return PresetList(presets=tuple(found[number] for number in sorted(found)), partial=not whole)
+        return PresetList(
+            presets=tuple(found.items[number] for number in sorted(found.items)), partial=not whole
+        )
 
     async def send(
         self,

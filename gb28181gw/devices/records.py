@@ -8,11 +8,13 @@ there are recorders that answer only one (PB-05).
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from gb28181gw.devices.assembly import MORE_QUIRK, Assembly
 from gb28181gw.devices.dialects import dialect_of, zone_of
 from gb28181gw.devices.models import Device
 from gb28181gw.devices.queries import Queries, Waits
@@ -68,6 +70,14 @@ class RecordList:
 _Question = tuple[str, str, datetime, datetime, str, Location]
 
 
+@dataclass(slots=True, eq=False)
+class _Turn:
+    """Whose turn it is at a device, while anybody runs or waits."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+
+
 class Records:
     """Owner of the searches that run."""
 
@@ -87,7 +97,7 @@ class Records:
         self._timezone = timezone
         self._limits = limits if limits is not None else RecordLimits()
         self._running: dict[_Question, asyncio.Task[RecordList]] = {}
-        self._turns: dict[str, asyncio.Lock] = {}
+        self._turns: dict[str, _Turn] = {}
 
     async def search(
         self,
@@ -124,25 +134,29 @@ class Records:
     async def _ask(self, device: Device, question: _Question) -> RecordList:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._limits.all_s
-        turn = self._turns.setdefault(device.id, asyncio.Lock())
+        turn = self._turns.setdefault(device.id, _Turn())
+        turn.users += 1
         try:
-            async with asyncio.timeout_at(deadline):
-                await turn.acquire()
-        except TimeoutError:
-            raise GatewayError(
-                "gb.route.busy", f"Device {device.id} still answers earlier searches for recordings."
-            ) from None
-        try:
-            return await self._collect(device, question, deadline - loop.time())
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await turn.lock.acquire()
+            except TimeoutError:
+                raise GatewayError(
+                    "gb.route.busy", f"Device {device.id} still answers earlier searches for recordings."
+                ) from None
+            try:
+                return await self._collect(device, question, deadline - loop.time())
+            finally:
+                turn.lock.release()
         finally:
-            turn.release()
-            if not turn.locked():
-                self._turns.pop(device.id, None)
+            turn.users -= 1
+            if not turn.users:
+                del self._turns[device.id]
 
     async def _collect(self, device: Device, question: _Question, left_s: float) -> RecordList:
         _, channel_id, start, end, kind, location = question
         dialect, zone = dialect_of(device), zone_of(device.timezone or self._timezone)
-        found = _Found()
+        found: Assembly[Record, Record] = Assembly(limit=MAX_RECORDS)
 
         def write(sn: int) -> bytes:
             query = RecordInfoQuery(
@@ -158,8 +172,10 @@ class Records:
         def take(document: Document) -> bool:
             response = read_record_info_response(document, zone)
             for quirk in response.quirks:
-                self._registry.add_quirk(device.id, quirk.value, row=quirk.row)
-            return found.add(response.records, response.total)
+                if quirk not in document.quirks:  # those were counted when it came
+                    self._registry.add_quirk(device, quirk.value, row=quirk.row)
+            found.take([(record, record) for record in response.records], response.total)
+            return found.reached
 
         limits = self._limits
         waits = Waits(first_s=min(limits.first_s, left_s), between_s=limits.between_s, all_s=left_s)
@@ -171,54 +187,37 @@ class Records:
                 take,
                 waits=waits,
                 channel_id=channel_id if location is Location.FRONT_END else None,
+                after=lambda: found.patience(device, limits.between_s),
             )
         except GatewayError as error:
-            if not error.evidence.get("taken"):
+            if error.code != "gb.sip.no_answer" or not error.evidence.get("taken"):
                 raise
             return RecordList(items=(), partial=False, sum_num=None, answered=False)
-        items = found.sorted()
-        partial = found.cut or (not complete and (found.total is None or len(items) < found.total))
+        if found.beyond:
+            self._registry.add_quirk(device, MORE_QUIRK)
+        items = _in_order(found.items)
+        partial = found.dropped > 0 or not complete
         if partial:
             self._bus.emit(
                 "records.partial",
                 device_id=device.id,
                 channel_id=channel_id,
                 received=len(items),
-                expected=found.total,
+                expected=found.expected,
             )
-        return RecordList(items=items, partial=partial, sum_num=found.total)
+        return RecordList(items=items, partial=partial, sum_num=found.expected)
 
 
-class _Found:
-    """Joins the parts."""
-
-    def __init__(self) -> None:
-        self.total: int | None = None
-        self.cut = False
-        self._records: dict[Record, None] = {}
-
-    def add(self, records: tuple[Record, ...], total: int | None) -> bool:
-        """Take a part; True when nothing more can come."""
-        for record in records:
-            if len(self._records) >= MAX_RECORDS:
-                self.cut = True
-                return True
-            self._records.setdefault(record)
-        if total is not None:
-            # CAT-02 of lists: a count that only counts this message is not the count of all.
-            self.total = max(total, self.total or 0)
-        return self.total is not None and len(self._records) >= self.total
-
-    def sorted(self) -> tuple[Record, ...]:
-        """By start, then by end; what has no time comes last."""
-        far = float("inf")
-        return tuple(
-            sorted(
-                self._records,
-                key=lambda record: (
-                    record.start.timestamp() if record.start else far,
-                    record.end.timestamp() if record.end else far,
-                    record.name,
-                ),
-            )
+def _in_order(records: Iterable[Record]) -> tuple[Record, ...]:
+    """By start, then by end; what has no time comes last."""
+    far = float("inf")
+    return tuple(
+        sorted(
+            records,
+            key=lambda record: (
+                record.start.timestamp() if record.start else far,
+                record.end.timestamp() if record.end else far,
+                record.name,
+            ),
         )
+    )

@@ -145,6 +145,7 @@ class DownloadJob:
         self._gaps: list[Gap] = []
         self._parts: list[Part] = []
         self._file: DownloadFile | None = None
+        self._keeper: OriginalKeeper | None = None
         self._original: BinaryIO | None = None
         self._originals: list[DownloadFile] = []
         self._notes: list[str] = []
@@ -224,6 +225,7 @@ class DownloadJob:
         self._part_ended = asyncio.get_running_loop().create_future()
         sinks: list[int] = []
         keeper = OriginalKeeper(self._context.engine, self._on_original) if request.original else None
+        self._keeper = keeper
 
         async def prepare(stream_id: str) -> None:
             self._stream_id = stream_id
@@ -259,7 +261,7 @@ class DownloadJob:
                 await self._stop_stream()
             for sink in sinks:
                 self._context.engine.close_sink(sink)
-            untouched = keeper is not None and keeper.untouched
+            self._keeper = None
             if keeper is not None:
                 keeper.close()
             self._bytes += self._part_bytes
@@ -267,7 +269,7 @@ class DownloadJob:
             self._stream_id = ""
         await self._written()
         await self._in_thread(self._finish_part)
-        original = await self._close_original(untouched=untouched)
+        original = await self._close_original(untouched=keeper is not None and keeper.untouched)
         self._parts.append(
             Part(
                 from_s=from_s,
@@ -307,6 +309,8 @@ class DownloadJob:
 
     def _look(self, from_s: int) -> None:
         """Take position and rate from the running stream."""
+        if self._keeper is not None:
+            self._keeper.look()
         try:
             view = self._context.recordings.get(self._stream_id)
         except GatewayError:
@@ -326,16 +330,16 @@ class DownloadJob:
     def _note_part(self, view: StreamView, from_s: int, had: float) -> None:
         """The last facts of a part: where it stood, and what the device's own time left out."""
         self._take(view, from_s)
+        lost = view.rtp.lost
         for at_s, seconds in view.history.gaps if view.history is not None else ():
             if from_s + at_s >= had:
-                lost = view.rtp.lost > 0
-                self._gaps.append(
-                    Gap(
-                        at_s=round(from_s + at_s, 2),
-                        seconds=round(seconds, 2),
-                        reason="lost" if lost else "not_recorded",
-                    )
-                )
+                reason = "lost" if lost else "not_recorded"
+                self._gaps.append(Gap(at_s=round(from_s + at_s, 2), seconds=round(seconds, 2), reason=reason))
+        if lost:
+            self._note(
+                f"{lost} packets were lost from {from_s} s on: "
+                "pictures behind them may be damaged up to the next key frame."
+            )
 
     async def _stop_stream(self) -> None:
         try:
@@ -453,26 +457,29 @@ class DownloadJob:
 
     async def _finish(self, error: GatewayError | None) -> None:
         """Close the file, sum it up, write the manifest."""
+        self._add_missing()
         try:
             await self._in_thread(self._close_file)
         except GatewayError as failure:
             error = error or failure
         if error is None and self._file is None:
             error = GatewayError("gb.media.no_recording", "No picture of the span came.")
-        self.state = DownloadState.COMPLETE if error is None else DownloadState.FAILED
+        state = DownloadState.COMPLETE if error is None else DownloadState.FAILED
         view = replace(
             self._view(),
+            state=state,
             finished_at=self._context.clock.wall(),
             progress=1.0 if error is None else self._view().progress,
             error_code=error.code if error is not None else "",
             error_detail=error.detail if error is not None else "",
             sip_status=error.sip_status if error is not None else None,
         )
-        self.finished = view
         try:
             await self._in_thread(lambda: self._write_manifest(view))
         except GatewayError as failure:
             self._emit("download.manifest_failed", detail=failure.detail)
+        # Not before: who sees it over may fetch everything.
+        self.state, self.finished = state, view
         if error is None:
             self._emit(
                 "download.finished",
@@ -489,6 +496,17 @@ class DownloadJob:
                 detail=error.detail,
                 sip_status=error.sip_status,
             )
+
+    def _add_missing(self) -> None:
+        """Single pictures that never came; their place in the file is made one in the span."""
+        leaps = list(self._gaps)
+        for file_s, seconds in self._seam.missing:
+            at_s = file_s
+            for leap in leaps:
+                if leap.at_s <= at_s:
+                    at_s += leap.seconds
+            self._gaps.append(Gap(at_s=round(at_s, 2), seconds=round(seconds, 2), reason="lost"))
+        self._gaps.sort(key=lambda gap: gap.at_s)
 
     def _close_file(self) -> None:
         """In the worker thread."""

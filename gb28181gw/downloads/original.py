@@ -28,7 +28,8 @@ class OriginalKeeper(asyncio.Protocol):
     """The payloads of one stream. Owner of a listener, one connection and one sink."""
 
     def __init__(self, engine: Engine, on_data: Callable[[bytes], None]) -> None:
-        self.packets = 0
+        self.untouched = False
+        """The bytes are the device's own; else they were muxed here, from elementary streams."""
         self._engine = engine
         self._on_data = on_data
         self._server: asyncio.Server | None = None
@@ -57,13 +58,11 @@ class OriginalKeeper(asyncio.Protocol):
         self._engine.update_rtp_sink(sink.id, RtpSinkUpdate(sending=True))
         return True
 
-    @property
-    def untouched(self) -> bool:
-        """The bytes are the device's own; else they were muxed here, from elementary streams."""
-        if self._sink is None:
-            return False
-        counters = self._engine.rtp_sink_counters([self._sink]).get(self._sink)
-        return counters is not None and counters.passthrough
+    def look(self) -> None:
+        """Take notice of how the sink works, while it does."""
+        if self._sink is not None:
+            counters = self._engine.rtp_sink_counters([self._sink]).get(self._sink)
+            self.untouched = self.untouched or (counters is not None and counters.passthrough)
 
     def close(self) -> None:
         """Idempotent."""
@@ -108,7 +107,6 @@ class OriginalKeeper(asyncio.Protocol):
             except RtpError:
                 continue
             if read.ssrc == _SSRC:
-                self.packets += 1
                 out.append(read.payload)
         del buffer[:position]
         if out:

@@ -20,6 +20,7 @@ KEPT_S: Final = 90
 SEARCH_S: Final = 20
 """How far into a part a known picture is looked for."""
 _CLOCK: Final = 90_000
+MAX_MISSING: Final = 1_000
 _SAME_90K: Final = 450
 """5 ms: what is closer to what is there is the same."""
 
@@ -35,6 +36,8 @@ class Seam:
         self.joined = "start"
         self.repeated = 0
         """Pictures of the present part that were there."""
+        self.missing: list[tuple[float, float]] = []
+        """(file time, seconds) of pictures that never came, neighbours within a second as one."""
         self._keys: deque[tuple[int, bytes]] = deque()
         self._last: dict[TrackKind, int] = {}
         self._offset: int | None = None
@@ -107,9 +110,22 @@ class Seam:
         if time < 0 or time <= self._last.get(kind, -_SAME_90K - 1) + _SAME_90K:
             self.repeated += kind is TrackKind.VIDEO
             return []
+        if kind is TrackKind.VIDEO and kind in self._last and frame.track.fps:
+            self._note_missing(self._last[kind], time, round(_CLOCK / frame.track.fps))
         self._last[kind] = time
         if kind is TrackKind.VIDEO and frame.key:
             self._keys.append((time, digest(frame.payload)))
             while self._keys[0][0] < time - KEPT_S * _CLOCK:
                 self._keys.popleft()
         return [(frame, self._offset)]
+
+    def _note_missing(self, before: int, after: int, interval: int) -> None:
+        """A step of more than a picture means that one is missing."""
+        seconds = (after - before - interval) / _CLOCK
+        if after - before < interval * 8 // 5 or len(self.missing) >= MAX_MISSING:
+            return
+        if self.missing and before / _CLOCK - self.missing[-1][0] < 1.0:
+            at_s, had = self.missing[-1]
+            self.missing[-1] = (at_s, had + seconds)
+        else:
+            self.missing.append((before / _CLOCK, seconds))

@@ -73,6 +73,8 @@ class Downloads:
         )
         self._jobs: dict[str, DownloadJob] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._removing: set[str] = set()
+        """Jobs that are being ended: they must not start again in the turn in which they end."""
         self._finished: dict[str, DownloadView] = {}
         self._house: asyncio.Task[None] | None = None
         self._closing = False
@@ -162,11 +164,13 @@ class Downloads:
     async def remove(self, download_id: str) -> None:
         """End it, if it runs, and take its files away."""
         self.get(download_id)
+        self._removing.add(download_id)
         task = self._tasks.get(download_id)
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             self._tasks.pop(download_id, None)  # its own callback may come a turn later
+        self._removing.discard(download_id)
         job = self._jobs.pop(download_id, None)
         self._finished.pop(download_id, None)
         await asyncio.to_thread(shutil.rmtree, self._directory / download_id, ignore_errors=True)
@@ -216,7 +220,7 @@ class Downloads:
             return
         waiting = 0
         for job in list(self._jobs.values()):
-            if job.id in self._tasks:
+            if job.id in self._tasks or job.id in self._removing:
                 continue
             if self._has_room(job.request.device_id):
                 self._tasks[job.id] = asyncio.create_task(job.run(), name=f"download {job.id}")

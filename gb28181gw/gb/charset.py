@@ -56,6 +56,8 @@ _NON_ASCII = re.compile(rb"[\x80-\xff]+")
 _MOSTLY = 0.9
 """Share of the bytes above 0x7f that must stand in whole UTF-8 sequences before damaged text counts as UTF-8.
 Text in GBK stays far below: its second bytes rarely are continuation bytes of a well-formed sequence."""
+_CHINESE = "\u0800"
+"""Below it UTF-8 needs at most two bytes."""
 _ENOUGH = 12
 """And at least so many such bytes, so that two GBK characters cannot pass by accident."""
 
@@ -105,15 +107,19 @@ def decode(body: bytes) -> Decoded:
 
 
 def _decode_bytes(body: bytes, declared: str, quirks: list[Quirk]) -> tuple[str, str]:
-    try:
-        return body.decode("utf-8"), "utf-8"
-    except UnicodeDecodeError:
-        pass
+    labelled_gb = _FAMILY.get(_squeeze(declared), Charset.UTF8) is not Charset.UTF8
     try:
         text, sound = body.decode("gb18030"), True
     except UnicodeDecodeError:
         text, sound = body.decode("gb18030", "replace"), False
-    labelled_gb = _FAMILY.get(_squeeze(declared), Charset.UTF8) is not Charset.UTF8
+    try:
+        read = body.decode("utf-8")
+    except UnicodeDecodeError:
+        pass
+    else:
+        # A short GBK name may be UTF-8 by accident, but then of Latin or Greek letters; Chinese takes three bytes each.
+        if not (sound and labelled_gb and max(read) < _CHINESE):
+            return read, "utf-8"
     if not (sound and labelled_gb) and _is_damaged_utf8(body):
         quirks.append(Quirk.CHARSET_UTF8_DAMAGED)
         return body.decode("utf-8", "replace"), "utf-8"

@@ -23,12 +23,13 @@ class GbLocalError(GbError, ValueError):
 
 
 class EditionError(GbLocalError):
-    """`what` is not of the device's edition; `edition` is the first, or the last, that has it."""
+    """`what` is not of the device's edition; `edition` is the first that has it, or with `gone` the last."""
 
-    def __init__(self, what: str, edition: str) -> None:
+    def __init__(self, what: str, edition: str, *, gone: bool = False) -> None:
         self.what = what
         self.edition = edition
-        super().__init__(f"{what}: belongs to edition {edition}")
+        self.gone = gone
+        super().__init__(f"{what}: {'ended with' if gone else 'is new in'} edition {edition}")
 
 
 class GbParseError(GbError):

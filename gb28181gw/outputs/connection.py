@@ -26,16 +26,19 @@ from gb28181gw.outputs.routes import (
     HlsTarget,
     PlayOptions,
     PlayTarget,
+    WhepTarget,
     decode_path,
     is_play_path,
     parse_hls,
     parse_options,
     parse_target,
+    parse_whep,
 )
 from gb28181gw.outputs.source import Grant, Lease, Viewer
 from gb28181gw.outputs.uploads import PREFIX as UPLOAD_PREFIX
 from gb28181gw.outputs.uploads import Upload
 from gb28181gw.outputs.viewers import lease_of
+from gb28181gw.outputs.webrtc import MAX_OFFER, SDP_TYPE
 
 if TYPE_CHECKING:
     from gb28181gw.outputs.listener import MediaListener
@@ -70,6 +73,8 @@ class MediaConnection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._early = bytearray()
         self._upload: Upload | None = None
+        self._offer: bytearray | None = None
+        """Body of a request for a WebRTC session."""
         self._tail = b""
         self.host = ""
         self._port = 0
@@ -177,6 +182,10 @@ class MediaConnection(asyncio.Protocol):
             self._upload.feed(data)
             if not self._upload.fits:
                 self._refuse(None, 413)
+        elif self._offer is not None:
+            self._offer += data
+            if len(self._offer) > MAX_OFFER:
+                self._refuse(None, 413)
 
     def on_message_complete(self) -> None:
         self._head_bytes = 0
@@ -192,10 +201,13 @@ class MediaConnection(asyncio.Protocol):
     # uploads
 
     def _begin_body(self) -> None:
-        """Only a device that was asked for a picture may send a body."""
+        """A device that was asked for a picture may send a body, and a player that offers a WebRTC session."""
         taker = self._listener.uploads
         method = self._parser.get_method()
         path = self._url.partition(b"?")[0].decode("latin-1")
+        if method == b"POST" and parse_whep(path) is not None:
+            self._offer = bytearray()
+            return
         if taker is None or not path.startswith(UPLOAD_PREFIX) or method not in (b"PUT", b"POST"):
             self._refuse(None, 413)
             return
@@ -236,6 +248,9 @@ class MediaConnection(asyncio.Protocol):
         method = self._parser.get_method().decode("latin-1")
         origin, host = self._headers.get("origin", ""), self._headers.get("host", "")
         self._cors = self._listener.cors.headers(origin, host)
+        if method in ("POST", "DELETE"):
+            self._dispatch_whep(method)
+            return
         if method not in _METHODS:
             self._answer(405, [("Allow", ", ".join(_METHODS)), *self._cors])
             return
@@ -244,14 +259,13 @@ class MediaConnection(asyncio.Protocol):
             return
         path = ""
         try:
-            try:
-                url = httptools.parse_url(self._url)
-            except httptools.HttpParserInvalidURLError:
-                raise GatewayError("gb.route.not_found", "The path cannot be read.") from None
-            path = decode_path(url.path or b"/")
+            path, query = self._split_url()
             if not is_play_path(path):
                 raise GatewayError("gb.route.not_found", "The media listener serves /live/ and /playback/.")
-            options = parse_options(url.query or b"")
+            options = parse_options(query)
+            if parse_whep(path) is not None:
+                self._answer(405, [("Allow", "POST, DELETE, OPTIONS"), *self._cors])
+                return
             hls = parse_hls(path)
             grant = self._grant(path, options, hls)
             if hls is not None:
@@ -306,9 +320,65 @@ class MediaConnection(asyncio.Protocol):
         else:
             self._task = None
             self._answer(200, self._cors, answer.body, content_type=answer.content_type)
+        self._go_on()
+
+    def _dispatch_whep(self, method: str) -> None:
+        """WebRTC sessions are made and ended."""
+        offer, self._offer = self._offer, None
+        path = ""
+        try:
+            path, query = self._split_url()
+            target = parse_whep(path)
+            if target is None or bool(target.session_id) != (method == "DELETE"):
+                self._answer(405, [("Allow", ", ".join(_METHODS)), *self._cors])
+                return
+            if method == "DELETE":
+                # The session's id is known to nobody but the one it was given to.
+                found = self._listener.whep.delete(target.path, target.session_id)
+                self._answer(200 if found else 404, self._cors)
+                return
+            options = parse_options(query)
+            grant = self._grant(path, options, None)
+        except GatewayError as error:
+            self._refuse_view(error, path)
+            return
+        if (
+            self._headers.get("content-type", "").partition(";")[0].strip().lower() != "application/sdp"
+            or not offer
+        ):
+            self._answer(415, self._cors)
+            return
+        viewer = Viewer(client=self.client, kind="webrtc", grant_id=grant.id)
+        self._set_timer(None)
+        self._task = self._listener.own(
+            self._open_whep(target, offer.decode("utf-8", "replace"), viewer, path)
+        )
+
+    async def _open_whep(self, target: WhepTarget, offer: str, viewer: Viewer, path: str) -> None:
+        try:
+            session_id, answer = await self._listener.whep.open(target, offer, viewer)
+        except GatewayError as error:
+            self._task = None
+            self._refuse_view(error, path)
+        else:
+            self._task = None
+            headers = [("Location", f"{target.path}/whep/{session_id}"), *self._cors]
+            self._answer(201, headers, answer.encode(), content_type=SDP_TYPE)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """What came while a request was answered is read now."""
         early, self._early = bytes(self._early), bytearray()
         if early:
             self.data_received(early)
+
+    def _split_url(self) -> tuple[str, bytes]:
+        """Decoded path, and the query. Raises GatewayError."""
+        try:
+            url = httptools.parse_url(self._url)
+        except httptools.HttpParserInvalidURLError:
+            raise GatewayError("gb.route.not_found", "The path cannot be read.") from None
+        return decode_path(url.path or b"/"), url.query or b""
 
     def _websocket_accept(self) -> str | None:
         """The handshake's answer; None for plain HTTP; empty when the handshake was refused."""

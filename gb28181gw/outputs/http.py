@@ -123,7 +123,11 @@ class CorsPolicy:
         except ValueError:
             name = ""
         if "*" in self._origins or wanted in self._origins or (name and name == host_name(host)):
-            return [("Access-Control-Allow-Origin", origin), vary]
+            return [
+                ("Access-Control-Allow-Origin", origin),
+                ("Access-Control-Expose-Headers", "Location"),
+                vary,
+            ]
         return [vary]
 
     def preflight(self, origin: str, host: str) -> list[Header]:
@@ -131,8 +135,8 @@ class CorsPolicy:
         fields = self.headers(origin, host)
         if len(fields) > 1:
             fields += [
-                ("Access-Control-Allow-Methods", "GET, HEAD, OPTIONS"),
-                ("Access-Control-Allow-Headers", "Authorization, Range"),
+                ("Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE, OPTIONS"),
+                ("Access-Control-Allow-Headers", "Authorization, Content-Type, Range"),
                 ("Access-Control-Max-Age", "600"),
             ]
         return fields

@@ -27,6 +27,7 @@ from gb28181gw.outputs.source import PlayGuard, StreamSource
 from gb28181gw.outputs.transcoding import AudioTranscoding
 from gb28181gw.outputs.uploads import UploadTaker
 from gb28181gw.outputs.viewers import Viewers
+from gb28181gw.outputs.webrtc import WhepOutput
 from gb28181gw.transport.binding import BACKLOG, bind_tcp
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,10 @@ class ListenerConfig:
     port: int = 18081
     origins: Sequence[str] = ()
     """CORS besides this host's own pages."""
+    media_host: str = ""
+    """Where media of WebRTC are sent from; empty: every address of the host."""
+    advertise: str = ""
+    """The address of WebRTC's candidates, where it is another one."""
     viewers_per_stream: int = 500
     connections: int = 2000
     """Connections that have not become viewers."""
@@ -69,6 +74,9 @@ class MediaListener:
         """Takes the pictures of devices; None: no body is read."""
         self.viewers = Viewers(engine, self.transcoding, bus, per_stream=config.viewers_per_stream)
         self.hls = HlsOutput(engine, source, guard, self.viewers)
+        self.whep = WhepOutput(
+            engine, source, self.viewers, host=config.media_host, advertise=config.advertise
+        )
         self.refused = 0
         """Requests and connections refused."""
         self.port = config.port
@@ -112,6 +120,7 @@ class MediaListener:
         for connection in list(self._connections):
             connection.close()
         await self.hls.close()
+        await self.whep.close()
         self.viewers.close()
         await self.transcoding.close()
         if server is not None:

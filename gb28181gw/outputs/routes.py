@@ -15,7 +15,9 @@ _HLS = re.compile(
     r"(/live/([0-9A-Za-z.-]{1,32})_([0-9A-Za-z.-]{1,32})|/playback/([0-9A-Za-z_-]{1,64}))/"
     r"(index\.m3u8|(?:init|segment|part)-[0-9-]{1,20}\.(?:mp4|m4s))"
 )
-_OTHER = re.compile(r"/(?:live|playback)/[0-9A-Za-z_.-]{1,80}/whep")
+_WHEP = re.compile(
+    r"(/live/([0-9A-Za-z.-]{1,32})_([0-9A-Za-z.-]{1,32})|/playback/([0-9A-Za-z_-]{1,64}))/whep(?:/([0-9A-Za-z_-]{1,64}))?"
+)
 _MAX_QUERY = 2048
 _MAX_FIELDS = 32
 
@@ -99,6 +101,16 @@ class HlsTarget(StreamTarget):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WhepTarget(StreamTarget):
+    """Where WebRTC sessions are made, or one of them."""
+
+    path: str
+    """Of the stream: ``/live/A_B``."""
+    session_id: str
+    """Empty: where they are made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlayOptions:
     """The query of a play URL."""
 
@@ -125,6 +137,8 @@ def kind_of(path: str) -> str:
     """Which output a path asks for, by the name that the API has for its URL over HTTP; empty: none."""
     if _HLS.fullmatch(path):
         return "hls"
+    if _WHEP.fullmatch(path):
+        return "webrtc"
     form = FORMS.get(path.rpartition(".")[2])
     return form.kind(websocket=False) if form is not None else ""
 
@@ -143,6 +157,20 @@ def parse_hls(path: str) -> HlsTarget | None:
     )
 
 
+def parse_whep(path: str) -> WhepTarget | None:
+    """None for a path of another output."""
+    found = _WHEP.fullmatch(path)
+    if found is None:
+        return None
+    return WhepTarget(
+        device_id=found[2] or "",
+        channel_id=found[3] or "",
+        stream_id=found[4] or "",
+        path=found[1],
+        session_id=found[5] or "",
+    )
+
+
 def parse_target(path: str) -> PlayTarget:
     """Raises `gb.route.not_found` or, for outputs that this gateway does not serve,
     `gb.output.unsupported_container`.
@@ -153,8 +181,6 @@ def parse_target(path: str) -> PlayTarget:
     playback = _PLAYBACK.fullmatch(path)
     if playback is not None:
         return PlayTarget(form=_form(playback[2]), stream_id=playback[1])
-    if _OTHER.fullmatch(path):
-        raise GatewayError("gb.output.unsupported_container", "This output is not served.")
     raise GatewayError("gb.route.not_found", "No stream has this path.")
 
 

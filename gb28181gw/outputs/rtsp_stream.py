@@ -15,10 +15,10 @@ from typing import Protocol
 
 from gb28181gw.media.engine import Engine
 from gb28181gw.media.tracks import Codec, Frame, TrackKind
-from gb28181gw.media.wire import nal
 from gb28181gw.media.wire.es_packetiser import EsPacketiser
 from gb28181gw.media.wire.rtcp import SenderReport, build_sender_report, ntp_time
 from gb28181gw.media.wire.rtp import HEADER_SIZE
+from gb28181gw.outputs.frames import with_parameter_sets
 from gb28181gw.outputs.rtsp_sdp import Medium
 
 _CNAME = "gb28181gw"
@@ -150,7 +150,7 @@ class RtspStream:
 
     def _send(self, sender: _Sender, frame: Frame) -> None:
         video = frame.track.kind is TrackKind.VIDEO
-        packets = sender.packetiser.packetise(_with_parameter_sets(frame) if video and frame.key else frame)
+        packets = sender.packetiser.packetise(with_parameter_sets(frame))
         if not packets:
             return
         sender.packets += len(packets)
@@ -177,26 +177,6 @@ class RtspStream:
         players, self._players = self._players, set()
         for player in players:
             player.ended(reason)
-
-
-def _with_parameter_sets(frame: Frame) -> Frame:
-    """A key frame with the parameter sets that a viewer needs to begin, where the device sent them apart."""
-    track = frame.track
-    for unit in nal.split_annexb(frame.payload):
-        kind = nal.nal_type(track.codec, unit)
-        if nal.is_parameter_set(track.codec, kind):
-            return frame
-        if nal.is_vcl(track.codec, kind):
-            break
-    payload = nal.join_annexb(track.parameter_sets) + frame.payload
-    return Frame(
-        track=track,
-        pts_90k=frame.pts_90k,
-        dts_90k=frame.dts_90k,
-        key=True,
-        payload=payload,
-        arrival=frame.arrival,
-    )
 
 
 def audio_codecs(audio: str) -> tuple[Codec, ...]:

@@ -15,7 +15,7 @@ from gb28181gw.clock import Clock
 from gb28181gw.errors import GatewayError
 from gb28181gw.media.engine import Engine
 from gb28181gw.media.tracks import Frame
-from gb28181gw.media.wire import nal
+from gb28181gw.outputs.frames import with_parameter_sets
 from gb28181gw.outputs.picture_decoder import PictureDecoder
 from gb28181gw.outputs.source import StreamSource, Viewer
 
@@ -90,12 +90,8 @@ class Stills:
                 lease.release()
         # The last key frame of a stream that runs may be some seconds old.
         taken_at = self._clock.wall() - max(0.0, self._clock.monotonic() - frame.arrival)
-        codec = frame.track.codec
-        payload = frame.payload
-        kinds = {nal.nal_type(codec, unit) for unit in nal.split_annexb(payload)}
-        if not any(nal.is_parameter_set(codec, kind) for kind in kinds):
-            payload = nal.join_annexb(frame.track.parameter_sets) + payload
-        return Still(jpeg=await self.decoder.jpeg(codec, payload), taken_at=taken_at)
+        jpeg = await self.decoder.jpeg(frame.track.codec, with_parameter_sets(frame).payload)
+        return Still(jpeg=jpeg, taken_at=taken_at)
 
     async def _key_frame(self, stream_id: str) -> Frame:
         """The last key frame, else the next one."""

@@ -126,7 +126,8 @@ class HistoryStream(Stream):
         self._steering = asyncio.Lock()
         self._control: ControlView | None = None
         self._expected: _Expectation | None = None
-        self._packets = 0
+        self._came = (0, 0)
+        """Packets and pictures of the last look."""
         self._packet_at = 0.0
         self._end = ""
         self._file_size: int | None = None
@@ -252,8 +253,10 @@ class HistoryStream(Stream):
         tracks = self._context.engine.tracks(self.id)
         self._timeline.observe(now, counters, tracks[0].fps if tracks else 0.0)
         packets = call.counters().packets
-        if packets != self._packets or not self._packet_at:
-            self._packets, self._packet_at = packets, now
+        # What waits for a packet that was lost comes out of the plane later than the last packet went in.
+        came = (packets, counters.pictures)
+        if came != self._came or not self._packet_at:
+            self._came, self._packet_at = came, now
         quiet_s = now - self._packet_at
         self._file_size = call.file_size if call.file_size is not None else self._file_size
         self._judge(packets, quiet_s, now)

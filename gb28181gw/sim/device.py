@@ -36,7 +36,7 @@ from gb28181gw.sim.sdp import OfferError, read_offer
 from gb28181gw.sim.signalling import NoAnswerError, NotConnectedError, Signalling
 from gb28181gw.sim.snapshots import SnapshotOrder, UploadError, file_id, jpeg, upload
 from gb28181gw.sim.state import DeviceState
-from gb28181gw.sim.subscriptions import Granted, Notifier
+from gb28181gw.sim.subscriptions import SINCE, Granted, Notifier
 from gb28181gw.sim.talking import Talking, TalkServices, is_talk
 from gb28181gw.sip.exceptions import SipError
 from gb28181gw.sip.message import Headers, Request, Response
@@ -203,7 +203,7 @@ class SimDevice:
         self._life = asyncio.create_task(self._run(), name=f"sim-{self.id}")
         if self.options.alarm_s:
             self._spawn(self._every(self.options.alarm_s, self.raise_alarm))
-        if self.options.position_s:
+        if self.options.position_s and self.options.edition >= SINCE["MobilePosition"]:
             self._spawn(self._every(self.options.position_s, self._tell_unasked))
         if self.options.change_s:
             self._spawn(self._every(self.options.change_s, self._switch))

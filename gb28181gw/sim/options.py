@@ -95,7 +95,7 @@ class DeviceOptions:
     alarm_s: float = 0.0
     """Raise an alarm so often; 0: never."""
     position_s: float = 0.0
-    """Tell the position so often; 0: never."""
+    """Tell the position so often; 0: never. Editions before 2016 have no positions."""
     record_hours: float = 24.0
     """Recordings of so many hours up to now; 0: nothing is recorded."""
     record_file_s: int = 600

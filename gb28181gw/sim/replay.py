@@ -91,7 +91,9 @@ class ReplayStream(RtpStream):
     def _next_picture(self, now: float) -> None:
         self.frames += 1
         number = self._number
-        for burst in self.source.bursts(number, self._shift_90k):
+        bursts = self.source.bursts(number, self._shift_90k)
+        # Backwards there are pictures alone (B.2.4): the first burst; sound played backwards is none.
+        for burst in bursts if self.scale > 0 else bursts[:1]:
             self._packetise(burst)
         following = self.recorded.following(number, backwards=self.scale < 0)
         if following is None:

@@ -374,8 +374,8 @@ class StreamParser:
         self.failed: SipParseError | None = None
         """The fatal error, once there was one."""
         self.waiting = False
-        """A body came in full by its Content-Length but does not end as it should, and what follows will tell where
-        it ends. If nothing follows for a moment, call `flush`."""
+        """A body came in full by its Content-Length but does not end as it should, or ended before it; what follows
+        will tell where it ends. If nothing follows for a moment, call `flush`."""
         self._buffer = bytearray()
         self._events: list[Message | Ping | SipParseError] = []
         self._flushing = False
@@ -396,7 +396,7 @@ class StreamParser:
         return self._advance()
 
     def flush(self) -> list[Message | Ping | SipParseError]:
-        """Trust the Content-Length of the body that `waiting` is about."""
+        """Nothing follows: trust the Content-Length of the body that `waiting` is about, or its end tag before it."""
         if self.failed is not None or not self.waiting:
             return []
         self._flushing = True
@@ -546,7 +546,15 @@ class StreamParser:
                 scanned = max(0, min(len(buffer), declared) - _WINDOW)
             if len(buffer) >= declared:
                 break
+            # The root has ended and octets are still announced: if nothing follows for a moment, nothing will.
+            tail = bytes(buffer[-_WINDOW:]).rstrip(_BLANK)
+            self.waiting = root is not None and _patterns(root)[0].search(tail) is not None
+            if self.waiting and self._flushing:
+                self.waiting = False
+                message.note_quirk(SipQuirk.CONTENT_LENGTH)
+                return len(buffer)
             yield
+            self.waiting = False
         if declared and root is None and not bytes(buffer[:declared]).lstrip(_BLANK).startswith(b"<"):
             return declared  # no XML after all
         try:

@@ -39,6 +39,7 @@ from gb28181gw.ua.calls import Calls
 from gb28181gw.ua.compose import ALLOW, Composer, user_of
 from gb28181gw.ua.exchanges import Exchanges
 from gb28181gw.ua.models import AgentConfig, AgentCounters, Answer, Platforms, Target
+from gb28181gw.ua.passage import PASSAGE
 from gb28181gw.ua.refusals import RefusalLimits, Refusals
 from gb28181gw.ua.server import Handler, Server
 from gb28181gw.ua.shell import Shell, Trace
@@ -269,9 +270,13 @@ class UserAgent:
             from_user=from_user,
             from_domain=from_domain,
         )
-        return await self._calls.invite(
+        answer = await self._calls.invite(
             request, target.path, timeout_s=timeout_s, on_provisional=on_provisional
         )
+        passage = PASSAGE.get()
+        if passage is not None:
+            passage.route = answer.response.headers.get("X-RoutePath") or ""
+        return answer
 
     def ack(self, dialog: Dialog) -> None:
         """Acknowledge the 2xx of our INVITE, to the transport address of the peer (INV-16).

@@ -10,6 +10,7 @@ from gb28181gw.sip.message import Headers, Request
 from gb28181gw.sip.path import Path
 from gb28181gw.sip.randomness import random_hex
 from gb28181gw.ua.models import AgentConfig, Target
+from gb28181gw.ua.passage import PASSAGE
 
 ALLOW: Final = "INVITE, ACK, INFO, CANCEL, BYE, OPTIONS, MESSAGE, NOTIFY, SUBSCRIBE"
 """GB/T 28181-2022 9.2.3 b names the first seven for INVITE dialogs."""
@@ -66,6 +67,9 @@ class Composer:
             ),
             body,
         )
+        passage = PASSAGE.get()
+        if passage is not None:
+            headers = (*headers, *passage.headers(method))
         self.complete(request, target.path, user, content_type, headers)
         version = self._config.gb_version if gb_version is None else gb_version
         if method == "REGISTER" and version:

@@ -112,7 +112,9 @@ class Server:
             if handler is None:
                 if self.claim(incoming):
                     return
-                handler = self._handlers.get(request.method)
+                # RFC 3261 12.2.2: an INVITE with a To tag is for a dialog, and there is none.
+                stray = request.method == "INVITE" and bool(request.to.tag)
+                handler = None if stray else self._handlers.get(request.method)
             if handler is not None:
                 handler(incoming)
                 return

@@ -28,7 +28,8 @@ Buffer bytes(const std::string& text) {
 /// A sink on one end of a socket pair whose buffers are small unless told.
 class Pair {
 public:
-    explicit Pair(Wrapping wrapping = Wrapping::chunked, int small = 4096) : worker_(0, shared_) {
+    explicit Pair(Wrapping wrapping = Wrapping::chunked, int small = 4096, double merge_s = 0)
+        : worker_(0, shared_) {
         int fds[2];
         CHECK(::socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
         theirs_ = UniqueFd(fds[1]);
@@ -38,6 +39,7 @@ public:
         spec.variant.wrapping = wrapping;
         spec.queue_bytes = limit;
         spec.stall_s = 10.0;
+        spec.merge_s = merge_s;
         auto sink = std::make_unique<SocketSink>(1, UniqueFd(fds[0]), spec, "<end>");
         CHECK(::setsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof small) == 0);
         sink_ = sink.get();
@@ -194,6 +196,23 @@ void f10_consumer_without_progress_is_dropped_once() {
     CHECK(until([&] { return pair.reasons() == std::vector<std::string>{"slow"}; }));
 }
 
+void merged_writes_wait_for_their_time_and_for_no_more() {
+    Pair pair(Wrapping::chunked, 4096, 5.0);
+    pair.start("head;", {"key;"});
+    CHECK(until([&] { return pair.read() == "head;key;"; }));
+    pair.write("a;", false);
+    pair.write("b;", false);
+    const double now = monotonic_s();
+    pair.run([&] { pair.sink().check(now + 1); });
+    CHECK(pair.queued() == 4);
+    pair.run([&] { pair.sink().check(now + 6); });
+    CHECK(until([&] { return pair.read() == "head;key;a;b;"; }));
+    pair.write("c;", false);
+    CHECK(pair.queued() == 2);
+    pair.run([&] { pair.sink().close("stream_closed"); });
+    CHECK(until([&] { return pair.read() == "head;key;a;b;c;<end>"; }));
+}
+
 void idle_consumer_of_a_silent_stream_is_not_slow() {
     Pair pair;
     pair.start("head;", {"key;"});
@@ -248,6 +267,7 @@ int main() {
     frame_larger_than_the_queue_reaches_a_consumer_that_keeps_up();
     frames_of_one_turn_are_no_sign_of_a_slow_consumer();
     f10_consumer_without_progress_is_dropped_once();
+    merged_writes_wait_for_their_time_and_for_no_more();
     idle_consumer_of_a_silent_stream_is_not_slow();
     end_in_good_order_flushes_what_waits();
     consumer_that_closes_is_gone();

@@ -217,7 +217,7 @@ def read_everything(document: Document) -> None:
         ANSWERS[name].model_validate({**answer, **OUTCOME, "command": name})
         if row.answer is Answer.PARTS:
             parts = Parts(row)
-            parts.add(document)
+            parts.take(read_answer(row, document))
             assert isinstance(parts.fields, dict)
     configs = ConfigParts(COMMANDS["ConfigDownload"], list(CONFIG_TYPES))
     configs.add(document)

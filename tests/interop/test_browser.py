@@ -1,4 +1,4 @@
-"""What a browser makes of the streams: chromium plays fragmented MP4 through the Media Source Extensions."""
+"""What a browser makes of the streams: chromium plays fragmented MP4 through MSE, and WebRTC by WHEP."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ _LOOK = """
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    media = {"origins": ["*"]}
+    media = {"origins": ["*"], "listen": "127.0.0.1"}
     directory: Path = tmp_path_factory.mktemp("browser")
     with running_gateway(directory, media=media) as gateway:
         camera = ("--id", DEVICE, "--channels", "1", "--video", "h264", "--audio", "pcma")
@@ -102,3 +102,57 @@ def test_chromium_plays_fmp4_with_sound(gateway: GatewayProcess, form: str) -> N
         seen = wait_until(played, "75 pictures and sound in the browser", 60)
         assert str(seen["codecs"]).endswith(",mp4a.40.2")
         assert int(str(seen["width"])) > 0
+
+
+_WHEP = """
+(async url => {
+  const video = document.body.appendChild(document.createElement("video"));
+  const seen = window.seen = {video, state: "", kinds: []};
+  video.muted = true;
+  video.autoplay = true;
+  const peer = window.peer = new RTCPeerConnection();
+  peer.addTransceiver("video", {direction: "recvonly"});
+  peer.addTransceiver("audio", {direction: "recvonly"});
+  video.srcObject = new MediaStream();
+  peer.ontrack = event => {
+    seen.kinds.push(event.track.kind);
+    video.srcObject.addTrack(event.track);
+    video.play();
+  };
+  peer.onconnectionstatechange = () => seen.state = peer.connectionState;
+  await peer.setLocalDescription(await peer.createOffer());
+  const answer = await fetch(url, {
+    method: "POST", headers: {"Content-Type": "application/sdp"}, body: peer.localDescription.sdp,
+  });
+  seen.status = answer.status;
+  seen.location = answer.headers.get("Location");
+  await peer.setRemoteDescription({type: "answer", sdp: await answer.text()});
+})
+"""
+_STATISTICS = """
+(async () => {
+  const found = {state: seen.state, status: seen.status, location: seen.location, kinds: seen.kinds};
+  for (const entry of (await peer.getStats()).values()) {
+    if (entry.type === "inbound-rtp" && entry.kind === "video") found.pictures = entry.framesDecoded || 0;
+    if (entry.type === "inbound-rtp" && entry.kind === "audio") found.samples = entry.totalSamplesReceived || 0;
+  }
+  return found;
+})()
+"""
+
+
+def test_chromium_plays_webrtc_with_sound(gateway: GatewayProcess) -> None:
+    channel = str(gateway.get(f"/devices/{DEVICE}/channels")["items"][0]["id"])
+    url = gateway.live(DEVICE, channel)["urls"]["webrtc"]
+    with browser.page() as page:
+        page.evaluate(f"{_WHEP}({url!r})")
+
+        def played() -> dict[str, object] | None:
+            seen: dict[str, object] = page.evaluate(_STATISTICS)
+            wanted = int(str(seen.get("pictures", 0))) >= 75 and int(str(seen.get("samples", 0))) > 8000
+            return seen if wanted else None
+
+        seen = wait_until(played, "75 pictures and a second of sound in the browser", 60)
+        assert (seen["status"], seen["state"]) == (201, "connected")
+        assert str(seen["location"]).startswith("/live/")
+        assert set(seen["kinds"]) == {"video", "audio"}  # type: ignore[call-overload]

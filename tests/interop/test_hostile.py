@@ -151,14 +151,15 @@ def expected(case: Case, *, known: bool, stream: bool) -> list[int]:
         # From and To name the same user in one row only; the others are refused (S-01).
         first = 401 if case.name == "escnull" else 400
         # 3.1.1.8: on a stream what stands behind the first message is the next one.
-        return [first, 405] if stream and known and case.name == "dblreq" else [first]
+        return [first, 403] if stream and known and case.name == "dblreq" else [first]
     if not known:
         return [403] if word == "MESSAGE" else []
     if word == "MESSAGE":
         return [200] if case.name == "invut-message" else [400]  # judged by its body
     if case.name == "wsinv":
         return [481]  # it has a To tag
-    return [200] if word == "OPTIONS" else [405]
+    # A device may call only whom somebody talks to (9.12).
+    return [{"OPTIONS": 200, "INVITE": 403}.get(word, 405)]
 
 
 def refused_rows(rows: Sequence[Case]) -> int:

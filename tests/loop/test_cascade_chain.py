@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gb28181gw.errors import GatewayError
 from gb28181gw.gb.mansrtsp import Pause, Resume, Scale, Seek
 from gb28181gw.gb.sdp import Transport
 from gb28181gw.sim.platform import Lower, Platform, PlatformOptions
@@ -139,14 +140,32 @@ async def test_cs08_r003_the_chain_plays_bit_identical_moves_and_delivers_an_ala
             )
 
 
-@pytest.mark.parametrize("transport", ["udp"])
-async def test_f06_the_device_goes_and_every_hop_ends(tmp_path: Path, transport: str) -> None:
+async def test_r032_the_path_and_the_user_go_along_and_f06_the_device_goes_and_every_hop_ends(
+    tmp_path: Path,
+) -> None:
     async with chain(tmp_path, "--channels", "1") as made:
         above = await made.top.registered(IDS[2])
-        playing = await made.top.play(above, CAMERA, transport=Transport(transport))
+        path = "-".join((IDS[2], IDS[1], IDS[0]))
+        playing = await made.top.play(
+            above,
+            CAMERA,
+            headers=(("X-PreferredPath", path), ("Monitor-User-Identity", f"{TOP}-3402000000400000001")),
+        )
         async with asyncio.timeout(20):
             await playing.recording.first.wait()
-        assert playing.route == f"{IDS[2]}-{IDS[1]}"
+        assert playing.route == path
+        identities = [
+            gateway.seen("upper.stream_started")[0]["user_identity"] for gateway in reversed(made.gateways)
+        ]
+        assert identities == [
+            f"{TOP}-3402000000400000001",
+            f"{IDS[2]}-{TOP}-3402000000400000001",
+            f"{IDS[1]}-{IDS[2]}-{TOP}-3402000000400000001",
+        ]
+        round_about = (("X-PreferredPath", f"{IDS[2]}-{IDS[1]}-{IDS[2]}"),)
+        with pytest.raises(GatewayError) as caught:
+            await made.top.play(above, CAMERA, headers=round_about)
+        assert caught.value.sip_status == 482
         answer = await asyncio.to_thread(made.gateways[0].api.delete, f"/api/v1/devices/{NVR}")
         assert answer.status_code == 204
         async with asyncio.timeout(30):

@@ -181,3 +181,18 @@ async def test_rem_settings_are_checked_by_name() -> None:
                 await made.uppers.add(SERVER_ID, change)
             assert caught.value.detail.startswith(f"{field}:")
         assert len(made.uppers) == 0
+
+
+async def test_f07_from_another_port_of_its_host_an_upper_may_ask_and_not_order() -> None:
+    async with platform() as upper, platform() as second, lab(make_device()) as made:
+        await made.register_at(upper)
+        await made.uppers.share(SERVER_ID, [ShareItem(device_id=NVR, channel_id=camera(1))], share_all=False)
+        second.registered[LOCAL_ID] = upper.registered[LOCAL_ID]
+        second.query(LOCAL_ID, "PresetQuery", sn=5, target=camera(1))
+        await upper.until(lambda: any(b"<SN>5</SN>" in seen.request.body for seen in upper.seen))
+        assert not second.seen  # the answer goes where we are registered
+        order = "<GuardCmd>SetGuard</GuardCmd>"
+        second.query(LOCAL_ID, "DeviceControl", sn=6, target=camera(1), root="Control", extra=order)
+        await second.until(lambda: len(second.responses) == 2)
+        assert [response.status for response, _ in second.responses] == [200, 403]
+        assert [name for _, _, name, _ in made.commands.run_with] == ["PresetQuery"]

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from gb28181gw.media.native import is_built
 from gb28181gw.sip.message import Response
 from tests.support.sim_platform import deframe, ssrc_of, tcp_sink, udp_sink
 from tests.support.upper import LOCAL_ID, NVR, Cascade, cascade
 
 CAMERA = "34020000001320000001"
 PLANE = {"media": {"plane": "python"}}
-"""Until the native plane has RTP sinks."""
+PLANES = pytest.mark.parametrize(
+    "plane", ["python", pytest.param("native", marks=pytest.mark.skipif(not is_built(), reason="not built"))]
+)
 
 
 async def answered(both: Cascade, call_id: str = "call1") -> Response:
@@ -40,8 +43,9 @@ async def gone(both: Cascade, reason: str) -> None:
     raise AssertionError("a stream is left")
 
 
-async def test_cs13_plays_over_udp_with_the_ssrc_of_the_offer(tmp_path: Path) -> None:
-    async with cascade(tmp_path, **PLANE) as both, udp_sink() as sink:
+@PLANES
+async def test_cs13_plays_over_udp_with_the_ssrc_of_the_offer(tmp_path: Path, plane: str) -> None:
+    async with cascade(tmp_path, media={"plane": plane}) as both, udp_sink() as sink:
         platform = both.platform
         await both.add_upper()
         await both.share(items=[{"device_id": NVR, "channel_id": CAMERA}])
@@ -59,9 +63,10 @@ async def test_cs13_plays_over_udp_with_the_ssrc_of_the_offer(tmp_path: Path) ->
         await gone(both, "upper_bye")
 
 
+@PLANES
 @pytest.mark.parametrize("setup", ["passive", "active"])
-async def test_cs13_plays_over_tcp_both_ways(tmp_path: Path, setup: str) -> None:
-    async with cascade(tmp_path, **PLANE) as both:
+async def test_cs13_plays_over_tcp_both_ways(tmp_path: Path, setup: str, plane: str) -> None:
+    async with cascade(tmp_path, media={"plane": plane}) as both:
         platform = both.platform
         await both.add_upper()
         await both.share(all=True)
@@ -151,3 +156,28 @@ async def test_i1_a_cancelled_invite_and_one_without_ack_leave_nothing(tmp_path:
                 break
             await asyncio.sleep(0.05)
         assert sink.packets == []
+
+
+def gauge(both: Cascade, name: str) -> float:
+    """A metric of the gateway."""
+    text = both.gateway.api.get("/metrics").text
+    return float(next(line for line in text.splitlines() if line.startswith(f"gb28181gw_{name} ")).split()[1])
+
+
+@PLANES
+async def test_r004_a_stream_that_is_only_passed_on_is_not_demuxed(tmp_path: Path, plane: str) -> None:
+    async with cascade(tmp_path, media={"plane": plane}) as both, udp_sink() as sink:
+        platform = both.platform
+        await both.add_upper()
+        await both.share(all=True)
+        invite = platform.invite(LOCAL_ID, CAMERA, platform.offer(sink.port))
+        platform.in_dialog("ACK", LOCAL_ID, invite, await answered(both))
+        await platform.until(lambda: len(sink.packets) > 50, 20)
+        assert await asyncio.to_thread(gauge, both, "upper_streams_raw") == 1
+        # The demuxer rests from the next key frame on.
+        for _ in range(10):
+            demuxed, packets = await asyncio.to_thread(gauge, both, "rtp_demuxed"), len(sink.packets)
+            await platform.until(lambda packets=packets: len(sink.packets) > packets + 500, 20)  # type: ignore[misc]
+            if await asyncio.to_thread(gauge, both, "rtp_demuxed") == demuxed:
+                return
+        raise AssertionError("a demuxer works for nobody")

@@ -21,7 +21,7 @@ from tests.support.golden import FIELDS, WRITTEN, instructions
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gb28181gw.devices.commands.FIRST_S", 0.3)
     monkeypatch.setattr("gb28181gw.devices.commands.BETWEEN_S", 0.2)
-    monkeypatch.setattr("gb28181gw.devices.commands.LATE_S", 0.2)
+    monkeypatch.setattr("gb28181gw.devices.assembly.LATE_S", 0.2)
 
 
 def quirks_of(made: Bench) -> dict[str, int]:

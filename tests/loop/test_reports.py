@@ -56,6 +56,13 @@ async def test_an_alarm_is_raised_by_the_clock(tmp_path: Path) -> None:
         await until(lambda: made.running.reports.counters.positions >= 1)
 
 
+async def test_a256_devices_of_before_2016_tell_no_positions(tmp_path: Path) -> None:
+    async with bench(tmp_path, edition="1.1", alarm_s=0.1, position_s=0.05) as made:
+        await until(lambda: len(made.running.bus.of("alarm.received")) >= 2)
+        assert made.running.devices.messages.unhandled == {}
+        assert made.running.reports.counters.positions == 0
+
+
 @pytest.mark.parametrize("edition", ["2.0", "3.0"])
 async def test_a256_positions_in_both_forms(tmp_path: Path, edition: str) -> None:
     async with bench(tmp_path, edition=edition, role=Role.VIEWER) as made:

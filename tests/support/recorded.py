@@ -34,7 +34,9 @@ class Player:
     """Reads a play URL picture by picture, as FFmpeg demuxes it. A context manager."""
 
     def __init__(self, url: str) -> None:
-        self._container = av.open(url, timeout=20)
+        self._container = av.open(
+            url, timeout=20, options={"analyzeduration": "1000000", "probesize": "200000"}
+        )
         self._pictures = self._read()
 
     def __enter__(self) -> Player:
@@ -50,8 +52,10 @@ class Player:
         stream = self._container.streams.video[0]
         assert stream.time_base is not None
         for packet in self._container.demux(stream):
-            if packet.dts is None:
+            if not packet.size:
                 return
+            if packet.dts is None:
+                continue  # FFmpeg does not know yet where RTP begins
             found = embedded_time(bytes(packet))
             assert found is not None
             yield Shown(found, float(packet.dts * stream.time_base), time.monotonic(), packet.is_keyframe)

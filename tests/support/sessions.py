@@ -284,11 +284,11 @@ class FakeDirectory:
     def payload_set(self, device_id: str) -> PayloadSet:
         return self.payloads
 
-    def remember_payloads(self, device_id: str, payloads: PayloadSet) -> None:
-        self.payloads = payloads
-
     def rtsp_version(self, device_id: str) -> RtspVersion:
         return RtspVersion.RTSP
+
+    def remember_payloads(self, device_id: str, payloads: PayloadSet) -> None:
+        self.payloads = payloads
 
     def is_only_channel(self, device_id: str, channel_id: str) -> bool:
         return self.only_channel

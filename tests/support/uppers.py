@@ -28,6 +28,7 @@ from gb28181gw.sip.endpoint import Endpoint
 from gb28181gw.transport.transports import Transports
 from gb28181gw.ua.agent import UserAgent
 from gb28181gw.ua.models import AgentConfig
+from tests.support.api_services import FakeTalks
 from tests.support.sim_platform import REALM, SERVER_ID, MiniPlatform
 
 LOCAL_ID = "34020100002000000001"
@@ -182,6 +183,7 @@ class Lab:
                     media_advertise="",
                 )
             ),
+            talks=FakeTalks(),
             default_local_id=LOCAL_ID,
             is_device_path=lambda path: False,
             zone=ZONE,

@@ -14,11 +14,11 @@ from gb28181gw.gb.charset import Charset
 from gb28181gw.gb.dialect import Edition
 from gb28181gw.gb.exceptions import EditionError, GbLocalError
 from gb28181gw.gb.manscdp.configs import (
+    CONFIG_EDITIONS,
     CONFIG_TYPES,
     CONFIGS,
     SESSION,
     config_known,
-    config_since,
 )
 from gb28181gw.gb.manscdp.document import Document, result_ok
 from gb28181gw.gb.manscdp.names import INFO_FIELDS, ITEM_FIELDS
@@ -555,7 +555,9 @@ def _check(command: Command, values: Values, style: Style) -> None:
             if name not in CONFIG_TYPES:
                 raise GbLocalError(f"ConfigType: {name[:40]!r} is none of {', '.join(CONFIG_TYPES)}")
             if not config_known(name, style.edition) and not style.forced:
-                raise EditionError(f"ConfigType {name}", config_since(name))
+                since, until = CONFIG_EDITIONS[name]
+                gone = style.edition > until
+                raise EditionError(f"ConfigType {name}", until if gone else since, gone=gone)
 
 
 def config_names(values: Values) -> list[str]:

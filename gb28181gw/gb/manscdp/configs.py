@@ -263,15 +263,12 @@ CONFIGS: Final[tuple[Node, ...]] = (
 """All that can be read, in the order of A.2.3.2 (the three of 2014 alone before SVAC, as in its text); those that
 are `answer_only` cannot be written."""
 
-_CONFIG_EDITIONS: Final = {node.name: (node.since, node.until) for node in CONFIGS}
-CONFIG_TYPES: Final = tuple(_CONFIG_EDITIONS)
+CONFIG_EDITIONS: Final = {node.name: (node.since, node.until) for node in CONFIGS}
+"""First and last edition of each type."""
+CONFIG_TYPES: Final = tuple(CONFIG_EDITIONS)
 
 
 def config_known(name: str, edition: Edition) -> bool:
     """Whether an edition has a configuration type."""
-    since, until = _CONFIG_EDITIONS[name]
+    since, until = CONFIG_EDITIONS[name]
     return since <= edition <= until
-
-
-def config_since(name: str) -> Edition:
-    return _CONFIG_EDITIONS[name][0]

@@ -37,7 +37,8 @@ class PresetResponse:
     sn: int | None
     device_id: str
     total: int | None = None
-    """`SumNum`; None in the form of 2016, which has none and is complete after one message."""
+    """`SumNum`, without what was left out here; None in the form of 2016, which has none and is complete after one
+    message."""
     presets: tuple[Preset, ...] = ()
     quirks: tuple[Quirk, ...] = ()
 
@@ -50,17 +51,21 @@ def read_preset_response(document: Document) -> PresetResponse:
     """CTL-10: an id that no code can call (0, text) is left out; a `SumNum` below the items is none."""
     quirks = dict.fromkeys(document.quirks)
     presets: dict[int, Preset] = {}
+    listed = 0
     for item in document.items("PresetList"):
+        listed += 1
         number = parse_int(item.findtext("PresetID") or "")
         if number is None or number not in PRESETS:
             quirks[Quirk.PRESET_ID_FORM] = None
             continue
         presets.setdefault(number, Preset(number, (item.findtext("PresetName") or "").strip()[:MAX_NAME]))
     total = parse_int(document.text("SumNum"))
-    listed = sum(1 for _ in document.items("PresetList"))
-    if total is not None and total < listed:
-        quirks[Quirk.PRESET_COUNT_DIFFERS] = None
-        total = None
+    if total is not None:
+        if total < listed:
+            quirks[Quirk.PRESET_COUNT_DIFFERS] = None
+            total = None
+        else:
+            total -= listed - len(presets)
     return PresetResponse(
         sn=document.sn,
         device_id=document.device_id,

@@ -131,9 +131,8 @@ def write_values(
                 raise GbLocalError(f"{where}{node.name}: is missing")
             continue
         if not node.since <= style.edition <= node.until and not style.forced:
-            raise EditionError(
-                f"{where}{node.name}", node.since if style.edition < node.since else node.until
-            )
+            gone = style.edition > node.until
+            raise EditionError(f"{where}{node.name}", node.until if gone else node.since, gone=gone)
         for one in _repeated(node, value, where):
             if isinstance(node, Leaf):
                 name = node.older if node.older and style.edition <= node.older_until else node.name

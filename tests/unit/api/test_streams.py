@@ -35,6 +35,7 @@ async def test_live_answers_with_tracks_and_urls_that_open() -> None:
             "ws_ts",
             "hls",
             "rtsp",
+            "webrtc",
         }
         url = urlsplit(stream["urls"]["http_flv"])
         assert (url.scheme, url.netloc, url.path) == ("http", "gw.example:18081", f"/live/{NVR}_{CAMERA}.flv")

@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 from gb28181gw.access.keys import Keys, first_key, hash_key
 from gb28181gw.access.secrets import load_or_create_secrets, make_data_dir
 from gb28181gw.api.server import ApiServer, ApiServerConfig
+from gb28181gw.cli.common import print_table
 from gb28181gw.cli.main import make_app
 from gb28181gw.devices.models import Refusal
 from gb28181gw.errors import GatewayError
@@ -644,3 +645,70 @@ def test_download_wants_times(config: Path) -> None:
     result = run("download", NVR, CAMERA, "yesterday", "today", "--config", config)
     assert result.exit_code == 2
     assert "is no time" in result.stderr
+
+
+def test_a_table_that_goes_elsewhere_is_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    head = ["Of", "Until", "Detail"]
+    rows = [["34020000001180000001", "2026-11-23 04:26:43", "word " * 40], ["[b]", "", ""]]
+    print_table(head, rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6
+    assert all(cell.strip() in lines[3] for cell in rows[0])
+    assert "[b]" in lines[4]
+
+
+async def test_upper_adds_shares_shows_and_removes(config: Path, tmp_path: Path) -> None:
+    upper = "34020000002000000055"
+    table = tmp_path / "channels.csv"
+    table.write_text(f"device_id,channel_id,shared_id\n{NVR},{CAMERA},34020000001320000777\n")
+
+    async def upper_command(*arguments: str) -> Result:
+        return await asyncio.to_thread(run, "upper", *arguments, "--config", config)
+
+    async with running(config) as rig:
+        added = await upper_command(
+            "add", upper, "--host", "192.0.2.9", "--domain", "3402000000", "--password", "s3cret", "--json"
+        )
+        shared = await upper_command("share", upper, str(table))
+        assert rig.uppers.views[upper].upper.password == "s3cret"
+        assert [shared_id for _, shared_id in rig.uppers.shares[upper][1]] == ["34020000001320000777"]
+        shown = await upper_command("list")
+        channels = await upper_command("channels", upper, "--csv")
+        catalogue = await upper_command("catalog", upper, "--json")
+        nothing = await upper_command("share", upper)
+        everything = await upper_command("share", upper, "--all", "--json")
+        removed = await upper_command("remove", upper)
+        unknown = await upper_command("show", upper)
+    assert added.exit_code == 0 and "s3cret" not in added.stdout
+    assert "34020000001320000777" in shared.stdout and "192.0.2.9:5060" in shown.stdout
+    assert channels.stdout.splitlines()[1].startswith(f"{NVR},{CAMERA},34020000001320000777")
+    assert json.loads(catalogue.stdout)["total"] == 1
+    assert nothing.exit_code == 2 and json.loads(everything.stdout)["all"] is True
+    assert removed.exit_code == 0 and unknown.exit_code == 1 and "Unknown upper" in unknown.stderr
+
+
+def test_simulate_platform_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import gb28181gw.sim.platform_command as command
+
+    handed: list[object] = []
+
+    def run_platform(options: object, task: object) -> int:
+        handed.extend((options, task))
+        return 0
+
+    monkeypatch.setattr(command, "run_platform", run_platform)
+    done = run(
+        "simulate", "platform", "--listen", "127.0.0.1:5099", "--id", "34020000002000000077", "--domain", "34",
+        "--password", "p", "--algorithm", "SHA-256", "--edition", "2.0", "--redirect", "192.0.2.1:5060",
+        "--play", "first", "--output", str(tmp_path / "x.ps"), "--seconds", "3", "--media", "tcp-active",
+        "--ptz", "left", "--subscribe", "Alarm", "--duration", "9", "--json",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    assert handed[0] == command.PlatformOptions(
+        listen="127.0.0.1:5099", id="34020000002000000077", domain="34", password="p", algorithm="SHA-256",
+        edition="2.0", redirect="192.0.2.1:5060",
+    )  # fmt: skip
+    assert handed[1] == command.PlatformTask(
+        play="first", output=tmp_path / "x.ps", seconds=3.0, media="tcp-active", ptz="left",
+        subscribe=("Alarm",), duration_s=9.0, json=True,
+    )  # fmt: skip

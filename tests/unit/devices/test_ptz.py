@@ -218,6 +218,16 @@ async def test_presets_in_several_parts_are_joined(world: World) -> None:
     assert world.queries.open_count == 0
 
 
+async def test_cat02_a_count_of_one_message_does_not_end_the_presets(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gb28181gw.devices.assembly.LATE_S", 0.05)
+    answering(world, ([1, 2], 2), ([3], 1))
+    found = await world.ptz.presets(world.device.id, CHANNEL)
+    assert ([preset.number for preset in found.presets], found.partial) == ([1, 2, 3], False)
+    assert world.device.quirks["answer.more_than_announced"] == 1
+
+
 async def test_ctl10_a_missing_part_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gb28181gw.devices.ptz.WAITS", Waits(between_s=0.01))
     answering(world, ([1, 2], 4))

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from gb28181gw.devices.queries import Waits
-from gb28181gw.devices.records import Location, RecordLimits, Records
+from gb28181gw.devices.records import Location, RecordLimits, RecordList, Records
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb.manscdp.document import Document
 from gb28181gw.gb.manscdp.xml import parse
@@ -42,7 +42,7 @@ class FakeRegistry:
     def target(self, device_id: str, channel_id: str | None = None) -> None:
         return None
 
-    def add_quirk(self, device_id: str, name: str, *, row: str = "") -> None:
+    def add_quirk(self, device: object, name: str, *, row: str = "") -> None:
         self.quirks.append(name)
 
 
@@ -56,6 +56,7 @@ class FakeQueries:
         self.running = 0
         self.most = 0
         self.gate: asyncio.Event | None = None
+        self.late_is_whole = False
 
     async def gather(
         self,
@@ -66,6 +67,7 @@ class FakeQueries:
         *,
         waits: Waits,
         channel_id: str | None = None,
+        after: Callable[[], float],
     ) -> bool:
         self.asked.append((channel_id, write(7)))
         self.running += 1
@@ -76,15 +78,20 @@ class FakeQueries:
             await asyncio.sleep(0)
             if self.error is not None:
                 raise self.error
-            return any(collect(document) for document in self.parts)
+            for document in self.parts:
+                if collect(document) and not after():
+                    return True
+            return self.late_is_whole
         finally:
             self.running -= 1
 
 
-def rig(limits: RecordLimits | None = None) -> tuple[Records, FakeQueries, EventBus]:
+def rig(
+    limits: RecordLimits | None = None, registry: FakeRegistry | None = None
+) -> tuple[Records, FakeQueries, EventBus]:
     queries, bus = FakeQueries(), EventBus()
     records = Records(
-        registry=FakeRegistry(),  # type: ignore[arg-type]  # a stand-in
+        registry=registry or FakeRegistry(),  # type: ignore[arg-type]  # a stand-in
         queries=queries,  # type: ignore[arg-type]  # a stand-in
         bus=bus,
         timezone="+08:00",
@@ -108,6 +115,27 @@ async def test_missing_parts_are_said() -> None:
     found = await records.search(NVR, CAMERA, START, END)
     assert (len(found.items), found.partial, found.sum_num) == (1, True, 5)
     assert bus.counts["records.partial"] == 1
+
+
+async def test_cat02_a_count_of_one_message_does_not_end_a_search() -> None:
+    registry = FakeRegistry()
+    records, queries, bus = rig(registry=registry)
+    queries.parts, queries.late_is_whole = (
+        [part(0, 10, total=2), part(20, 30, total=2), part(40, total=1)],
+        True,
+    )
+    found = await records.search(NVR, CAMERA, START, END)
+    assert (len(found.items), found.partial) == (5, False)
+    assert "answer.more_than_announced" in registry.quirks
+    assert bus.counts["records.partial"] == 0
+
+
+async def test_an_answer_that_cannot_be_read_is_not_an_empty_list() -> None:
+    records, queries, _ = rig()
+    queries.error = GatewayError("gb.sip.bad_answer", taken=True)
+    with pytest.raises(GatewayError) as caught:
+        await records.search(NVR, CAMERA, START, END)
+    assert caught.value.code == "gb.sip.bad_answer"
 
 
 @pytest.mark.parametrize(
@@ -136,6 +164,7 @@ async def test_pb06_no_answer_to_a_question_that_was_taken_is_an_empty_list() ->
 async def test_pb05_equal_searches_are_one_and_others_wait() -> None:
     records, queries, _ = rig()
     queries.parts, queries.gate = [part(0, total=1)], asyncio.Event()
+    queries.late_is_whole = True
     same = [asyncio.create_task(records.search(NVR, CAMERA, START, END)) for _ in range(3)]
     other = asyncio.create_task(records.search(NVR, CAMERA, START, END, kind="alarm"))
     for _ in range(5):
@@ -146,6 +175,26 @@ async def test_pb05_equal_searches_are_one_and_others_wait() -> None:
     found = await asyncio.gather(same[1], same[2], other)
     assert [len(one.items) for one in found] == [1, 1, 1]
     assert (len(queries.asked), queries.most) == (2, 1)
+
+
+async def test_pb05_who_comes_while_another_waits_waits_behind_it() -> None:
+    records, queries, _ = rig()
+    queries.parts, queries.gate = [part(0, 10, total=3), part(20, total=3)], asyncio.Event()
+    late: list[asyncio.Task[RecordList]] = []
+
+    def third(_: object) -> None:
+        # The turn is given back in this moment, and the second one's.
+        late.append(asyncio.create_task(records.search(NVR, CAMERA, START, END, kind="manual")))
+
+    first = asyncio.create_task(records.search(NVR, CAMERA, START, END))
+    second = asyncio.create_task(records.search(NVR, CAMERA, START, END, kind="alarm"))
+    first.add_done_callback(third)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    queries.gate.set()
+    await asyncio.gather(first, second)
+    await asyncio.gather(*late)
+    assert (len(queries.asked), queries.most) == (3, 1)
 
 
 async def test_a_turn_that_never_comes_is_busy() -> None:

@@ -108,3 +108,15 @@ def test_parts_that_begin_anywhere_before_are_joined_at_a_known_key_frame(first:
     seam.begin_part(5.0)
     found = written(seam, pictures(first, 160))
     assert found == [(number, str(number)) for number in range(130, 160)]
+
+
+def test_pictures_that_never_came_are_told_with_their_place() -> None:
+    seam = Seam()
+    seam.begin_part(0.0)
+    frames = pictures(0, 200)
+    del frames[150:152], frames[20], frames[10]
+    written(seam, frames)
+    assert seam.missing == [
+        (pytest.approx(9 * 0.04), pytest.approx(0.08)),
+        (pytest.approx(5.96), pytest.approx(0.08)),
+    ]

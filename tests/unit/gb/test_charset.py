@@ -47,6 +47,13 @@ def test_xml02_a_utf8_name_that_is_valid_gb18030_by_accident_stays_utf8() -> Non
     assert decode(text.encode("utf-8")).text == text
 
 
+def test_xml02_a_gbk_name_that_is_utf8_by_accident_stays_gbk() -> None:
+    body = '<?xml version="1.0" encoding="GB2312"?><A>脓</A>'.encode("gbk")
+    assert body.decode("utf-8") != body.decode("gbk")
+    found = decode(body)
+    assert (found.text, found.encoding, found.quirks) == ("<A>脓</A>", "gb18030", ())
+
+
 def test_ascii_says_nothing_about_the_label() -> None:
     decoded = decode(declared("UTF-8", "<N>gate</N>"))
     assert (decoded.encoding, decoded.quirks) == ("ascii", ())

@@ -45,7 +45,6 @@ def test_forms(extension: str, kinds: tuple[str, str], audio: str) -> None:
     ("path", "code"),
     [
         (f"/live/{DEVICE}_{CHANNEL}.mkv", "gb.output.unsupported_container"),
-        (f"/live/{DEVICE}_{CHANNEL}/whep", "gb.output.unsupported_container"),
         (f"/live/{DEVICE}.flv", "gb.route.not_found"),
         ("/live/a_b.flv\n", "gb.route.not_found"),
         ("/live/../etc/passwd_x.flv", "gb.route.not_found"),

@@ -356,6 +356,20 @@ def test_xml14_too_large_is_settled_by_the_next_message_and_not_later() -> None:
     assert bodies(events) == [XML + b"\r\n", b""]
 
 
+@pytest.mark.parametrize("blank", [b"", b"\r\n"])
+def test_xml14_too_large_ends_with_its_root_when_nothing_follows(blank: bytes) -> None:
+    parser = StreamParser()
+    assert parser.feed(build(XML + blank, length=len(XML) + 8)[:-20]) == []
+    assert not parser.waiting
+    assert parser.feed(build(XML + blank, length=len(XML) + 8)[-20:]) == []
+    assert parser.waiting
+    (event,) = parser.flush()
+    assert bodies([event]) == [XML + blank]
+    assert event.quirks == ("sip.content_length",)  # type: ignore[union-attr]  # bodies() has checked the types
+    assert not parser.waiting
+    assert bodies(parser.feed(REGISTER)) == [b""]
+
+
 def test_xml14_unfinished_body_of_the_right_length() -> None:
     body = XML[:-9]
     events = feed(build(body) + REGISTER)

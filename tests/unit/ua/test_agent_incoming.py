@@ -142,6 +142,15 @@ async def test_known_peer_is_told_why_it_is_not_served(to_tag: str, status: int)
     assert ("Allow" in response.headers) == (status == 405)
 
 
+async def test_an_invite_for_a_dialog_that_is_none_is_answered_481() -> None:
+    line = Line()
+    heard: list[Incoming] = []
+    line.agent.on_request("INVITE", heard.append)
+    line.request("INVITE", to_tag="gone")
+    assert [response.status for response in line.responses()] == [481]
+    assert heard == []
+
+
 async def test_ignore_sends_nothing_and_keeps_nothing() -> None:
     line = Line()
     line.agent.on_request("MESSAGE", lambda incoming: incoming.ignore())

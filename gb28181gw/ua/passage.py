@@ -1,0 +1,35 @@
+"""What a request that passes through us takes along (GB/T 28181-2022 Annex H, 8.3): its way, and on whose behalf it is.
+
+A passage is set for the task that serves a request from above, and holds for the requests that this task, and those it
+starts, send below: between the two lie parts that need not know of it (the sharing of streams, the ladder of ways).
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(slots=True, kw_only=True)
+class Passage:
+    """One request on its way. Mutable: `route` is filled by the answer."""
+
+    preferred: tuple[str, ...] = ()
+    """`X-PreferredPath` of our INVITE; empty: none."""
+    identity: str = ""
+    """`Monitor-User-Identity` of our requests; empty: none."""
+    route: str = ""
+    """`X-RoutePath` of the answer to our INVITE."""
+
+    def headers(self, method: str) -> tuple[tuple[str, str], ...]:
+        """Of a request outside dialogs."""
+        found: list[tuple[str, str]] = []
+        if self.preferred and method == "INVITE":
+            found.append(("X-PreferredPath", "-".join(self.preferred)))
+        if self.identity and method in ("INVITE", "MESSAGE"):
+            found.append(("Monitor-User-Identity", self.identity))
+        return tuple(found)
+
+
+PASSAGE: ContextVar[Passage | None] = ContextVar("passage", default=None)
+"""Of the task that runs."""
