@@ -271,6 +271,12 @@ _ROWS = (
         "Stream cannot be read",
         "The media is neither a program stream nor a known elementary stream; see detail.",
     ),
+    _row(
+        "gb.codec.not_decodable",
+        502,
+        "Picture cannot be decoded",
+        "Look at the channel in a player; a device that sends what no decoder reads needs other video settings.",
+    ),
     # output
     _row(
         "gb.output.bad_token",
