@@ -449,6 +449,16 @@ class MediaSettings(Section):
         high=1000,
         unit="milliseconds",
     )
+    webrtc_sessions: int = _number(
+        100, "WebRTC viewers at the same time; each costs far more CPU than one over HTTP.", low=0, high=10000
+    )
+    transcode: int = _number(
+        0,
+        "H.265 streams that may be made into H.264 at the same time, for WebRTC viewers that ask with ?video=h264; "
+        "each costs a third of a CPU core and more. 0: none.",
+        low=0,
+        high=256,
+    )
     idle_stop_s: int = _number(
         30, "A stream ends so long after its last consumer left.", low=0, high=86400, unit="seconds"
     )

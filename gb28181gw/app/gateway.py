@@ -55,6 +55,7 @@ from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import Direction, SipTrace
 from gb28181gw.outputs.listener import ListenerConfig, MediaListener
 from gb28181gw.outputs.rtsp import RtspConfig, RtspListener
+from gb28181gw.outputs.webrtc import WebRtcConfig
 from gb28181gw.recording.table import Recording, RecordingLimits
 from gb28181gw.sessions.call import CallContext, CallLimits
 from gb28181gw.sessions.ending import CallEnder
@@ -392,11 +393,16 @@ class Gateway:
                 host=address.host,
                 port=address.port,
                 origins=settings.origins,
-                media_host=settings.listen,
-                advertise=settings.advertise,
                 merge_s=settings.merge_ms / 1000,
+                webrtc=WebRtcConfig(
+                    host=settings.listen,
+                    advertise=settings.advertise,
+                    sessions=settings.webrtc_sessions,
+                    transcodes=settings.transcode,
+                ),
             ),
         )
+        self.listener.webrtc.ask_key_frame = self.devices.ask_key_frame
         self.guard.on_revoked(self.listener.close_grants)
         self._make_recording(source)
         self.snapshots = Snapshots(

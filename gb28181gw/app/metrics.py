@@ -190,6 +190,12 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
     metrics.gauge(
         "media_http_connections", "Connections that are no viewers yet.", lambda: gateway.listener.connections
     )
+    metrics.gauge("webrtc_sessions", "Open WebRTC sessions.", lambda: len(gateway.listener.webrtc))
+    metrics.gauge(
+        "transcoders",
+        "Worker processes that transcode for WebRTC viewers.",
+        lambda: gateway.listener.webrtc.transcoders,
+    )
     metrics.counter("rtsp_refused", "RTSP requests refused.", lambda: gateway.rtsp.refused)
     metrics.gauge("rtsp_connections", "Open RTSP connections.", lambda: gateway.rtsp.connections)
     metrics.counter(

@@ -689,19 +689,20 @@ _ROWS = (
         "transcoding.started",
         "info",
         "device_id channel_id stream_id codec",
-        "Audio of a stream is made into AAC for consumers that need it.",
+        "Sound or picture of a stream is transcoded for consumers that need it. codec: of made AAC that of the source, "
+        "for WebRTC what is made (opus, h264).",
     ),
     _row(
         "transcoding.ended",
         "info",
         "device_id channel_id stream_id codec reason",
-        "The last consumer of the made audio left.",
+        "The last consumer of what was made left.",
     ),
     _row(
         "transcoding.failed",
         "warning",
         "device_id channel_id stream_id codec reason detail",
-        "Audio could not be made into AAC; the stream goes on without it.",
+        "A stream could not be transcoded; it goes on without that.",
         NOISE,
     ),
     # talks

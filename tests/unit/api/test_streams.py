@@ -34,8 +34,8 @@ async def test_live_answers_with_tracks_and_urls_that_open() -> None:
             "http_ts",
             "ws_ts",
             "hls",
-            "rtsp",
             "webrtc",
+            "rtsp",
         }
         url = urlsplit(stream["urls"]["http_flv"])
         assert (url.scheme, url.netloc, url.path) == ("http", "gw.example:18081", f"/live/{NVR}_{CAMERA}.flv")

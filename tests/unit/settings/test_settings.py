@@ -42,6 +42,8 @@ ADDED = [
     "sip.position_interval_s",
     "media.on_loss",
     "media.merge_ms",
+    "media.transcode",
+    "media.webrtc_sessions",
     "downloads.at_once",
     "downloads.per_device",
     "downloads.keep_days",
