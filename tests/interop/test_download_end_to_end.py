@@ -29,6 +29,7 @@ PLANS = {
     "h264": Plan(rows=(), options=SMALL),
     "h265": Plan(rows=(), options={**SMALL, "video": "h265", "audio": "aac"}),
     "gaps": Plan(rows=("PB-13",), options=SMALL),
+    "files": Plan(rows=("PB-14-STOP",), options=SMALL),
     "silent": Plan(rows=("PB-11",), options=SMALL),
     "none": Plan(rows=(), options={**SMALL, "record_hours": 0.0}),
     "busy": Plan(rows=("INV-11",), options=SMALL),
@@ -202,6 +203,13 @@ def test_pb13_gaps_are_reported_and_the_rest_is_there(devices: Field, tmp_path: 
     assert done["gaps"][0]["at_s"] == pytest.approx(15, abs=2.1)  # looked at four times a second, at speed 8
     found = pictures(fetch(devices, done, tmp_path))
     assert len(found) == 2 * 15 * 25
+
+
+def test_pb14_a_download_goes_on_where_the_device_ends_each_file(devices: Field, tmp_path: Path) -> None:
+    start = a_minute_boundary(80)
+    done = finished(devices, begin(devices, "files", start, 50, speed=8))
+    assert (done["state"], done["attempts"], done["gaps"]) == ("complete", 3, [])
+    whole(fetch(devices, done, tmp_path), start, 50)
 
 
 def test_pb11_an_end_without_a_word_is_complete(devices: Field) -> None:
