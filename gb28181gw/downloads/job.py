@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
@@ -39,6 +38,7 @@ from gb28181gw.errors import GatewayError
 from gb28181gw.media.engine import Engine, MediaTransport
 from gb28181gw.media.tracks import Frame
 from gb28181gw.observability.events import EventBus
+from gb28181gw.sessions.history import MAX_SHORT_FILES
 from gb28181gw.sessions.models import Consumer, StreamView
 
 if TYPE_CHECKING:
@@ -147,6 +147,8 @@ class DownloadJob:
         self._attempts = 0
         self._file_ended = False
         """The device ended the last part before the end of the span: another file may follow (PB-14)."""
+        self._short_files = 0
+        """Parts in a row that brought hardly anything."""
         self._gaps: list[Gap] = []
         self._parts: list[Part] = []
         self._file: DownloadFile | None = None
@@ -230,10 +232,11 @@ class DownloadJob:
         request = self.request
         first = not self._parts
         if self._file_ended:
-            from_s = math.ceil(self._position_s)  # any earlier, and the device would send the same file again
+            # Any earlier, and a device would send the end of the same file again.
+            from_s = min(max(round(self._position_s), self._parts[-1].from_s + 1), request.length_s - 1)
         else:
             from_s = 0 if first else max(0, int(self._position_s) - OVERLAP_S)
-        self._seam.begin_part(self._position_s - from_s)
+        self._seam.begin_part(None if self._file_ended else self._position_s - from_s)
         self._attempts += 1
         self._part_ended = asyncio.get_running_loop().create_future()
         sinks: list[int] = []
@@ -297,7 +300,8 @@ class DownloadJob:
         if reason in _STOPS:
             raise GatewayError("gb.sip.cancelled", f"The stream of the download was ended ({reason}).")
         near = request.length_s - self._position_s <= NEAR_S
-        self._file_ended = reason == "end_of_file" and not near and self._position_s - had > NEAR_S
+        self._short_files = self._short_files + 1 if self._position_s - had <= NEAR_S else 0
+        self._file_ended = reason == "end_of_file" and not near and self._short_files < MAX_SHORT_FILES
         if self._file_ended or not (near or reason in _ENDS):
             return False
         self._note_end()

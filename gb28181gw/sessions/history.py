@@ -353,8 +353,10 @@ class HistoryStream(Stream):
 
     def _prepare_retry(self) -> None:
         """Ask from where it stood, or behind the file that ended; whatever speed it had, the device begins anew."""
-        place = self._timeline.position_s
-        base = min(math.ceil(place) if self._file_ended else int(place), self._span.length_s - 1)
+        base = int(self._timeline.position_s)
+        if self._file_ended:  # any earlier, and a device would send the end of the same file again
+            base = max(round(self._timeline.position_s), self._base_s + 1)
+        base = min(base, self._span.length_s - 1)
         self._base_s = base
         self._ask = _ask(self.kind, self.channel_id, replace(self._span, start=self._span.start + base))
         self._timeline.restart(base)
