@@ -20,7 +20,7 @@ from gb28181gw.media.native import NativePlane
 from gb28181gw.media.reference.plane import ReferencePlane
 from gb28181gw.sim.recordings import embedded_time
 from tests.support.field import Field, Plan, running_field
-from tests.support.gateway import media_range, wait_until
+from tests.support.gateway import GatewayProcess, media_range, simulated_devices, wait_until
 
 pytestmark = pytest.mark.interop
 BUILT = pytest.mark.skipif(not native.is_built(), reason="the native plane was not built")
@@ -271,3 +271,33 @@ def test_progress_is_told_as_events(devices: Field) -> None:
     finished(devices, job)
     for event in ("download.queued", "download.started", "download.finished"):
         assert devices.gateway.wait_event(event, download_id=job["id"])
+
+
+def test_f17_a_download_that_a_kill_interrupted_has_failed_and_its_call_is_ended(tmp_path: Path) -> None:
+    device = "34020000001180000001"
+    gateway = GatewayProcess(tmp_path).start()
+    try:
+        with simulated_devices(gateway, "--id", device, "--channels", "1", "--size", "320x240"):
+            gateway.wait_online(device, channels=1, limit_s=60)
+            channel = gateway.get(f"/devices/{device}/channels")["items"][0]["id"]
+            start = a_minute_boundary(70)
+            span = {"start": start.isoformat(), "end": (start + timedelta(minutes=5)).isoformat()}
+            path = f"/devices/{device}/channels/{channel}/download"
+            job = gateway.post(path, {**span, "speed": 4}).json()["id"]
+            wait_until(lambda: gateway.get(f"/downloads/{job}")["frames"] > 100, "a part of the file")
+            gateway.kill()
+            gateway.events.clear()
+            gateway.start()
+            found = gateway.get(f"/downloads/{job}")
+            assert (found["state"], found["error"]["code"]) == ("failed", "gb.route.shutting_down")
+            assert [file.name for file in tmp_path.rglob(f"{job}/*")] == ["manifest.json"]
+            gateway.wait_event("stream.orphan_ended", 30, device_id=device)
+            again = gateway.post(
+                path, {"start": span["start"], "end": (start + timedelta(seconds=10)).isoformat()}
+            )
+            assert again.status_code == 202
+            wait_until(
+                lambda: gateway.get(f"/downloads/{again.json()['id']}")["state"] == "complete", "it", 60
+            )
+    finally:
+        gateway.stop()
