@@ -268,7 +268,7 @@ def test_pb14_a_121_of_each_file_ends_nothing_while_the_stream_goes_on(devices: 
     assert ended(devices, stream) == "end_of_file"
 
 
-def test_pb14_a_device_that_stops_with_each_file_is_asked_for_the_next(devices: Field) -> None:
+def test_pb14_stop_with_each_file_the_next_is_asked_for(devices: Field) -> None:
     start, stream = played(devices, "PB-14-STOP", 50)
     with Player(stream["urls"]["http_flv"]) as player:
         seen = player.rest()
