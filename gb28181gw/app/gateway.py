@@ -73,6 +73,7 @@ from gb28181gw.storage.snapshots import SnapshotFiles
 from gb28181gw.storage.sqlite import SqliteDeviceStore
 from gb28181gw.storage.subscriptions import SqliteSubscriptionStore
 from gb28181gw.storage.uppers import SqliteUpperStore
+from gb28181gw.transport.tls import server_context
 from gb28181gw.transport.transports import Transports
 from gb28181gw.ua.agent import UserAgent
 from gb28181gw.ua.models import AgentConfig
@@ -476,6 +477,7 @@ class Gateway:
         """SIP first: devices may talk from here on. The API last: who reaches it finds everything."""
         sip, http = self.settings.sip.address, self.settings.http.address
         self.sip_port = await self.transports.listen(sip.host, sip.port)
+        await self._listen_tls()
         self.health.up("sip")
         self.subscriptions.begin()
         await self.sessions.recover()
@@ -521,6 +523,12 @@ class Gateway:
         self._tell_exposure("http", http, encrypted=bool(self.settings.http.cert))
         housekeeping = asyncio.create_task(self._keep_house(), name="housekeeping")
         self._at_end(lambda: _cancelled(housekeeping))
+
+    async def _listen_tls(self) -> None:
+        sip = self.settings.sip
+        if sip.tls_address is not None:
+            context = server_context(sip.tls_cert, sip.tls_key)
+            await self.transports.listen_tls(sip.tls_address.host, sip.tls_address.port, context)
 
     # ---- small duties of nobody else
 

@@ -24,6 +24,7 @@ from gb28181gw.gb.manscdp.messages import CONTENT_TYPE, Keepalive, write
 from gb28181gw.observability.events import EventBus
 from gb28181gw.sip.message import Response
 from gb28181gw.sip.path import Path
+from gb28181gw.transport.tls import client_context
 from gb28181gw.transport.transports import Transports
 from gb28181gw.ua.agent import UserAgent
 from gb28181gw.ua.models import Target
@@ -259,7 +260,13 @@ class UpperLink:
         ):
             return old
         self._drop_path()
-        path = await transports.connect(address, port, timeout_s=self._timers.connect_s)
+        tls = None
+        if self.upper.transport == "tls":
+            # Read anew each time: a renewed file is in force without a restart. Some hundred KB, so not in the loop.
+            tls = await asyncio.to_thread(client_context, self.upper.tls_ca)
+        path = await transports.connect(
+            address, port, timeout_s=self._timers.connect_s, tls=tls, tls_name=host
+        )
         transports.mark_trusted(path)
         return self._take_path(path)
 
