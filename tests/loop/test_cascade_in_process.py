@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ async def until(look: object, what: str) -> None:
 
 
 @asynccontextmanager
-async def simulated(**options: str) -> AsyncIterator[Platform]:
+async def simulated(**options: Any) -> AsyncIterator[Platform]:
     made = Platform(
         PlatformOptions(listen="127.0.0.1:0", id=SERVER_ID, domain=REALM, password=PASSWORD, **options)
     )
