@@ -186,9 +186,10 @@ async def test_r032_the_path_and_the_user_go_along_and_f06_the_device_goes_and_e
             await playing.ended.wait()
 
 
+@pytest.mark.parametrize("transport", [Transport.UDP, Transport.TCP_PASSIVE, Transport.TCP_ACTIVE])
 @each_plane
 async def test_pb17_a_recording_plays_is_steered_and_ends_through_the_chain(
-    tmp_path: Path, plane: str
+    tmp_path: Path, plane: str, transport: Transport
 ) -> None:
     async with chain(tmp_path, plane, "--channels", "1", "--record-hours", "2") as made:
         above = await made.top.registered(IDS[2])
@@ -201,7 +202,7 @@ async def test_pb17_a_recording_plays_is_steered_and_ends_through_the_chain(
             target=CAMERA,
         )
         assert int(str(answer["SumNum"])) > 0
-        playing = await made.top.play(above, CAMERA, tmp_path / "record.ps", span=span)
+        playing = await made.top.play(above, CAMERA, tmp_path / "record.ps", transport=transport, span=span)
         async with asyncio.timeout(20):
             await playing.recording.first.wait()
         for action in (Pause(), Resume(), Seek(6.0), Scale(2.0)):
