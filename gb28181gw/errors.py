@@ -271,6 +271,12 @@ _ROWS = (
         "Stream cannot be read",
         "The media is neither a program stream nor a known elementary stream; see detail.",
     ),
+    _row(
+        "gb.codec.not_decodable",
+        502,
+        "Picture cannot be decoded",
+        "Look at the channel in a player; a device that sends what no decoder reads needs other video settings.",
+    ),
     # output
     _row(
         "gb.output.bad_token",
@@ -289,6 +295,30 @@ _ROWS = (
         503,
         "Too many viewers",
         "End another player of this stream first.",
+    ),
+    _row(
+        "gb.output.bad_offer",
+        400,
+        "WebRTC offer cannot be read",
+        "Post the SDP of RTCPeerConnection.createOffer() as it is, with receiving transceivers for video and audio.",
+    ),
+    _row(
+        "gb.output.codec_not_offered",
+        406,
+        "The viewer cannot play this codec",
+        "Play the H.264 stream of the camera (its sub-stream is often H.264, or set it so), play http_fmp4 or hls in a browser that decodes H.265, or let [media] transcode make H.264: ?video=h264.",
+    ),
+    _row(
+        "gb.output.transcoding_off",
+        409,
+        "Video is not transcoded here",
+        "Set [media] transcode to the number of streams that may be transcoded at once; 'gb28181gw check' tells what one costs.",
+    ),
+    _row(
+        "gb.output.too_many_transcodes",
+        503,
+        "Too many transcodes",
+        "End a player that asks for video=h264, or raise [media] transcode.",
     ),
     _row(
         "gb.output.disk",

@@ -451,6 +451,16 @@ class MediaSettings(Section):
         high=1000,
         unit="milliseconds",
     )
+    webrtc_sessions: int = _number(
+        100, "WebRTC viewers at the same time; each costs far more CPU than one over HTTP.", low=0, high=10000
+    )
+    transcode: int = _number(
+        0,
+        "H.265 streams that may be made into H.264 at the same time, for WebRTC viewers that ask with ?video=h264; "
+        "each costs a third of a CPU core and more. 0: none.",
+        low=0,
+        high=256,
+    )
     idle_stop_s: int = _number(
         30, "A stream ends so long after its last consumer left.", low=0, high=86400, unit="seconds"
     )
@@ -521,6 +531,13 @@ class StorageSettings(Section):
         high=10_000_000,
         unit="MB",
     )
+    still_mb: int = _number(
+        512,
+        "The last picture that the gateway itself took of each channel, all together; the oldest go first.",
+        low=1,
+        high=10_000_000,
+        unit="MB",
+    )
 
 
 class DownloadSettings(Section):
@@ -536,6 +553,34 @@ class DownloadSettings(Section):
     keep_days: int = _number(7, "Finished files are kept for so long.", low=1, high=3650, unit="days")
     max_gb: int = _number(
         50, "When all finished files together are larger, the oldest go.", low=1, high=1_000_000, unit="GB"
+    )
+
+
+class RecordingSettings(Section):
+    """What the gateway records itself; which channels, people say over the API."""
+
+    directory: str = _text("", "Where the files are kept; empty: data_dir/recordings.")
+    segment_s: int = _number(60, "A file is about so long.", low=2, high=3000, unit="seconds")
+    keep_days: int = _number(
+        30,
+        "Files are kept for so long, unless a channel's plan says otherwise.",
+        low=1,
+        high=36500,
+        unit="days",
+    )
+    max_gb: int = _number(
+        0,
+        "When all files together are larger, the oldest go; 0: no limit.",
+        low=0,
+        high=10_000_000,
+        unit="GB",
+    )
+    min_free_mb: int = _number(
+        1024,
+        "So much of the disk is left free: the oldest files go, and when none may go nothing more is recorded.",
+        low=1,
+        high=100_000_000,
+        unit="MB",
     )
 
 
@@ -566,11 +611,16 @@ class Settings(Section):
     rtsp: RtspSettings = RtspSettings()
     storage: StorageSettings = StorageSettings()
     downloads: DownloadSettings = DownloadSettings()
+    recording: RecordingSettings = RecordingSettings()
     log: LogSettings = LogSettings()
 
     @property
     def database_path(self) -> Path:
         return self.data_dir / "gb28181gw.db"
+
+    @property
+    def recording_directory(self) -> Path:
+        return Path(self.recording.directory) if self.recording.directory else self.data_dir / "recordings"
 
     @property
     def secrets_path(self) -> Path:

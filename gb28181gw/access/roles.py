@@ -25,6 +25,8 @@ class Action(StrEnum):
     """Start a live stream or a playback, steer it, and get URLs of it."""
     DOWNLOAD = "download"
     """Copy recordings to the gateway, and fetch and remove the files."""
+    RECORD = "record"
+    """Say what the gateway records, and what of it is evidence."""
     STOP_STREAM = "stop_stream"
     """End a stream for everybody."""
     QUERY_DEVICE = "query_device"
@@ -58,6 +60,7 @@ ALLOWED: Final[dict[Action, frozenset[Role]]] = {
     Action.VIEW_PENDING: _STAFF,
     Action.PLAY: _EVERYBODY,
     Action.DOWNLOAD: _STAFF,
+    Action.RECORD: _STAFF,
     Action.STOP_STREAM: _STAFF,
     Action.QUERY_DEVICE: _STAFF,
     Action.CONTROL_DEVICE: _STAFF,

@@ -50,6 +50,6 @@ def play_urls(config: PlayUrlConfig, tokens: PlayTokens, grant: Grant, *, host: 
         http_ts=f"{http}.ts?token={token}",
         ws_ts=f"{websocket}.ts?token={token}",
         hls=f"{http}/index.m3u8?token={token}",
-        rtsp=f"rtsp://{media_authority(config, host, rtsp=True)}{path}?token={token}",
         webrtc=f"{http}/whep?token={token}",
+        rtsp=f"rtsp://{media_authority(config, host, rtsp=True)}{path}?token={token}",
     )

@@ -510,8 +510,8 @@ class PlayUrls(Answer):
     http_ts: str
     ws_ts: str
     hls: str
-    rtsp: str
     webrtc: str
+    rtsp: str
 
 
 class LiveAnswer(Answer):

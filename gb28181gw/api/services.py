@@ -33,10 +33,11 @@ from gb28181gw.observability.events import EventBus
 from gb28181gw.observability.health import HealthBoard
 from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import SipTrace
-from gb28181gw.outputs.source import Viewer
-from gb28181gw.outputs.stills import Still
+from gb28181gw.recording.models import RecorderView, RecordingPlan, Span
+from gb28181gw.recording.playback import RecordingPlayback
 from gb28181gw.sessions.models import ControlView, StreamView
 from gb28181gw.sessions.talk import Holder, TalkView, TalkWay
+from gb28181gw.stills.stills import Still
 
 
 class DeviceBook(Protocol):
@@ -215,9 +216,39 @@ class Streams(Protocol):
 
 
 class StillBook(Protocol):
-    """One picture of a channel (`outputs.stills.Stills`)."""
+    """Pictures that the gateway makes of streams (`stills.stills.Stills`)."""
 
-    async def take(self, device_id: str, channel_id: str, viewer: Viewer) -> Still: ...
+    async def take(
+        self, device_id: str, channel_id: str, *, max_age_s: float = 0.0, stale: bool | None = None
+    ) -> Still: ...
+
+
+class RecordingBook(Protocol):
+    """What the gateway records itself (`recording.table.Recording`)."""
+
+    def plans(self) -> Sequence[RecorderView]: ...
+
+    def get(self, device_id: str, channel_id: str) -> RecorderView: ...
+
+    async def put(self, plan: RecordingPlan) -> RecorderView: ...
+
+    async def remove(self, device_id: str, channel_id: str) -> None: ...
+
+    async def spans(
+        self, device_id: str, channel_id: str, start: datetime, end: datetime
+    ) -> Sequence[Span]: ...
+
+    async def lock(
+        self, device_id: str, channel_id: str, start: datetime, end: datetime, *, locked: bool
+    ) -> int: ...
+
+    async def play(
+        self, device_id: str, channel_id: str, start: datetime, end: datetime
+    ) -> RecordingPlayback: ...
+
+    async def file(
+        self, device_id: str, channel_id: str, start: datetime, end: datetime
+    ) -> Iterator[bytes]: ...
 
 
 class UpperBook(Protocol):
@@ -286,6 +317,7 @@ class ApiServices:
     records: RecordBook
     downloads: DownloadBook
     stills: StillBook
+    recording: RecordingBook
     talks: TalkBook
     ptz: Ptz
     commands: DeviceCommands

@@ -26,6 +26,7 @@ from gb28181gw.api.app import create_api
 from gb28181gw.api.server import ApiServer, ApiServerConfig
 from gb28181gw.api.services import ApiServices, PlayUrlConfig
 from gb28181gw.app.metrics import register_metrics
+from gb28181gw.app.play_source import PlaySource
 from gb28181gw.cascade.answers import Answers
 from gb28181gw.cascade.calls import CallTools, UpperCalls
 from gb28181gw.cascade.service import Uppers
@@ -55,7 +56,8 @@ from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import Direction, SipTrace
 from gb28181gw.outputs.listener import ListenerConfig, MediaListener
 from gb28181gw.outputs.rtsp import RtspConfig, RtspListener
-from gb28181gw.outputs.stills import Stills
+from gb28181gw.outputs.webrtc import WebRtcConfig
+from gb28181gw.recording.table import Recording, RecordingLimits
 from gb28181gw.sessions.call import CallContext, CallLimits
 from gb28181gw.sessions.ending import CallEnder
 from gb28181gw.sessions.models import StreamState
@@ -66,9 +68,12 @@ from gb28181gw.sessions.talks import Talks
 from gb28181gw.settings import HostPort, MediaSettings, Settings
 from gb28181gw.sip.endpoint import Endpoint
 from gb28181gw.sip.path import Path
+from gb28181gw.stills.files import StillFiles
+from gb28181gw.stills.stills import Stills
 from gb28181gw.storage.calls import SqliteCallStore
 from gb28181gw.storage.database import Database
 from gb28181gw.storage.keys import SqliteKeyStore
+from gb28181gw.storage.recordings import SqliteRecordingStore
 from gb28181gw.storage.reports import SqliteReportStore
 from gb28181gw.storage.snapshots import SnapshotFiles
 from gb28181gw.storage.sqlite import SqliteDeviceStore
@@ -384,22 +389,39 @@ class Gateway:
         self.sessions.on_ended(self.downloads.stream_ended)
         await self.downloads.start()
         self._at_end(self.downloads.close)
+        self.stills = Stills(
+            streams=self.sessions,
+            engine=self.engine,
+            files=StillFiles(self.settings.data_dir / "pictures", self.settings.storage.still_mb * 1_000_000),
+            bus=self.bus,
+            clock=self._clock,
+        )
+        await self.stills.start()
+        self._at_end(self.stills.close)
+        self.devices.registry.on_removed(lambda device: self.stills.forget_device(device.id))
         address = settings.http_address
+        source = PlaySource(self.sessions)
         self.listener = MediaListener(
             self.engine,
-            self.sessions,
+            source,
             self.guard,
             self.bus,
             ListenerConfig(
                 host=address.host,
                 port=address.port,
                 origins=settings.origins,
-                media_host=settings.listen,
-                advertise=settings.advertise,
                 merge_s=settings.merge_ms / 1000,
+                webrtc=WebRtcConfig(
+                    host=settings.listen,
+                    advertise=settings.advertise,
+                    sessions=settings.webrtc_sessions,
+                    transcodes=settings.transcode,
+                ),
             ),
         )
+        self.listener.webrtc.ask_key_frame = self.devices.ask_key_frame
         self.guard.on_revoked(self.listener.close_grants)
+        self._make_recording(source)
         self.snapshots = Snapshots(
             registry=self.devices.registry,
             commands=self.devices.commands,
@@ -419,7 +441,7 @@ class Gateway:
         address = self.settings.rtsp.address
         self.rtsp = RtspListener(
             self.engine,
-            self.sessions,
+            source,
             self.guard,
             self.bus,
             self.listener.viewers,
@@ -429,9 +451,33 @@ class Gateway:
         await self.rtsp.start()
         self._at_end(self.rtsp.close)
         self.health.up("rtsp")
-        self.stills = Stills(self.engine, self.sessions, self._clock)
-        self._at_end(self.stills.close)
         self.health.up("media")
+
+    def _make_recording(self, source: PlaySource) -> None:
+        """It begins when devices can be reached."""
+        wanted = self.settings.recording
+        self.recording = Recording(
+            streams=self.sessions,
+            engine=self.engine,
+            audio=self.listener.transcoding,
+            store=SqliteRecordingStore(self.database),
+            bus=self.bus,
+            clock=self._clock,
+            zone=self.settings.sip.zone,
+            directory=self.settings.recording_directory,
+            limits=RecordingLimits(
+                segment_s=float(wanted.segment_s),
+                keep_days=wanted.keep_days,
+                max_gb=float(wanted.max_gb),
+                min_free_mb=float(wanted.min_free_mb),
+                idle_s=float(self.settings.media.idle_stop_s),
+            ),
+        )
+        source.recording = self.recording
+        self.sessions.on_ended(self.recording.stream_ended)
+        self.reports.on_alarm(self.recording.on_alarm)
+        self.devices.presence.on_online(lambda device, _: self.recording.device_online(device.id))
+        self.devices.registry.on_removed(lambda device: self.recording.forget_device(device.id))
 
     async def _start_cascade(self) -> None:
         """The upper platforms as stored; they are registered at when SIP listens."""
@@ -498,6 +544,8 @@ class Gateway:
         self.subscriptions.begin()
         await self.sessions.recover()
         self.uppers.start()
+        await self.recording.start()
+        self._at_end(self.recording.close)
         self.api = ApiServer(
             create_api(
                 ApiServices(
@@ -506,7 +554,6 @@ class Gateway:
                     streams=self.sessions,
                     records=self.records,
                     downloads=self.downloads,
-                    stills=self.stills,
                     talks=self.talks,
                     ptz=self.devices.ptz,
                     commands=self.devices.commands,
@@ -514,6 +561,8 @@ class Gateway:
                     uppers=self.uppers,
                     subscriptions=self.subscriptions,
                     snapshots=self.snapshots,
+                    stills=self.stills,
+                    recording=self.recording,
                     keys=self.keys,
                     tokens=self.tokens,
                     bus=self.bus,

@@ -39,6 +39,24 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
     _export(metrics, "database", gateway.database.counters)
     _export(metrics, "reports", gateway.reports.counters)
     _export(metrics, "snapshots", gateway.snapshots.counters)
+    _export(metrics, "stills", gateway.stills.counters)
+    _export(metrics, "still_decoders", gateway.stills.decoders.counters)
+    metrics.gauge("stills_under_way", "Pictures that are being taken.", lambda: len(gateway.stills))
+    metrics.gauge(
+        "still_decoder_processes", "Decoder processes that live.", lambda: len(gateway.stills.decoders)
+    )
+    _export(metrics, "recording", gateway.recording.counters)
+    metrics.gauges(
+        "recorders", "Plans of recording by state.", ("state",), lambda: _labelled(gateway.recording.gauges)
+    )
+    metrics.gauge(
+        "recording_stored_bytes", "Files in the index that are closed.", lambda: gateway.recording.total_bytes
+    )
+    metrics.gauge(
+        "recording_disk_full",
+        "1 while the disk takes no recordings.",
+        lambda: int(bool(gateway.recording.disk_full)),
+    )
     _export(metrics, "subscriptions", gateway.subscriptions.counters)
     metrics.gauges(
         "subscriptions",
@@ -171,6 +189,12 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
     )
     metrics.gauge(
         "media_http_connections", "Connections that are no viewers yet.", lambda: gateway.listener.connections
+    )
+    metrics.gauge("webrtc_sessions", "Open WebRTC sessions.", lambda: len(gateway.listener.webrtc))
+    metrics.gauge(
+        "transcoders",
+        "Worker processes that transcode for WebRTC viewers.",
+        lambda: gateway.listener.webrtc.transcoders,
     )
     metrics.counter("rtsp_refused", "RTSP requests refused.", lambda: gateway.rtsp.refused)
     metrics.gauge("rtsp_connections", "Open RTSP connections.", lambda: gateway.rtsp.connections)

@@ -73,7 +73,7 @@ def ptz(
         body = {"pan": pan, "tilt": tilt, "zoom": zoom}
 
     def run(gateway: RunningGateway) -> None:
-        path = f"{_channel(device_id, channel_id)}/ptz"
+        path = f"{channel_path(device_id, channel_id)}/ptz"
         gateway.post(path, body)
         if seconds and any(body.values()):
             time.sleep(seconds)
@@ -81,7 +81,7 @@ def ptz(
         if as_json:
             print(json.dumps({"device_id": device_id, "channel_id": channel_id, **body}))
 
-    _with_gateway(run, config, url, key)
+    with_gateway(run, config, url, key)
 
 
 @app.command("dialect")
@@ -113,7 +113,7 @@ def dialect(
                 ["Does not know", "Shown by"], [[name, why] for name, why in found["unsupported"].items()]
             )
 
-    _with_gateway(run, config, url, key)
+    with_gateway(run, config, url, key)
 
 
 @app.command("preset")
@@ -133,7 +133,7 @@ def preset(
     """List, call, set or delete the presets of a channel."""
 
     def run(gateway: RunningGateway) -> None:
-        path = f"{_channel(device_id, channel_id)}/presets"
+        path = f"{channel_path(device_id, channel_id)}/presets"
         if verb is PresetVerb.LIST:
             found = gateway.get_json(path)
             if as_json:
@@ -145,7 +145,7 @@ def preset(
         if as_json:
             print(json.dumps({"id": number, "action": verb.value}))
 
-    _with_gateway(run, config, url, key)
+    with_gateway(run, config, url, key)
 
 
 class TalkWayName(StrEnum):
@@ -170,8 +170,8 @@ def talk(
     """Speak a recording through a device's loudspeaker."""
     from gb28181gw.cli.talk import speak
 
-    _with_gateway(
-        lambda gateway: speak(gateway, _channel(device_id, channel_id), file, way.value, as_json=as_json),
+    with_gateway(
+        lambda gateway: speak(gateway, channel_path(device_id, channel_id), file, way.value, as_json=as_json),
         config,
         url,
         key,
@@ -211,7 +211,49 @@ def subscriptions(
         ]
         print_table(["Kind", "Of", "State", "Until", "Notified", "Last", "Detail"], rows)
 
-    _with_gateway(run, config, url, key)
+    with_gateway(run, config, url, key)
+
+
+@app.command("snapshot")
+def snapshot(
+    device_id: DeviceArgument,
+    channel_id: ChannelArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The JPEG file.", dir_okay=False)],
+    max_age: Annotated[
+        float, typer.Option(help="Seconds: a picture no older than this will do.", min=0)
+    ] = 0.0,
+    stale: Annotated[
+        bool | None,
+        typer.Option(
+            "--stale/--no-stale",
+            help="Whether the last picture will do when none can be taken; by default only of a device that is "
+            "offline.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    url: UrlOption = "",
+    key: KeyOption = "",
+    config: ConfigOption = None,
+) -> None:
+    """Take a picture of a channel from its stream, and write it to a file."""
+
+    def run(gateway: RunningGateway) -> None:
+        query = f"?max_age={max_age:g}" + ("" if stale is None else f"&stale={str(stale).lower()}")
+        body, headers = gateway.picture(f"{channel_path(device_id, channel_id)}/snapshot{query}")
+        out.write_bytes(body)
+        told = {
+            "file": str(out),
+            "size": len(body),
+            "time": headers["X-Picture-Time"],
+            "stale": headers.get("X-Picture-Stale", ""),
+        }
+        if as_json:
+            print(json.dumps(told))
+        else:
+            print(f"{out} of {told['time']}" + (f", not from now: {told['stale']}" if told["stale"] else ""))
+
+    with_gateway(run, config, url, key)
 
 
 @app.command("snapshots")
@@ -231,12 +273,12 @@ def snapshots(
     from gb28181gw.cli import snapshots as pictures
 
     def run(gateway: RunningGateway) -> None:
-        path = _channel(device_id, channel_id)
+        path = channel_path(device_id, channel_id)
         found = pictures.order(gateway, path, count=count, interval_s=interval, wait_s=wait)
         files = pictures.fetch(gateway, found["id"], out) if found["received"] else []
         raise typer.Exit(pictures.tell(found, files, as_json=as_json))
 
-    _with_gateway(run, config, url, key)
+    with_gateway(run, config, url, key)
 
 
 @app.command("command")
@@ -289,7 +331,7 @@ def command(
             return
         print_table(["Field", "Value"], flat({name: found[name] for name in found if name[:1].isupper()}))
 
-    _with_gateway(run, config, url, key)
+    with_gateway(run, config, url, key)
 
 
 def body_of(fields: list[str]) -> dict[str, Any]:
@@ -340,11 +382,13 @@ def _to_seconds(moment: str | None) -> str:
     return (moment or "")[:19].replace("T", " ")
 
 
-def _channel(device_id: str, channel_id: str) -> str:
+def channel_path(device_id: str, channel_id: str) -> str:
+    """Of the API."""
     return f"/api/v1/devices/{quote(device_id, safe='')}/channels/{quote(channel_id, safe='')}"
 
 
-def _with_gateway(run: Callable[[RunningGateway], None], config: Any, url: str, key: str) -> None:
+def with_gateway(run: Callable[[RunningGateway], None], config: Any, url: str, key: str) -> None:
+    """Call `run` with the gateway that runs, or say what is wrong and end with status 1."""
     settings = settings_or_exit(config)
     try:
         gateway = running_gateway(settings, url=url, key=key, timeout_s=ANSWER_S)

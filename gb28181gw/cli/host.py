@@ -40,6 +40,10 @@ class Finding:
     detail: str
 
 
+_TRANSCODE_CORES = 0.35
+_TRANSCODE_MB = 80
+
+
 def _ok(name: str, detail: str) -> Finding:
     return Finding(level=Level.OK, name=name, detail=detail)
 
@@ -190,6 +194,19 @@ def check_plane(settings: Settings) -> Iterator[Finding]:
             name,
             f"The native media plane runs with {workers} threads; the kernel {merging} datagrams (UDP GRO).",
         )
+
+
+def check_transcoding(settings: Settings) -> Iterator[Finding]:
+    """What `[media] transcode` may cost when all that it allows is used; measured by `bench.webrtc`."""
+    allowed, name = settings.media.transcode, "media.transcode"
+    cores = len(os.sched_getaffinity(0))
+    if not allowed:
+        return
+    detail = (
+        f"{allowed} streams of H.265 may be made into H.264: some {allowed * _TRANSCODE_CORES:.1f} of {cores} CPU "
+        f"cores and {allowed * _TRANSCODE_MB} MB at 1920x1080 with 25 pictures a second, more for lively pictures."
+    )
+    yield _warning(name, detail) if allowed * _TRANSCODE_CORES > cores / 2 else _ok(name, detail)
 
 
 def check_socket_buffers() -> Iterator[Finding]:

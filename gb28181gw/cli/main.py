@@ -8,7 +8,19 @@ import sys
 
 import typer
 
-from gb28181gw.cli import check, device, download, key, secrets, serve, simulate, trace, upper, version
+from gb28181gw.cli import (
+    check,
+    device,
+    download,
+    key,
+    recording,
+    secrets,
+    serve,
+    simulate,
+    trace,
+    upper,
+    version,
+)
 
 
 def make_app() -> typer.Typer:
@@ -30,6 +42,7 @@ def make_app() -> typer.Typer:
     app.command("version")(version.version)
     app.add_typer(device.app, name="device")
     app.add_typer(key.app, name="key")
+    app.add_typer(recording.app, name="recording")
     app.add_typer(simulate.app, name="simulate")
     app.add_typer(upper.app, name="upper")
     return app

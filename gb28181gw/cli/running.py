@@ -7,6 +7,7 @@ import json
 import ssl
 import urllib.error
 import urllib.request
+from email.message import Message
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,13 @@ class RunningGateway:
     def get(self, path: str) -> bytes:
         """The body of an answer. Raises NotRunningError, or GatewayError as the API told it."""
         return self._ask(urllib.request.Request(self.url + path))  # noqa: S310 - the scheme is ours, see `of`
+
+    def picture(self, path: str) -> tuple[bytes, Message]:
+        """The body of an answer, and its headers. Raises as `get`."""
+        with self._open(urllib.request.Request(self.url + path)) as answer:  # noqa: S310 - the scheme is ours
+            headers: Message = answer.headers
+            body: bytes = answer.read()
+            return body, headers
 
     def save(self, path: str, file: Path) -> str:
         """GET into a file; its SHA-256. Raises as `get`, and OSError for the file."""

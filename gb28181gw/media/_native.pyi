@@ -81,6 +81,7 @@ class Engine:
         payloads: Sequence[tuple[int, str]] | None,
         expected_hosts: Sequence[str] | None,
         connect: tuple[str, int] | None,
+        listen: bool,
         acknowledged: bool,
     ) -> None: ...
     def attach(self, receiver: int, stream: int) -> bool: ...

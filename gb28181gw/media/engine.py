@@ -72,7 +72,7 @@ class ReceiverSpec:
     host: str
     """Local address to bind; ``0.0.0.0`` allowed."""
     port: int
-    """Local RTP port (even); RTCP is bound above it, TCP on the same number (INV-24).
+    """Local RTP port (even); RTCP is bound above it. A TCP receiver takes UDP on the same number too (INV-24).
 
     TCP active dials from a port of the host's choice; a port given here is listened on as well (INV-18), 0 not.
     """
@@ -100,6 +100,9 @@ class ReceiverUpdate:
     expected_hosts: frozenset[str] | None = None
     connect: tuple[str, int] | None = None
     """Dial this address: 3 tries, 1 s apart (Annex D), while listening where a port is bound (INV-18)."""
+    listen: bool = False
+    """Accept connections on the same port from now on: TCP in answer to a UDP offer (INV-24). Where another program has
+    the port's TCP side, the receiver goes on without."""
     acknowledged: bool = False
     """The ACK was sent now: starts the 2 s of rule 1 of docs/concepts/media-sources.md."""
 

@@ -185,6 +185,7 @@ class NativePlane:
             None if update.payloads is None else list(update.payloads.items()),
             None if update.expected_hosts is None else list(update.expected_hosts),
             update.connect,
+            update.listen,
             update.acknowledged,
         )
 

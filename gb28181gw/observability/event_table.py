@@ -487,6 +487,88 @@ _ROWS = (
         "device_id channel_id stream_id call_id ssrc transport kind reason duration_ms packets lost bytes",
         "The stream ended; `reason` tells why: idle, stopped, device_bye, shutdown and others.",
     ),
+    # recordings of the gateway
+    _row(
+        "recording.plan_changed",
+        "info",
+        "device_id channel_id mode",
+        "What is recorded of a channel was changed; mode `none`: nothing any more.",
+    ),
+    _row(
+        "recording.started",
+        "info",
+        "device_id channel_id stream_id mode",
+        "A channel is recorded from now on.",
+    ),
+    _row(
+        "recording.stopped",
+        "info",
+        "device_id channel_id stream_id mode reason",
+        "It is not recorded any more: `plan` (its time is over) or `disk_full`.",
+    ),
+    _row(
+        "recording.interrupted",
+        "warning",
+        "device_id channel_id stream_id mode reason detail",
+        "The stream to be recorded ended or did not come: a gap; it is asked for again.",
+    ),
+    _row(
+        "recording.recovered",
+        "warning",
+        "segments empty",
+        "Files that an earlier process left open were read and closed; so many had no picture.",
+    ),
+    _row(
+        "recording.removed",
+        "info",
+        "device_id channel_id segments reason",
+        "Files were deleted: `expired`, `too_large` or `disk_full`.",
+    ),
+    _row(
+        "recording.locked",
+        "info",
+        "device_id channel_id segments",
+        "Files became evidence: they are not deleted.",
+    ),
+    _row("recording.unlocked", "info", "device_id channel_id segments", "Files are no evidence any more."),
+    _row(
+        "recording.disk_full",
+        "error",
+        "detail path",
+        "Nothing is recorded: the disk takes no more, and nothing may be deleted. All else goes on.",
+    ),
+    _row("recording.disk_resumed", "info", "path", "The disk takes recordings again."),
+    _row(
+        "recording.playback_started",
+        "info",
+        "device_id channel_id stream_id",
+        "A recording of the gateway is played.",
+    ),
+    _row(
+        "recording.playback_ended",
+        "info",
+        "device_id channel_id stream_id reason",
+        "It was played to its end, or nobody watches any more (`idle`).",
+    ),
+    # pictures that the gateway takes
+    _row(
+        "still.taken",
+        "info",
+        "device_id channel_id size age_s duration_ms",
+        "A picture was made of a channel's stream; `age_s` is the age of its key frame.",
+    ),
+    _row(
+        "still.failed",
+        "warning",
+        "device_id channel_id reason code detail",
+        "No picture could be made: the stream did not start, or its key frame cannot be decoded.",
+    ),
+    _row(
+        "still.not_kept",
+        "error",
+        "device_id channel_id detail",
+        "A picture was answered and could not be written below data_dir.",
+    ),
     _row(
         "download.queued",
         "info",
@@ -607,19 +689,20 @@ _ROWS = (
         "transcoding.started",
         "info",
         "device_id channel_id stream_id codec",
-        "Audio of a stream is made into AAC for consumers that need it.",
+        "Sound or picture of a stream is transcoded for consumers that need it. codec: of made AAC that of the source, "
+        "for WebRTC what is made (opus, h264).",
     ),
     _row(
         "transcoding.ended",
         "info",
         "device_id channel_id stream_id codec reason",
-        "The last consumer of the made audio left.",
+        "The last consumer of what was made left.",
     ),
     _row(
         "transcoding.failed",
         "warning",
         "device_id channel_id stream_id codec reason detail",
-        "Audio could not be made into AAC; the stream goes on without it.",
+        "A stream could not be transcoded; it goes on without that.",
         NOISE,
     ),
     # talks

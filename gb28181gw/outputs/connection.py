@@ -38,7 +38,8 @@ from gb28181gw.outputs.source import Grant, Lease, Viewer
 from gb28181gw.outputs.uploads import PREFIX as UPLOAD_PREFIX
 from gb28181gw.outputs.uploads import Upload
 from gb28181gw.outputs.viewers import lease_of
-from gb28181gw.outputs.webrtc import MAX_OFFER, SDP_TYPE
+from gb28181gw.outputs.webrtc import FRAGMENT_TYPE, SDP_TYPE
+from gb28181gw.outputs.webrtc_sdp import MAX_OFFER
 
 if TYPE_CHECKING:
     from gb28181gw.outputs.listener import MediaListener
@@ -59,6 +60,7 @@ _VIDEO = frozenset({Codec.H264, Codec.H265})
 """What the containers carry."""
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _METHODS = ("GET", "HEAD", "OPTIONS")
+_WHEP_METHODS = "POST, PATCH, DELETE, OPTIONS"
 
 
 class MediaConnection(asyncio.Protocol):
@@ -73,8 +75,9 @@ class MediaConnection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._early = bytearray()
         self._upload: Upload | None = None
-        self._offer: bytearray | None = None
-        """Body of a request for a WebRTC session."""
+        self._offer = bytearray()
+        """The body of a WHEP request."""
+        self._local_host = ""
         self._tail = b""
         self.host = ""
         self._port = 0
@@ -85,6 +88,8 @@ class MediaConnection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._head_bytes = 0
         self._has_body = False
+        self._offer = bytearray()
+        self._whep: WhepTarget | None = None
         self._in_head = True
         self._cors: list[http.Header] = []
 
@@ -99,6 +104,8 @@ class MediaConnection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         if peer:
             self.host, self._port = peer[0], peer[1]
+        local = transport.get_extra_info("sockname")
+        self._local_host = str(local[0]) if local else ""
         if not self._listener.admit(self, transport.get_extra_info("socket").fileno()):
             self._refuse(GatewayError("gb.route.rate_limited", "Too many connections are open."))
             return
@@ -182,7 +189,7 @@ class MediaConnection(asyncio.Protocol):
             self._upload.feed(data)
             if not self._upload.fits:
                 self._refuse(None, 413)
-        elif self._offer is not None:
+        elif self._whep is not None:
             self._offer += data
             if len(self._offer) > MAX_OFFER:
                 self._refuse(None, 413)
@@ -201,12 +208,13 @@ class MediaConnection(asyncio.Protocol):
     # uploads
 
     def _begin_body(self) -> None:
-        """A device that was asked for a picture may send a body, and a player that offers a WebRTC session."""
+        """Only a device that was asked for a picture may send a body, and a viewer who offers WebRTC a small one."""
         taker = self._listener.uploads
         method = self._parser.get_method()
         path = self._url.partition(b"?")[0].decode("latin-1")
-        if method == b"POST" and parse_whep(path) is not None:
-            self._offer = bytearray()
+        self._whep = parse_whep(decode_path(self._url.partition(b"?")[0]))
+        if self._whep is not None and method in (b"POST", b"PATCH"):
+            self._head_bytes = 0  # the time limit of the head is that of its body too
             return
         if taker is None or not path.startswith(UPLOAD_PREFIX) or method not in (b"PUT", b"POST"):
             self._refuse(None, 413)
@@ -248,8 +256,9 @@ class MediaConnection(asyncio.Protocol):
         method = self._parser.get_method().decode("latin-1")
         origin, host = self._headers.get("origin", ""), self._headers.get("host", "")
         self._cors = self._listener.cors.headers(origin, host)
-        if method in ("POST", "DELETE"):
-            self._dispatch_whep(method)
+        whep = parse_whep(decode_path(self._url.partition(b"?")[0]))
+        if whep is not None:
+            self._dispatch_whep(whep, method, origin, host)
             return
         if method not in _METHODS:
             self._answer(405, [("Allow", ", ".join(_METHODS)), *self._cors])
@@ -259,13 +268,14 @@ class MediaConnection(asyncio.Protocol):
             return
         path = ""
         try:
-            path, query = self._split_url()
+            try:
+                url = httptools.parse_url(self._url)
+            except httptools.HttpParserInvalidURLError:
+                raise GatewayError("gb.route.not_found", "The path cannot be read.") from None
+            path = decode_path(url.path or b"/")
             if not is_play_path(path):
                 raise GatewayError("gb.route.not_found", "The media listener serves /live/ and /playback/.")
-            options = parse_options(query)
-            if parse_whep(path) is not None:
-                self._answer(405, [("Allow", "POST, DELETE, OPTIONS"), *self._cors])
-                return
+            options = parse_options(url.query or b"")
             hls = parse_hls(path)
             grant = self._grant(path, options, hls)
             if hls is not None:
@@ -320,65 +330,64 @@ class MediaConnection(asyncio.Protocol):
         else:
             self._task = None
             self._answer(200, self._cors, answer.body, content_type=answer.content_type)
-        self._go_on()
-
-    def _dispatch_whep(self, method: str) -> None:
-        """WebRTC sessions are made and ended."""
-        offer, self._offer = self._offer, None
-        path = ""
-        try:
-            path, query = self._split_url()
-            target = parse_whep(path)
-            if target is None or bool(target.session_id) != (method == "DELETE"):
-                self._answer(405, [("Allow", ", ".join(_METHODS)), *self._cors])
-                return
-            if method == "DELETE":
-                # The session's id is known to nobody but the one it was given to.
-                found = self._listener.whep.delete(target.path, target.session_id)
-                self._answer(200 if found else 404, self._cors)
-                return
-            options = parse_options(query)
-            grant = self._grant(path, options, None)
-        except GatewayError as error:
-            self._refuse_view(error, path)
-            return
-        if (
-            self._headers.get("content-type", "").partition(";")[0].strip().lower() != "application/sdp"
-            or not offer
-        ):
-            self._answer(415, self._cors)
-            return
-        viewer = Viewer(client=self.client, kind="webrtc", grant_id=grant.id)
-        self._set_timer(None)
-        self._task = self._listener.own(
-            self._open_whep(target, offer.decode("utf-8", "replace"), viewer, path)
-        )
-
-    async def _open_whep(self, target: WhepTarget, offer: str, viewer: Viewer, path: str) -> None:
-        try:
-            session_id, answer = await self._listener.whep.open(target, offer, viewer)
-        except GatewayError as error:
-            self._task = None
-            self._refuse_view(error, path)
-        else:
-            self._task = None
-            headers = [("Location", f"{target.path}/whep/{session_id}"), *self._cors]
-            self._answer(201, headers, answer.encode(), content_type=SDP_TYPE)
-        self._go_on()
-
-    def _go_on(self) -> None:
-        """What came while a request was answered is read now."""
         early, self._early = bytes(self._early), bytearray()
         if early:
             self.data_received(early)
 
-    def _split_url(self) -> tuple[str, bytes]:
-        """Decoded path, and the query. Raises GatewayError."""
+    # WebRTC (draft-ietf-wish-whep)
+
+    def _dispatch_whep(self, target: WhepTarget, method: str, origin: str, host: str) -> None:
+        """A session's name is as good as its token: 144 random bits that only its maker was told."""
+        if method == "OPTIONS":
+            allowed = self._listener.cors.preflight(
+                origin, host, methods=_WHEP_METHODS, request_headers="Authorization, Content-Type, If-Match"
+            )
+            self._answer(204, [("Accept-Post", SDP_TYPE), *allowed])
+            return
+        if len(self._cors) > 1:
+            self._cors.append(("Access-Control-Expose-Headers", "Location, ETag"))
+        if method not in (("PATCH", "DELETE") if target.session else ("POST",)):
+            self._answer(405, [("Allow", _WHEP_METHODS), *self._cors])
+            return
+        expected = {"POST": SDP_TYPE, "PATCH": FRAGMENT_TYPE, "DELETE": ""}[method]
+        if expected and self._headers.get("content-type", "").partition(";")[0].strip().lower() != expected:
+            self._answer(415, [(f"Accept-{method.capitalize()}", expected), *self._cors])
+            return
         try:
-            url = httptools.parse_url(self._url)
-        except httptools.HttpParserInvalidURLError:
-            raise GatewayError("gb.route.not_found", "The path cannot be read.") from None
-        return decode_path(url.path or b"/"), url.query or b""
+            if method == "DELETE":
+                self._listener.webrtc.delete(target)
+                self._answer(200, self._cors)
+                return
+            options = parse_options(self._url.partition(b"?")[2])
+            grant = None if target.session else self._grant(target.path, options, None)
+        except GatewayError as error:
+            self._refuse_view(error, target.path)
+            return
+        self._set_timer(None)
+        self._task = self._listener.own(self._serve_whep(target, options, grant, bytes(self._offer)))
+
+    async def _serve_whep(
+        self, target: WhepTarget, options: PlayOptions, grant: Grant | None, body: bytes
+    ) -> None:
+        """Answer an offer, or a trickle update when `grant` is None; the connection stays for the next request."""
+        webrtc = self._listener.webrtc
+        try:
+            if grant is None:
+                await webrtc.trickle(target, self._headers.get("if-match"), body)
+                self._task = None
+                self._answer(204, self._cors)
+            else:
+                viewer = Viewer(client=self.client, kind="webrtc", grant_id=grant.id)
+                made = await webrtc.offer(target, options, grant, viewer, body, self._local_host)
+                self._task = None
+                fields = [("Location", made.location), ("ETag", made.etag), *self._cors]
+                self._answer(201, fields, made.body, content_type=SDP_TYPE)
+        except GatewayError as error:
+            self._task = None
+            self._refuse_view(error, target.path)
+        early, self._early = bytes(self._early), bytearray()
+        if early:
+            self.data_received(early)
 
     def _websocket_accept(self) -> str | None:
         """The handshake's answer; None for plain HTTP; empty when the handshake was refused."""

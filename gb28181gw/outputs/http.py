@@ -123,20 +123,23 @@ class CorsPolicy:
         except ValueError:
             name = ""
         if "*" in self._origins or wanted in self._origins or (name and name == host_name(host)):
-            return [
-                ("Access-Control-Allow-Origin", origin),
-                ("Access-Control-Expose-Headers", "Location"),
-                vary,
-            ]
+            return [("Access-Control-Allow-Origin", origin), vary]
         return [vary]
 
-    def preflight(self, origin: str, host: str) -> list[Header]:
+    def preflight(
+        self,
+        origin: str,
+        host: str,
+        *,
+        methods: str = "GET, HEAD, OPTIONS",
+        request_headers: str = "Authorization, Range",
+    ) -> list[Header]:
         """Headers of the answer to OPTIONS."""
         fields = self.headers(origin, host)
         if len(fields) > 1:
             fields += [
-                ("Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE, OPTIONS"),
-                ("Access-Control-Allow-Headers", "Authorization, Content-Type, Range"),
+                ("Access-Control-Allow-Methods", methods),
+                ("Access-Control-Allow-Headers", request_headers),
                 ("Access-Control-Max-Age", "600"),
             ]
         return fields

@@ -13,7 +13,7 @@ import logging
 import resource
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gb28181gw.errors import GatewayError
@@ -27,7 +27,7 @@ from gb28181gw.outputs.source import PlayGuard, StreamSource
 from gb28181gw.outputs.transcoding import AudioTranscoding
 from gb28181gw.outputs.uploads import UploadTaker
 from gb28181gw.outputs.viewers import Viewers
-from gb28181gw.outputs.webrtc import WhepOutput
+from gb28181gw.outputs.webrtc import WebRtcConfig, WebRtcOutput
 from gb28181gw.transport.binding import BACKLOG, bind_tcp
 
 logger = logging.getLogger(__name__)
@@ -44,10 +44,6 @@ class ListenerConfig:
     port: int = 18081
     origins: Sequence[str] = ()
     """CORS besides this host's own pages."""
-    media_host: str = ""
-    """Where media of WebRTC are sent from; empty: every address of the host."""
-    advertise: str = ""
-    """The address of WebRTC's candidates, where it is another one."""
     viewers_per_stream: int = 500
     connections: int = 2000
     """Connections that have not become viewers."""
@@ -56,6 +52,7 @@ class ListenerConfig:
     stall_s: float = 10.0
     merge_s: float = 0.0
     """Frames of so long are written to a viewer together."""
+    webrtc: WebRtcConfig = field(default_factory=WebRtcConfig)
 
 
 class MediaListener:
@@ -74,9 +71,7 @@ class MediaListener:
         """Takes the pictures of devices; None: no body is read."""
         self.viewers = Viewers(engine, self.transcoding, bus, per_stream=config.viewers_per_stream)
         self.hls = HlsOutput(engine, source, guard, self.viewers)
-        self.whep = WhepOutput(
-            engine, source, self.viewers, host=config.media_host, advertise=config.advertise
-        )
+        self.webrtc = WebRtcOutput(engine, source, self.viewers, bus, config.webrtc)
         self.refused = 0
         """Requests and connections refused."""
         self.port = config.port
@@ -120,7 +115,7 @@ class MediaListener:
         for connection in list(self._connections):
             connection.close()
         await self.hls.close()
-        await self.whep.close()
+        await self.webrtc.close()
         self.viewers.close()
         await self.transcoding.close()
         if server is not None:

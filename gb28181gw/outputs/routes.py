@@ -16,13 +16,15 @@ _HLS = re.compile(
     r"(index\.m3u8|(?:init|segment|part)-[0-9-]{1,20}\.(?:mp4|m4s))"
 )
 _WHEP = re.compile(
-    r"(/live/([0-9A-Za-z.-]{1,32})_([0-9A-Za-z.-]{1,32})|/playback/([0-9A-Za-z_-]{1,64}))/whep(?:/([0-9A-Za-z_-]{1,64}))?"
+    r"((?:/live/([0-9A-Za-z.-]{1,32})_([0-9A-Za-z.-]{1,32})|/playback/([0-9A-Za-z_-]{1,64}))/whep)"
+    r"(?:/([0-9A-Za-z_-]{8,64}))?"
 )
 _MAX_QUERY = 2048
 _MAX_FIELDS = 32
 
 AUDIO_MODES = ("auto", "copy", "aac", "none")
 HEVC_MODES = ("enhanced", "legacy")
+VIDEO_MODES = ("copy", "h264")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,12 +104,11 @@ class HlsTarget(StreamTarget):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhepTarget(StreamTarget):
-    """Where WebRTC sessions are made, or one of them."""
+    """Where WebRTC offers are posted, or a session that one of them made."""
 
     path: str
-    """Of the stream: ``/live/A_B``."""
-    session_id: str
-    """Empty: where they are made."""
+    """Of the former: ``/live/A_B/whep``."""
+    session: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +118,8 @@ class PlayOptions:
     token: str | None = None
     audio: str = "auto"
     hevc: str = "enhanced"
+    video: str = "copy"
+    """WebRTC: ``h264`` makes H.264 of H.265."""
     msn: int | None = None
     """HLS: answer when this segment is in the playlist (``_HLS_msn``)."""
     part: int | None = None
@@ -167,12 +170,12 @@ def parse_whep(path: str) -> WhepTarget | None:
         channel_id=found[3] or "",
         stream_id=found[4] or "",
         path=found[1],
-        session_id=found[5] or "",
+        session=found[5] or "",
     )
 
 
 def parse_target(path: str) -> PlayTarget:
-    """Raises `gb.route.not_found` or, for outputs that this gateway does not serve,
+    """Raises `gb.route.not_found` or, for containers that this gateway does not serve,
     `gb.output.unsupported_container`.
     """
     live = _LIVE.fullmatch(path)
@@ -204,10 +207,14 @@ def parse_options(query: bytes) -> PlayOptions:
         raise GatewayError("gb.route.invalid", f"audio is one of {', '.join(AUDIO_MODES)}.")
     if hevc not in HEVC_MODES:
         raise GatewayError("gb.route.invalid", f"hevc is one of {', '.join(HEVC_MODES)}.")
+    video = found.get("video", "copy")
+    if video not in VIDEO_MODES:
+        raise GatewayError("gb.route.invalid", f"video is one of {', '.join(VIDEO_MODES)}.")
     return PlayOptions(
         token=found.get("token"),
         audio=audio,
         hevc=hevc,
+        video=video,
         msn=_number(found, "_HLS_msn"),
         part=_number(found, "_HLS_part"),
     )

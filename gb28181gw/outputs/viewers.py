@@ -98,11 +98,6 @@ class Viewers:
         self._register(watching, close)
         return watching.number
 
-    def stream_of(self, number: int) -> str | None:
-        """The engine stream that a viewer watches; None when it has left."""
-        watching = self._watching.get(number)
-        return watching.lease.stream_id if watching is not None else None
-
     def leave(self, number: int, reason: str, bytes_out: int) -> None:
         """The viewer has gone, or has to. Idempotent."""
         watching = self._watching.get(number)

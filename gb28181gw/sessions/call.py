@@ -393,6 +393,7 @@ class Call:
             payloads=agreed.payloads,
             expected_hosts=frozenset(hosts),
             connect=(_dial_host(agreed.host, seen), agreed.port) if agreed.dial else None,
+            listen=agreed.listen,
             acknowledged=True,
         )
 

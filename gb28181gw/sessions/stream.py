@@ -34,6 +34,8 @@ class StreamLimits:
     answer_s: float = 20.0
     """`live` and `playback` answer within this, all attempts together."""
     idle_stop_s: float = 30.0
+    brief_stop_s: float = 1.0
+    """In its place for a stream that nobody but consumers of a single picture asked for."""
     retry_pauses_s: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0)
     """Before each new INVITE of a stream that somebody watches; then it fails (docs/reference/configuration.md)."""
     transport: str = "auto"
@@ -108,6 +110,8 @@ class Stream(ABC):
         self._stop_reason = ""
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._idle_since = 0.0
+        self.brief = False
+        """Nobody but consumers of a single picture asked for it: it need not wait for others."""
         self._last_counters = ReceiverCounters()
         self.started_at = context.clock.wall()
         context.engine.create_stream(self.id, self._on_media)
@@ -336,7 +340,10 @@ class Stream(ABC):
                 return found
             look_s = self._look_s
             if not self._leases:
-                idle_left = self._idle_since + self._limits.idle_stop_s - loop.time()
+                idle_stop_s = self._limits.idle_stop_s
+                if self.brief:
+                    idle_stop_s = min(self._limits.brief_stop_s, idle_stop_s)
+                idle_left = self._idle_since + idle_stop_s - loop.time()
                 if idle_left <= 0:
                     return Why.IDLE
                 look_s = idle_left if look_s is None else min(look_s, idle_left)

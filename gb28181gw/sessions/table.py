@@ -179,10 +179,15 @@ class Sessions:
 
     # ---- for the outputs (outputs.source.StreamSource)
 
-    async def lease_live(self, device_id: str, channel_id: str, consumer: Consumer) -> StreamLease:
-        """A consumer's hold on the channel's stream, which is started when there is none."""
+    async def lease_live(
+        self, device_id: str, channel_id: str, consumer: Consumer, *, brief: bool = False
+    ) -> StreamLease:
+        """A consumer's hold on the channel's stream, which is started when there is none.
+
+        `brief`: for a single picture. A stream that was started for such consumers only ends soon after them (SES-10).
+        """
         while True:
-            stream = await self._live(device_id, channel_id, None)
+            stream = await self._live(device_id, channel_id, None, brief=brief)
             if stream.state in (StreamState.RUNNING, StreamState.RETRYING):
                 return stream.lease(consumer)
 
@@ -229,7 +234,9 @@ class Sessions:
         except KeyError:
             raise GatewayError("gb.route.stream_unknown", f"There is no stream {stream_id}.") from None
 
-    async def _live(self, device_id: str, channel_id: str, wanted: MediaTransport | None) -> LiveStream:
+    async def _live(
+        self, device_id: str, channel_id: str, wanted: MediaTransport | None, *, brief: bool = False
+    ) -> LiveStream:
         """The channel's stream with its first key frame; single flight per channel (INV-28)."""
         await self._may_start(device_id)
         stream = self._current(device_id, channel_id)
@@ -239,7 +246,9 @@ class Sessions:
             stream = self._current(device_id, channel_id)
         if stream is None:
             stream = self._make(device_id, channel_id, wanted)
+            stream.brief = brief
             self._run(stream, None)
+        stream.brief = stream.brief and brief
         await stream.ready()
         return stream
 

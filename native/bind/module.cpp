@@ -122,12 +122,14 @@ public:
     void update_receiver(ReceiverId id, std::optional<std::uint32_t> ssrc,
                          const std::optional<std::vector<std::pair<std::uint8_t, std::string>>>& payloads,
                          std::optional<std::vector<std::string>> expected_hosts,
-                         std::optional<std::pair<std::string, std::uint16_t>> connect, bool acknowledged) {
+                         std::optional<std::pair<std::string, std::uint16_t>> connect, bool listen,
+                         bool acknowledged) {
         ReceiverUpdate update;
         update.ssrc = ssrc;
         if (payloads) update.payloads = Payloads(payloads->begin(), payloads->end());
         update.expected_hosts = std::move(expected_hosts);
         update.connect = std::move(connect);
+        update.listen = listen;
         update.acknowledged = acknowledged;
         const nb::gil_scoped_release others_may_run;
         engine_.update_receiver(id, std::move(update));
@@ -346,7 +348,7 @@ void bind(nb::module_& module) {
              "expected_hosts"_a, "strict"_a, "silence_s"_a, "shared"_a)
         .def("open_shared_port", &PyEngine::open_shared_port, "host"_a, "port"_a)
         .def("update_receiver", &PyEngine::update_receiver, "receiver"_a, "ssrc"_a.none(), "payloads"_a.none(),
-             "expected_hosts"_a.none(), "connect"_a.none(), "acknowledged"_a)
+             "expected_hosts"_a.none(), "connect"_a.none(), "listen"_a, "acknowledged"_a)
         .def("attach", &PyEngine::attach, "receiver"_a, "stream"_a)
         .def("close_receiver", &PyEngine::close_receiver, "receiver"_a)
         .def("receiver_counters", &PyEngine::receiver_counters, "receiver"_a)

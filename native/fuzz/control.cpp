@@ -14,6 +14,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         static_cast<void>(is_rtcp(all));
         static_cast<void>(RtpPacket::parse(all));
         if (const auto reports = parse_sender_reports(all.span())) REQUIRE(reports->size() <= all.size() / 28);
+        const ReportOf report = parse_report_of(all.span(), 7);
+        REQUIRE(report.readable == parse_sender_reports(all.span()).has_value());
+        REQUIRE(!report.block || (report.readable && report.block->ssrc == 7));
         return 0;
     }
     websocket::ClientFrames frames;

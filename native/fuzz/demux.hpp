@@ -7,8 +7,10 @@
 #include "fuzz.hpp"
 #include "gb28181/clock.hpp"
 #include "gb28181/demuxer.hpp"
+#include "gb28181/es_packetiser.hpp"
 #include "gb28181/flv.hpp"
 #include "gb28181/fmp4.hpp"
+#include "gb28181/ps_mux.hpp"
 #include "gb28181/ts_mux.hpp"
 
 namespace gb28181::fuzz {
@@ -28,6 +30,7 @@ public:
             muxer_.mux(frame, tag);
             REQUIRE(tag.empty() == !FlvMuxer::carries(frame.track->codec));
             check_boxes(frame);
+            check_packets(frame);
             ByteBuilder packets;
             ts_.mux(frame, packets);
             REQUIRE(packets.size() % TsMuxer::packet_size == 0);
@@ -53,7 +56,30 @@ private:
         }
     }
 
+    /// Packets of both packings are within their size, and the last one of a pack or picture has the marker.
+    void check_packets(const Frame& frame) {
+        const bool video = is_video(frame.track->codec);
+        const auto codec = std::optional(frame.track->codec);
+        const Buffer pack = PsMuxer(video ? codec : std::nullopt, video ? std::nullopt : codec).mux(frame);
+        std::size_t size = 0;
+        cut(pack, 0, [&](const RtpPiece& piece) {
+            size += piece.body.size();
+            REQUIRE(piece.body.size() <= max_rtp_payload && piece.marker == (size == pack.size()));
+        });
+        REQUIRE(size == pack.size());
+        if (!is_packable(*codec)) return;
+        std::size_t markers = 0;
+        bool ends = false;
+        packetiser_.packetise(frame, {}, [&](const RtpPiece& piece) {
+            REQUIRE(piece.prefix_size + piece.body.size() <= max_rtp_payload);
+            markers += piece.marker ? 1 : 0;
+            ends = piece.marker;
+        });
+        REQUIRE(!video || (markers == 1 && ends));
+    }
+
     StreamClock clock_;
+    EsPacketiser packetiser_;
     FlvMuxer muxer_;
     std::optional<Fmp4Muxer> fmp4_;
     TsMuxer ts_;

@@ -198,6 +198,18 @@ inline std::vector<Seed> seeds() {
     out.push_back({"rfc4571", "length", framed(packets, 0, false)});
     out.push_back({"rfc4571", "known_ssrc", framed(packets, 1, false)});
     out.push_back({"rfc4571", "interleaved", framed(packets, 0, true)});
+    for (const std::uint8_t setting : {0x00, 0x01, 0x11}) {
+        Bytes kept = {setting};
+        for (unsigned number = 0; number < 4; ++number) {
+            const Bytes pack = test::camera_pack(number, 2000, number % 2 == 0);
+            for (std::size_t start = 0; start < pack.size(); start += 1400) {
+                kept.push_back(static_cast<std::uint8_t>(0x80 | number));
+                test::add(kept, ByteView(pack).slice(start, start + 1400));
+                if (pack.size() - start < 1400) kept.insert(kept.end(), 1400 - (pack.size() - start), 0);
+            }
+        }
+        out.push_back({"raw_group", "camera_" + std::to_string(setting), kept});
+    }
     out.push_back({"reorder", "plain", Bytes(60, 0x10)});
     out.push_back({"reorder", "holes", {1, 0x10, 0x20, 0x10, 0x0C, 0xFF, 0xFE, 0x10, 0x34, 0x10, 0x10, 0x0C, 0x00, 0x30, 0x10}});
     out.push_back({"nal", "h264", test::joined({Bytes{0}, test::annexb({test::h264_sps(1920, 1088), test::h264_pps(), test::h264_slice(true, 1, 30)})})});

@@ -24,9 +24,11 @@ Outcome<BoundSockets> bind_sockets(const ReceiverSpec& spec, bool gro) {
     // Both where both are possible: devices send over the other one than they agreed to (INV-24).
     Outcome<UdpPair> udp = bind_udp_pair(spec.host, spec.port, gro);
     if (udp.error != 0 && spec.transport == Transport::udp) return {.error = udp.error};
+    if (udp.error == 0) bound.udp = std::make_shared<const UdpPair>(std::move(udp.value));
+    // UDP alone until the answer says otherwise: a listener for each camera would be a third descriptor.
+    if (spec.transport == Transport::udp) return {.value = std::move(bound)};
     Outcome<UniqueFd> tcp = listen_tcp(spec.host, spec.port);
     if (tcp.error != 0 && spec.transport == Transport::tcp_passive) return {.error = tcp.error};
-    if (udp.error == 0) bound.udp = std::make_shared<const UdpPair>(std::move(udp.value));
     bound.tcp = std::move(tcp.value);
     return {.value = std::move(bound)};
 }

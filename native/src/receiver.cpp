@@ -99,6 +99,11 @@ void Receiver::update(const ReceiverUpdate& update) {
     }
     if (update.expected_hosts) gate_.expect(HostSet(*update.expected_hosts));
     if (update.acknowledged) gate_.acknowledged(worker_->refresh_now());
+    if (update.listen && shared_ == nullptr && spec_.port != 0 && !tcp_->listens()) {
+        if (Outcome<UniqueFd> late = listen_tcp(spec_.host, spec_.port); late.error == 0) {
+            tcp_->listen(std::move(late.value));
+        }
+    }
     if (update.connect) tcp_->dial(update.connect->first, update.connect->second);
     tell_shared();
 }

@@ -156,6 +156,11 @@ void TcpReceiver::enter(Worker& worker) {
     if (dialler_) dialler_->enter(worker);
 }
 
+void TcpReceiver::listen(UniqueFd listener) {
+    listener_ = std::make_unique<Listener>(*this, std::move(listener));
+    core_.worker().watch(listener_->fd(), EPOLLIN, *listener_);
+}
+
 void TcpReceiver::leave(Worker& worker) {
     if (listener_) worker.unwatch(listener_->fd());
     for (const auto& connection : connections_) worker.unwatch(connection->fd());

@@ -154,10 +154,12 @@ void Stream::packet(const Buffer& datagram, RawGroup::Place place) {
         wake();  // what is known of the pictures may be known no more (MED-36)
         return;
     }
-    // Not both kept longer than it takes to know the tracks: two forms of a group are twice its memory.
-    if (!rests_ && published_ && place != RawGroup::Place::given_up && !owner_->kept().empty() &&
+    // Not both kept longer than it takes to know the tracks: two forms of a group are twice its memory. After a consumer
+    // of frames has gone they are kept to the end of the group, for the next one who comes soon.
+    if (!rests_ && (beginning || !was_watched_) && published_ && place != RawGroup::Place::given_up && !owner_->kept().empty() &&
         (has_picture() || !video_expected_) && !needs_frames()) {
         rests_ = true;
+        was_watched_ = false;
         gop_.clear();      // the packets are kept instead
         clock_.restart();  // it holds on to the last picture; what wakes the stream begins anew
         rest_parameters_ = owner_->parameters();
@@ -266,6 +268,7 @@ bool Stream::begins(Role role, const Frame& frame, const RtpSink& sink) const no
 
 void Stream::add_socket_sink(SocketSink& sink) {
     worker_->mark(*this);
+    was_watched_ = true;
     wake();
     const double now = worker_->now();
     waiting_.push_back({.sink = &sink, .until = now + made_audio_wait_s});

@@ -32,6 +32,7 @@ constexpr std::uint32_t first_ssrc = 100'000;
 constexpr std::size_t alive_at_once = 48;
 constexpr std::uint16_t first_port = 24'000;
 constexpr std::uint16_t last_port = 29'998;
+constexpr std::uint16_t shared_port = 23'998;
 
 std::size_t open_descriptors() {
     std::size_t count = 0;
@@ -174,6 +175,7 @@ public:
     explicit Churn(unsigned streams) : streams_(streams), engine_(3), random_(1) {}
 
     void run() {
+        CHECK(engine_.open_shared_port("127.0.0.1", shared_port) == 0);
         for (opened_ = 0; opened_ < streams_;) {
             if (alive_.size() < alive_at_once) open();
             if (chance(2)) disturb();
@@ -216,7 +218,10 @@ private:
             ReceiverSpec spec;
             spec.transport = chance(3) ? Transport::tcp_passive : Transport::udp;
             spec.host = "127.0.0.1";
-            spec.port = static_cast<std::uint16_t>(first_port + 2 * (random_() % ((last_port - first_port) / 2)));
+            spec.shared = chance(4);
+            spec.port = spec.shared ? shared_port
+                                    : static_cast<std::uint16_t>(first_port +
+                                                                 2 * (random_() % ((last_port - first_port) / 2)));
             spec.ssrc = first_ssrc + ++ssrcs_;
             spec.payloads = {{96, "PS"}};
             spec.expected_hosts = {"127.0.0.1"};
@@ -246,7 +251,33 @@ private:
         alive_.push_back(std::move(made));
     }
 
+    /// RTP to nobody or to another receiver, over a port of its own, a connection that nobody makes, or a receiver's socket.
+    void add_rtp_sink(Alive& to) {
+        RtpSinkSpec spec;
+        spec.host = "127.0.0.1";
+        spec.port = static_cast<std::uint16_t>(first_port + 2 * (random_() % ((last_port - first_port) / 2)));
+        spec.ssrc = 1;
+        spec.transport = chance(3) ? Transport::tcp_passive : Transport::udp;
+        spec.packing = chance(3) ? Packing::es : Packing::ps;
+        spec.audio = chance(2);
+        spec.stall_s = 0.2;
+        if (chance(3) && !alive_.empty()) spec.through = alive_[pick()].receiver;
+        spec.remote = {{"127.0.0.1", static_cast<std::uint16_t>(first_port + random_() % (last_port - first_port))}};
+        const Outcome<SinkId> added = engine_.add_rtp_sink(to.stream, std::move(spec));
+        if (added.error != 0) return;  // another of ours has the port
+        ++socket_sinks_;
+        RtpSinkUpdate update;
+        update.sending = true;
+        engine_.update_rtp_sink(added.value, update);
+        if (chance(4)) update.sending = false;
+        update.payload_type = 97;
+        engine_.update_rtp_sink(added.value, update);
+        (void)engine_.rtp_sink_facts(added.value);
+        to.sinks.push_back(added.value);
+    }
+
     void add_sinks(Alive& to) {
+        while (chance(2)) add_rtp_sink(to);
         to.sinks.push_back(engine_.add_frame_sink(to.stream, {}));
         for (int number = 0; number < 2; ++number) {
             int fds[2];
@@ -289,6 +320,7 @@ private:
             case 2: {
                 ReceiverUpdate update;
                 update.ssrc = first_ssrc + ssrcs_;
+                if (chance(2) && !chosen.sinks.empty()) add_rtp_sink(chosen);
                 update.payloads = Payloads{{96, "PS"}, {98, "H264"}};
                 update.connect = {{"127.0.0.1", 9}};
                 update.acknowledged = true;

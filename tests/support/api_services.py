@@ -56,11 +56,12 @@ from gb28181gw.observability.events import EventBus
 from gb28181gw.observability.health import HealthBoard
 from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import SipTrace
-from gb28181gw.outputs.source import Viewer
-from gb28181gw.outputs.stills import Still
+from gb28181gw.recording.models import RecorderState, RecorderView, RecordingPlan, Span
+from gb28181gw.recording.playback import RecordingPlayback
 from gb28181gw.sessions.models import ControlView, HistoryView, StreamKind, StreamState, StreamView
 from gb28181gw.sessions.talk import Holder, TalkView, TalkWay
 from gb28181gw.sip.path import Path
+from gb28181gw.stills.stills import Still
 from tests.support.stores import MemoryKeyStore
 
 NVR = "34020000001180000001"
@@ -454,15 +455,59 @@ PICTURE = "a" * 32
 
 
 class FakeStills:
-    """One picture, taken at `NOW`."""
+    """As `stills.stills.Stills` with a picture of one minute ago; remembers what it was asked."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, str, str]] = []
+        self.asked: list[tuple[str, str, float, bool | None]] = []
         self.stale = ""
 
-    async def take(self, device_id: str, channel_id: str, viewer: Viewer) -> Still:
-        self.asked.append((device_id, channel_id, viewer.kind))
-        return Still(jpeg=b"\xff\xd8picture\xff\xd9", taken_at=NOW, stale=self.stale)
+    async def take(
+        self, device_id: str, channel_id: str, *, max_age_s: float = 0.0, stale: bool | None = None
+    ) -> Still:
+        self.asked.append((device_id, channel_id, max_age_s, stale))
+        return Still(jpeg=b"\xff\xd8\xff\xd9", taken_at=NOW - 60, stale=self.stale)
+
+
+class FakeRecording:
+    """As `recording.table.Recording` with plans in memory and one span; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.views: dict[tuple[str, str], RecorderView] = {}
+        self.asked: list[tuple[Any, ...]] = []
+
+    def plans(self) -> list[RecorderView]:
+        return [*self.views.values()]
+
+    def get(self, device_id: str, channel_id: str) -> RecorderView:
+        if (device_id, channel_id) not in self.views:
+            raise GatewayError("gb.route.not_found")
+        return self.views[device_id, channel_id]
+
+    async def put(self, plan: RecordingPlan) -> RecorderView:
+        view = RecorderView(plan=plan, state=RecorderState.IDLE, since=NOW)
+        return self.views.setdefault((plan.device_id, plan.channel_id), view)
+
+    async def remove(self, device_id: str, channel_id: str) -> None:
+        self.get(device_id, channel_id)
+        del self.views[device_id, channel_id]
+
+    async def spans(self, device_id: str, channel_id: str, start: datetime, end: datetime) -> list[Span]:
+        self.asked.append((device_id, channel_id, start, end))
+        return [Span(start=NOW - 60, end=NOW, size=5, segments=1, locked=False, trigger="plan")]
+
+    async def lock(
+        self, device_id: str, channel_id: str, start: datetime, end: datetime, *, locked: bool
+    ) -> int:
+        self.asked.append((device_id, channel_id, start, end, locked))
+        return 2
+
+    async def play(
+        self, device_id: str, channel_id: str, start: datetime, end: datetime
+    ) -> RecordingPlayback:
+        raise GatewayError("gb.media.no_recording")
+
+    async def file(self, device_id: str, channel_id: str, start: datetime, end: datetime) -> Iterator[bytes]:
+        return iter((b"ftyp", b"moov"))
 
 
 class FakeUppers:
@@ -630,6 +675,7 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
         records=records,
         downloads=downloads,
         stills=FakeStills(),
+        recording=FakeRecording(),
         uppers=uppers,
         talks=FakeTalks(),
         ptz=ptz,

@@ -151,6 +151,16 @@ class Field:
 
         self._loop.call_soon_threadsafe(stop)
 
+    def alarm(self, name: str) -> None:
+        """The device raises an alarm; returns when it was answered."""
+        device = self.simulations[name].device
+        assert asyncio.run_coroutine_threadsafe(device.raise_alarm("motion"), self._loop).result(30)
+
+    def leave(self, name: str) -> None:
+        """The device unregisters and goes."""
+        fleet = self.simulations[name].fleet
+        asyncio.run_coroutine_threadsafe(fleet.stop(unregister=True), self._loop).result(30)
+
     # ---- playing
 
     def play(self, name: str, watch_s: float = 0.0) -> Seen:

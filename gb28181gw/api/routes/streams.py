@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from email.utils import formatdate
-
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request
 
 from gb28181gw.access.roles import Action
 from gb28181gw.access.tokens import make_grant
@@ -17,14 +15,12 @@ from gb28181gw.api.schemas import (
     Page,
     PlaybackRequest,
     StreamAnswer,
-    iso_time,
     live_answer,
     stream_answer,
 )
 from gb28181gw.api.security import Caller, Services, VisibleDevice, requires, sees_pending
 from gb28181gw.api.services import ApiServices
 from gb28181gw.errors import GatewayError
-from gb28181gw.outputs.source import Viewer
 from gb28181gw.sessions.models import StreamView
 
 router = APIRouter(prefix="/api/v1", tags=["streams"])
@@ -110,34 +106,6 @@ async def control_stream(request: Request, stream_id: str, services: Services, b
     if not _is_visible(request, services, services.streams.get(stream_id)):
         raise GatewayError("gb.route.stream_unknown")
     await services.streams.control(stream_id, body.to_action())
-
-
-@router.get(
-    "/devices/{device_id}/channels/{channel_id}/snapshot",
-    operation_id="get_snapshot",
-    dependencies=[requires(Action.PLAY)],
-    response_class=Response,
-    responses={200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}}},
-)
-async def get_snapshot(
-    request: Request, device: VisibleDevice, channel_id: str, services: Services, key: Caller
-) -> Response:
-    """A JPEG of the channel: from the running stream, else by a short start of it.
-
-    `Last-Modified` and `X-Picture-Time` tell when it was taken. Where no fresh one can be made, the last one is given
-    if it is kept, and `X-Picture-Stale` is the code of the error.
-    """
-    client = f"{request.client.host}:{request.client.port}" if request.client is not None else ""
-    viewer = Viewer(client=client, kind="snapshot", grant_id=make_grant(key.id).id)
-    snapshot = await services.stills.take(device.id, channel_id, viewer)
-    headers = {
-        "Last-Modified": formatdate(snapshot.taken_at, usegmt=True),
-        "X-Picture-Time": iso_time(snapshot.taken_at, services.zone) or "",
-        "Cache-Control": "no-store",
-    }
-    if snapshot.stale:
-        headers["X-Picture-Stale"] = snapshot.stale
-    return Response(snapshot.jpeg, media_type="image/jpeg", headers=headers)
 
 
 @router.get(

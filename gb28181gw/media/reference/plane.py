@@ -207,7 +207,8 @@ class ReferencePlane:
                 if wants_udp:
                     raise
             try:
-                tcp = bind_tcp(spec.host, spec.port)
+                # UDP alone until the answer says otherwise: a listener for each camera would be a third descriptor.
+                tcp = None if wants_udp else bind_tcp(spec.host, spec.port)
             except OSError:
                 if spec.transport is MediaTransport.TCP_PASSIVE:
                     for sock in udp or ():
@@ -233,8 +234,20 @@ class ReferencePlane:
         opened.core.update(update, self._loop.time())
         if update.ssrc is not None and opened.shared is not None:
             opened.shared.agreed(opened.core)
+        if update.listen and opened.tcp is not None and opened.shared is None:
+            self._listen(opened.tcp, opened.core.spec)
         if update.connect is not None and opened.tcp is not None:
             opened.tcp.dial(*update.connect)
+
+    def _listen(self, tcp: TcpReceiver, spec: ReceiverSpec) -> None:
+        """Late, because UDP was offered; see `ReceiverUpdate.listen`."""
+        if tcp.listens or not spec.port:
+            return
+        try:
+            sock = bind_tcp(spec.host, spec.port)
+        except OSError:
+            return
+        self._spawn(tcp.listen(sock))
 
     def attach(self, receiver_id: int, stream_id: str) -> None:
         """Feed the stream from the receiver: a new generation. Raises KeyError for ids that are not open."""

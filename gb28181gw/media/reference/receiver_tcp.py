@@ -39,17 +39,21 @@ class TcpReceiver:
         self._connections: set[_Connection] = set()
         self._dialling: asyncio.Task[None] | None = None
         self._closed = False
+        self.listens = False
 
     async def listen(self, sock: socket.socket) -> None:
         """Take the bound socket over; on an error it is closed."""
+        self.listens = True
         try:
             loop = asyncio.get_running_loop()
-            self._server = await loop.create_server(
-                lambda: _Connection(self, self._core), sock=sock, backlog=8
-            )
+            server = await loop.create_server(lambda: _Connection(self, self._core), sock=sock, backlog=8)
         except BaseException:
             sock.close()
             raise
+        if self._closed:
+            server.close()
+            return
+        self._server = server
 
     def dial(self, host: str, port: int) -> None:
         """Connect to the device: 3 tries, 1 s apart (Annex D). A dialling under way goes on."""

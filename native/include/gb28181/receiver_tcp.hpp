@@ -27,6 +27,9 @@ public:
 
     void enter(Worker& worker);
     void leave(Worker& worker);
+    /// A listener that comes late (INV-24); on the worker.
+    void listen(UniqueFd listener);
+    [[nodiscard]] bool listens() const noexcept { return listener_ != nullptr; }
     /// Connect to the device: 3 tries, 1 s apart (Annex D). A dialling under way goes on.
     void dial(const std::string& host, std::uint16_t port);
     /// A connection that was accepted elsewhere, and what came over it.

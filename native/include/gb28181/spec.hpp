@@ -42,6 +42,8 @@ struct ReceiverUpdate {
     std::optional<Payloads> payloads;
     std::optional<std::vector<std::string>> expected_hosts;
     std::optional<std::pair<std::string, std::uint16_t>> connect;
+    /// Accept connections on the same port: TCP in answer to a UDP offer (INV-24).
+    bool listen = false;
     bool acknowledged = false;
 };
 

@@ -239,6 +239,7 @@ private:
     bool is_raw_ = false;     // the present source is a program stream
     int raw_misses_ = 0;      // key frames of it that were not found in its packets
     bool rests_ = false;
+    bool was_watched_ = false;  // since it last rested
     Bytes rest_parameters_;   // of the pictures that are known
     bool waking_ = false;     // the key frame that comes is no news
     std::uint64_t demuxed_ = 0;

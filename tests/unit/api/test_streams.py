@@ -34,8 +34,8 @@ async def test_live_answers_with_tracks_and_urls_that_open() -> None:
             "http_ts",
             "ws_ts",
             "hls",
-            "rtsp",
             "webrtc",
+            "rtsp",
         }
         url = urlsplit(stream["urls"]["http_flv"])
         assert (url.scheme, url.netloc, url.path) == ("http", "gw.example:18081", f"/live/{NVR}_{CAMERA}.flv")
@@ -133,12 +133,13 @@ async def test_snapshot() -> None:
         answer = await client.get(path)
         assert answer.status_code == 200
         assert answer.headers["content-type"] == "image/jpeg"
-        assert answer.content == b"\xff\xd8picture\xff\xd9"
-        assert datetime.fromisoformat(answer.headers["x-picture-time"]).timestamp() == NOW
+        assert answer.content == b"\xff\xd8\xff\xd9"
+        assert datetime.fromisoformat(answer.headers["x-picture-time"]).timestamp() == NOW - 60
         assert "x-picture-stale" not in answer.headers
         stills.stale = "gb.route.offline"
-        assert (await client.get(path)).headers["x-picture-stale"] == "gb.route.offline"
-        assert stills.asked == [(NVR, CAMERA, "snapshot")] * 2
+        late = await client.get(f"{path}?max_age=60&stale=true")
+        assert late.headers["x-picture-stale"] == "gb.route.offline"
+        assert stills.asked == [(NVR, CAMERA, 5.0, None), (NVR, CAMERA, 60.0, True)]
         assert (await client.get(path.replace(NVR, PENDING))).status_code == 404
     async with api_rig() as rig, rig.client(None) as client:
         assert (await client.get(path)).status_code == 401

@@ -26,6 +26,7 @@ from gb28181gw.cli.host import (
     check_offloads,
     check_plane,
     check_socket_buffers,
+    check_transcoding,
 )
 from gb28181gw.media import native
 from gb28181gw.settings import Settings, load_settings
@@ -205,3 +206,12 @@ def test_check_names_the_media_plane_that_runs(monkeypatch: pytest.MonkeyPatch) 
     (told,) = check_plane(load_settings(environ={"GB28181GW_MEDIA__WORKERS": "3"}))
     assert told.level is Level.OK
     assert "3 threads; the kernel merges" in told.detail
+
+
+def test_check_tells_what_transcoding_may_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host.os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    assert list(check_transcoding(load_settings(environ={}))) == []
+    (few,) = check_transcoding(load_settings(environ={"GB28181GW_MEDIA__TRANSCODE": "2"}))
+    assert few.level is Level.OK and "0.7 of 4 CPU" in few.detail
+    (many,) = check_transcoding(load_settings(environ={"GB28181GW_MEDIA__TRANSCODE": "8"}))
+    assert many.level is Level.WARNING

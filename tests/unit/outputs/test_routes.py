@@ -10,6 +10,7 @@ from gb28181gw.outputs.routes import (
     kind_of,
     parse_options,
     parse_target,
+    parse_whep,
 )
 
 DEVICE, CHANNEL = "34020000001320000001", "34020000001310000001"
@@ -45,6 +46,7 @@ def test_forms(extension: str, kinds: tuple[str, str], audio: str) -> None:
     ("path", "code"),
     [
         (f"/live/{DEVICE}_{CHANNEL}.mkv", "gb.output.unsupported_container"),
+        (f"/live/{DEVICE}_{CHANNEL}/whip", "gb.route.not_found"),
         (f"/live/{DEVICE}.flv", "gb.route.not_found"),
         ("/live/a_b.flv\n", "gb.route.not_found"),
         ("/live/../etc/passwd_x.flv", "gb.route.not_found"),
@@ -84,3 +86,14 @@ def test_bad_options_are_a_sentence(query: bytes) -> None:
 def test_query_with_too_many_fields_is_refused() -> None:
     with pytest.raises(GatewayError):
         parse_options(b"&".join(b"a%d=1" % n for n in range(100)))
+
+
+def test_whep_paths_name_a_stream_or_a_session_of_it() -> None:
+    path = f"/live/{DEVICE}_{CHANNEL}/whep"
+    live = parse_whep(path)
+    assert live is not None and (live.device_id, live.channel_id, live.session) == (DEVICE, CHANNEL, "")
+    session = parse_whep("/playback/p-7/whep/abcdefgh-_")
+    assert session is not None
+    assert (session.stream_id, session.path, session.session) == ("p-7", "/playback/p-7/whep", "abcdefgh-_")
+    assert parse_whep(f"{path}/") is parse_whep(f"{path}/short") is parse_whep(f"{path}.flv") is None
+    assert kind_of(path) == "webrtc"

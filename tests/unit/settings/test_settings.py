@@ -42,6 +42,8 @@ ADDED = [
     "sip.position_interval_s",
     "media.on_loss",
     "media.merge_ms",
+    "media.transcode",
+    "media.webrtc_sessions",
     "downloads.at_once",
     "downloads.per_device",
     "downloads.keep_days",
@@ -50,6 +52,12 @@ ADDED = [
     "storage.position_days",
     "storage.snapshot_days",
     "storage.snapshot_mb",
+    "storage.still_mb",
+    "recording.directory",
+    "recording.segment_s",
+    "recording.keep_days",
+    "recording.max_gb",
+    "recording.min_free_mb",
 ]
 """Keys beyond the contract."""
 CONTRACT = CONTRACT_TEXT.split()
@@ -95,6 +103,7 @@ def test_the_default_file_gives_the_defaults(tmp_path: Path) -> None:
         "http",
         "rtsp",
         "storage",
+        "recording",
         "log",
     }
 

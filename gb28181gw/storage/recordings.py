@@ -1,0 +1,143 @@
+"""`recording.models.RecordingStore` on SQLite."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Final
+
+from gb28181gw.recording.models import RecordingPlan, RecordMode, Segment, WeekSpan
+from gb28181gw.storage.database import Database, Value
+
+_COLUMNS: Final = 'id, device_id, channel_id, start, "end", size, file, form, cause, locked'
+_SAVE: Final = (
+    f"INSERT INTO recording_segments ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "  # noqa: S608 - our columns
+    'ON CONFLICT (id) DO UPDATE SET start=excluded.start, "end"=excluded."end", size=excluded.size'
+)
+_SLACK_MS: Final = 3_600_000
+"""No segment is longer: rows that began earlier need not be looked at."""
+
+
+class SqliteRecordingStore:
+    """A plan is JSON: nobody asks for its parts. A segment is a row."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def load_plans(self) -> list[RecordingPlan]:
+        rows = await self._database.fetch("SELECT device_id, channel_id, plan FROM recording_plans")
+        return [
+            _plan(str(device_id), str(channel_id), json.loads(str(text)))
+            for device_id, channel_id, text in rows
+        ]
+
+    async def save_plan(self, plan: RecordingPlan) -> None:
+        text = json.dumps(
+            {
+                "mode": plan.mode.value,
+                "week": [[span.day, span.begin_s, span.end_s] for span in plan.week],
+                "post_s": plan.post_s,
+                "pre_roll": plan.pre_roll,
+                "keep_days": plan.keep_days,
+            }
+        )
+        await self._database.execute(
+            "INSERT INTO recording_plans (device_id, channel_id, plan) VALUES (?, ?, ?) "
+            "ON CONFLICT (device_id, channel_id) DO UPDATE SET plan=excluded.plan",
+            (plan.device_id, plan.channel_id, text),
+        )
+
+    async def remove_plan(self, device_id: str, channel_id: str) -> None:
+        await self._database.execute(
+            "DELETE FROM recording_plans WHERE device_id=? AND channel_id=?", (device_id, channel_id)
+        )
+
+    async def save_segment(self, segment: Segment) -> None:
+        await self._database.execute(
+            _SAVE,
+            (
+                segment.id,
+                segment.device_id,
+                segment.channel_id,
+                round(segment.start * 1000),
+                round(segment.end * 1000) if segment.end is not None else None,
+                segment.size,
+                segment.file,
+                segment.form,
+                segment.trigger,
+                int(segment.locked),
+            ),
+        )
+
+    async def remove_segments(self, ids: Iterable[str]) -> None:
+        for own_id in ids:
+            await self._database.execute("DELETE FROM recording_segments WHERE id=?", (own_id,))
+
+    async def open_segments(self) -> list[Segment]:
+        return await self._select('WHERE "end" IS NULL', ())
+
+    async def segments(self, device_id: str, channel_id: str, start: float, end: float) -> list[Segment]:
+        begin, until = round(start * 1000), round(end * 1000)
+        return await self._select(
+            'WHERE device_id=? AND channel_id=? AND start>? AND start<? AND ("end" IS NULL OR "end">?) ORDER BY start',
+            (device_id, channel_id, begin - _SLACK_MS, until, begin),
+        )
+
+    async def lock(self, device_id: str, channel_id: str, start: float, end: float, *, locked: bool) -> int:
+        begin, until = round(start * 1000), round(end * 1000)
+        return await self._database.execute(
+            "UPDATE recording_segments SET locked=? WHERE device_id=? AND channel_id=? AND start>? AND start<? "
+            'AND ("end" IS NULL OR "end">?)',
+            (int(locked), device_id, channel_id, begin - _SLACK_MS, until, begin),
+        )
+
+    async def expired(self, device_id: str, channel_id: str, before: float, limit: int) -> list[Segment]:
+        mine = "AND device_id=? AND channel_id=? " if device_id else ""
+        values: tuple[Value, ...] = (device_id, channel_id) if device_id else ()
+        return await self._select(
+            f'WHERE locked=0 AND "end" IS NOT NULL AND "end"<? {mine}ORDER BY "end" LIMIT ?',
+            (round(before * 1000), *values, limit),
+        )
+
+    async def total_bytes(self) -> int:
+        rows = await self._database.fetch("SELECT coalesce(sum(size), 0) FROM recording_segments")
+        return int(rows[0][0] or 0)
+
+    async def recorded_channels(self) -> list[tuple[str, str]]:
+        rows = await self._database.fetch("SELECT DISTINCT device_id, channel_id FROM recording_segments")
+        return [(str(device_id), str(channel_id)) for device_id, channel_id in rows]
+
+    async def _select(self, where: str, values: tuple[Value, ...]) -> list[Segment]:
+        rows = await self._database.fetch(f"SELECT {_COLUMNS} FROM recording_segments {where}", values)  # noqa: S608
+        return [_segment(row) for row in rows]
+
+
+def _plan(device_id: str, channel_id: str, found: dict[str, object]) -> RecordingPlan:
+    week, post_s, keep_days = found["week"], found["post_s"], found["keep_days"]
+    return RecordingPlan(
+        device_id=device_id,
+        channel_id=channel_id,
+        mode=RecordMode(str(found["mode"])),
+        week=tuple(WeekSpan(day=day, begin_s=begin, end_s=end) for day, begin, end in week)
+        if isinstance(week, list)
+        else (),
+        post_s=post_s if isinstance(post_s, int) else 30,
+        pre_roll=bool(found["pre_roll"]),
+        keep_days=keep_days if isinstance(keep_days, int) else None,
+    )
+
+
+def _segment(row: tuple[Value, ...]) -> Segment:
+    own_id, device_id, channel_id, start, end, size, file, form, cause, locked = row
+    return Segment(
+        id=str(own_id),
+        device_id=str(device_id),
+        channel_id=str(channel_id),
+        start=int(start or 0) / 1000,
+        end=int(end) / 1000 if end is not None else None,
+        size=int(size or 0),
+        file=str(file),
+        form=str(form),
+        trigger=str(cause),
+        locked=bool(locked),
+    )
