@@ -59,9 +59,9 @@ class WorkerTranscoder:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        process: asyncio.subprocess.Process | None = None
-        try:
-            process = await asyncio.create_subprocess_exec(
+        # In a task of its own: a start that is cancelled half-way would leave a process that nobody owns.
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 "gb28181gw.outputs.transcode_worker",
@@ -70,6 +70,9 @@ class WorkerTranscoder:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
             )
+        )
+        try:
+            process = await asyncio.shield(starting)
             assert process.stdin is not None and process.stdout is not None  # noqa: S101 - pipes were asked for
             writing = asyncio.ensure_future(self._write(process.stdin))
             try:
@@ -83,10 +86,8 @@ class WorkerTranscoder:
         except OSError as error:
             self._on_failed(f"the worker cannot be started: {error}")
         finally:
-            if process is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
+            with contextlib.suppress(OSError):
+                await _end(await starting)
 
     async def _write(self, stdin: asyncio.StreamWriter) -> None:
         told = b""
@@ -119,3 +120,14 @@ class WorkerTranscoder:
                 size, key, pts_90k = OUTPUT.unpack(await stdout.readexactly(OUTPUT.size))
                 payload = await stdout.readexactly(min(size, MAX_FRAME))
                 self._on_packet(pts_90k, bool(key), payload)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill it, and read its pipes to their ends: they close with that, and the transport with them."""
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    if process.stdin is not None:
+        process.stdin.close()
+    await process.wait()
+    pipes = (pipe.read() for pipe in (process.stdout, process.stderr) if pipe is not None)
+    await asyncio.gather(*pipes, return_exceptions=True)
