@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -31,14 +30,14 @@ def received(url: str, *options: str) -> dict[str, int]:
     """Frames that FFmpeg decoded as the server of `url`, by codec; one push of it, ended by FFmpeg."""
     done = subprocess.run(
         ["ffprobe", "-v", "error", "-count_frames", "-of", "json", "-read_intervals", "%+3",
-         "-show_entries", "stream=codec_name,nb_read_frames", "-listen", "1", *options, "-i", url],
+         "-show_entries", "stream=codec_name,nb_read_frames", *options, "-i", url],
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return {one["codec_name"]: int(one["nb_read_frames"]) for one in json.loads(done.stdout)["streams"]}
 
 
-def test_rtmp_is_decoded_and_a_broken_peer_is_come_back_to(devices: Field, tmp_path: Path) -> None:
+def test_rtmp_is_decoded_and_a_broken_peer_is_come_back_to(devices: Field) -> None:
     devices.device("h264", channels=1)
     channel = f"/api/v1/devices/{devices.ids['h264']}/channels/{devices.channels('h264')[0]['id']}"
     api, port = devices.gateway.api, free_port()
@@ -50,7 +49,7 @@ def test_rtmp_is_decoded_and_a_broken_peer_is_come_back_to(devices: Field, tmp_p
 
     wait_until(lambda: api.get(push).json()["last_error"], "the first refusal: nobody listens yet")
     for _ in range(2):
-        frames = received(url)
+        frames = received(url, "-listen", "1")
         assert frames["h264"] >= 50
         assert frames["aac"] >= 10
     broken = wait_until(lambda: api.get(push).json()["state"] == "retrying", "the loss to be seen", 40)
@@ -60,4 +59,22 @@ def test_rtmp_is_decoded_and_a_broken_peer_is_come_back_to(devices: Field, tmp_p
     assert api.get(push).status_code == 404
     devices.gateway.wait_event("push.started", device_id=devices.ids["h264"])
     devices.gateway.wait_event("push.ended", device_id=devices.ids["h264"])
+    assert SECRET not in json.dumps(devices.gateway.events) + "".join(devices.gateway.other_lines)
+
+
+def test_rtsp_is_decoded_with_the_devices_own_sound_and_goes_on_after_a_restart(devices: Field) -> None:
+    devices.device("h264", channels=1)
+    channel = f"/api/v1/devices/{devices.ids['h264']}/channels/{devices.channels('h264')[0]['id']}"
+    api, url = devices.gateway.api, f"rtsp://127.0.0.1:{free_port()}/live/{SECRET}"
+    answer = api.post(f"{channel}/push", json={"url": url})
+    assert answer.status_code == 201, answer.text
+    frames = received(url, "-rtsp_flags", "listen")
+    assert frames["h264"] >= 50
+    assert frames["pcm_alaw"] >= 10
+    devices.gateway.kill()
+    devices.gateway.start()
+    assert [one["id"] for one in api.get("/api/v1/pushes").json()["items"]] == [answer.json()["id"]]
+    devices.device("h264", channels=1)
+    assert received(url, "-rtsp_flags", "listen")["h264"] >= 50
+    assert api.delete(f"/api/v1/pushes/{answer.json()['id']}").status_code == 204
     assert SECRET not in json.dumps(devices.gateway.events) + "".join(devices.gateway.other_lines)
