@@ -301,8 +301,11 @@ class Push:
                 await asyncio.wait({writing, ended}, return_when=asyncio.FIRST_COMPLETED)
             elif not (writing.done() or ended.done() or connected.done()):
                 raise _BrokenError(f"The peer did not take the stream within {CONNECT_S:.0f} s.")
-            if writing.done() and isinstance(broken := writing.exception(), _BrokenError):
-                raise broken
+            failure = writing.exception() if writing.done() else None
+            if isinstance(failure, _BrokenError):
+                raise failure
+            if failure is not None and not isinstance(failure, OSError):
+                raise _BrokenError(f"A frame could not be written: {type(failure).__name__}.")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STALL_S):
                     await ended  # its sentence says more than a broken pipe
