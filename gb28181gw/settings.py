@@ -178,9 +178,7 @@ def _listen(text: str) -> str:
 
 
 def _listen_tls(text: str) -> str:
-    if text:
-        raise ValueError("signalling over TLS comes with a later version; leave it empty.")
-    return text
+    return str(parse_listen(text)) if text else text
 
 
 def _advertised_address(text: str) -> str:
@@ -315,7 +313,7 @@ class SipSettings(Section):
         "The address and port where SIP is bound, UDP and TCP; an address of this host or 0.0.0.0.",
     )
     listen_tls: Annotated[str, AfterValidator(_listen_tls)] = _text(
-        "", "The address and port of SIP over TLS; empty: none (TLS comes with a later version)."
+        "", "The address and port of SIP over TLS, as in 0.0.0.0:5061; empty: none."
     )
     advertise: Annotated[str, AfterValidator(_advertised_host)] = _text(
         "", "The host told to peers, without port; empty: chosen for each peer from the route to it."
@@ -382,6 +380,10 @@ class SipSettings(Section):
     @property
     def address(self) -> HostPort:
         return parse_listen(self.listen)
+
+    @property
+    def tls_address(self) -> HostPort | None:
+        return parse_listen(self.listen_tls) if self.listen_tls else None
 
     @property
     def zone(self) -> datetime.timezone:
@@ -806,6 +808,8 @@ def _conflicts(settings: Settings) -> Iterator[str]:
         "http.listen": settings.http.address,
         "rtsp.listen": settings.rtsp.address,
     }
+    if settings.sip.tls_address is not None:
+        listeners["sip.listen_tls"] = settings.sip.tls_address
     seen: dict[int, str] = {}
     for key, address in listeners.items():
         if address.port == 0:
@@ -824,6 +828,13 @@ def _conflicts(settings: Settings) -> Iterator[str]:
     if bool(settings.http.cert) != bool(settings.http.key):
         missing = "http.key" if settings.http.cert else "http.cert"
         yield f"{missing}: a certificate and its key go together; give both or neither."
+    sip = settings.sip
+    if sip.listen_tls:
+        for key, file in (("sip.tls_cert", sip.tls_cert), ("sip.tls_key", sip.tls_key)):
+            if not file:
+                yield f"{key}: sip.listen_tls needs a certificate and its key; give sip.tls_cert and sip.tls_key."
+            elif not Path(file).is_file():
+                yield f"{key}: there is no file {file}."
     for key, file in (("http.cert", settings.http.cert), ("http.key", settings.http.key)):
         if file and not Path(file).is_file():
             yield f"{key}: there is no file {file}."
@@ -859,7 +870,7 @@ def _warnings(settings: Settings) -> Iterator[SettingsWarning]:
         yield SettingsWarning(
             "media.origins", "media.origins has *: every web page may play with a URL it knows."
         )
-    if sip.tls_cert or sip.tls_key:
+    if (sip.tls_cert or sip.tls_key) and not sip.listen_tls:
         yield SettingsWarning(
             "sip.tls_cert", "sip.tls_cert and sip.tls_key have no effect without listen_tls."
         )

@@ -35,7 +35,12 @@ class UpperSettings(Body):
     )
     host: str | None = Field(default=None, max_length=255, description="Address or name to register at.")
     port: int | None = Field(default=None, ge=1, le=65535)
-    transport: Literal["udp", "tcp"] | None = None
+    transport: Literal["udp", "tcp", "tls"] | None = None
+    tls_ca: str | None = Field(
+        default=None,
+        max_length=1024,
+        description="File here of the authorities (PEM) that signed its certificate; empty: the system's.",
+    )
     standby: str | None = Field(
         default=None, max_length=262, description="HOST:PORT that is tried when the first does not serve us."
     )
@@ -98,6 +103,7 @@ class UpperAnswer(Answer):
     host: str
     port: int
     transport: str
+    tls_ca: str
     standby: str
     local_id: str
     username: str
@@ -131,6 +137,7 @@ def upper_answer(view: UpperView, zone: tzinfo) -> UpperAnswer:
         host=upper.host,
         port=upper.port,
         transport=upper.transport,
+        tls_ca=upper.tls_ca,
         standby=upper.standby,
         local_id=upper.local_id,
         username=upper.username or upper.local_id,

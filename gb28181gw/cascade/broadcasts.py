@@ -19,7 +19,7 @@ from gb28181gw.cascade.sharing import Key
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb.exceptions import GbError
 from gb28181gw.gb.manscdp.broadcast import BroadcastNotify, BroadcastResponse, write_broadcast_response
-from gb28181gw.gb.sdp import Offer, Payload, agree, parse_sdp
+from gb28181gw.gb.sdp import Offer, Payload, Transport, agree, parse_sdp
 from gb28181gw.media.engine import (
     EngineEvent,
     EventKind,
@@ -44,6 +44,8 @@ _LISTEN_S: Final = 12.0
 _ANSWER_S: Final = 10.0
 _SILENCE_S: Final = 30.0
 _BYE_S: Final = 4.0
+_NOT_LIKE_THIS: Final = frozenset({415, 488, 606})
+"""Answers of a source that cannot send what was offered (RFC 3261 13.2.1)."""
 
 
 class Talks(Protocol):
@@ -91,6 +93,7 @@ class UpperBroadcast:
         self._port: PortLease | None = None
         self._ssrc: SsrcLease | None = None
         self._dialog: Dialog | None = None
+        self._transport = MediaTransport.UDP
         self._ended = asyncio.Event()
         self._reason = ""
 
@@ -137,17 +140,33 @@ class UpperBroadcast:
     async def _call(self) -> None:
         """The source above."""
         tools, upper = self._tools, self._link.upper
-        self._port = tools.ports.acquire(f"upper {upper.id}")
-        self._ssrc = tools.ssrcs.acquire(True, f"upper {upper.id}")
-        target = self._link.target(self._notify.source_id)
+        port = self._port = tools.ports.acquire(f"upper {upper.id}")
+        ssrc = self._ssrc = tools.ssrcs.acquire(True, f"upper {upper.id}")
         tools.engine.create_stream(self._stream_id, lambda event: None)
+        tools.engine.add_frame_sink(self._stream_id, self._on_frames, video=False)
+        try:
+            await self._invite(MediaTransport.UDP, port, ssrc)
+        except GatewayError as error:
+            if error.sip_status not in _NOT_LIKE_THIS:
+                raise
+            # It has no UDP for sound, or no way for it: then it may connect to us.
+            await self._invite(MediaTransport.TCP_PASSIVE, port, ssrc)
+
+    async def _invite(self, transport: MediaTransport, port: PortLease, ssrc: SsrcLease) -> None:
+        """One offer. Raises GatewayError."""
+        tools, upper = self._tools, self._link.upper
+        target = self._link.target(self._notify.source_id)
+        if self._receiver is not None:
+            tools.engine.close_receiver(self._receiver.id)
+            self._receiver = None
+        self._transport = transport
         try:
             self._receiver = await tools.engine.open_receiver(
                 ReceiverSpec(
-                    transport=MediaTransport.UDP,
+                    transport=transport,
                     host=tools.media_listen,
-                    port=self._port.port,
-                    ssrc=self._ssrc.value,
+                    port=port.port,
+                    ssrc=ssrc.value,
                     payloads={one.number: one.encoding for one in _PAYLOADS},
                     expected_hosts=frozenset({target.path.remote_host, *upper.media_allow}),
                     silence_s=_SILENCE_S,
@@ -155,22 +174,22 @@ class UpperBroadcast:
                 self._on_media,
             )
         except OSError as error:
-            self._port.mark_taken()
+            port.mark_taken()
             raise GatewayError("gb.media.bind_failed", f"No media port could be bound: {error}.") from error
         tools.engine.attach(self._receiver.id, self._stream_id)
-        tools.engine.add_frame_sink(self._stream_id, self._on_frames, video=False)
         offer = Offer(
             user=self._notify.target_id,
             host=upper.media_advertise or tools.media_advertise or target.path.local_host,
             port=self._receiver.port,
-            ssrc=self._ssrc.value,
+            ssrc=ssrc.value,
+            transport=Transport(transport),
             payloads=_PAYLOADS,
             kind="audio",
         )
         answer = await tools.agent.invite(
             target,
             sdp=offer.to_bytes(),
-            subject=f"{self._notify.source_id}:{self._ssrc.text},{self._notify.target_id}:1",
+            subject=f"{self._notify.source_id}:{ssrc.text},{self._notify.target_id}:1",
             timeout_s=_ANSWER_S,
             from_user=self._notify.target_id,
             from_domain=upper.domain,
@@ -249,7 +268,7 @@ class UpperBroadcast:
             channel_id=self._key.channel_id,
             call_id=self._dialog.call_id if self._dialog is not None else None,
             ssrc=self._ssrc.text if self._ssrc is not None else None,
-            transport=MediaTransport.UDP.value,
+            transport=self._transport.value,
             kind="broadcast",
             **fields,
         )

@@ -20,10 +20,12 @@ from typing import Final
 from gb28181gw.cascade.models import Upper
 from gb28181gw.clock import Clock
 from gb28181gw.errors import GatewayError
+from gb28181gw.gb.manscdp.keepalive import MAX_FAULTS
 from gb28181gw.gb.manscdp.messages import CONTENT_TYPE, Keepalive, write
 from gb28181gw.observability.events import EventBus
 from gb28181gw.sip.message import Response
 from gb28181gw.sip.path import Path
+from gb28181gw.transport.tls import client_context
 from gb28181gw.transport.transports import Transports
 from gb28181gw.ua.agent import UserAgent
 from gb28181gw.ua.models import Target
@@ -36,6 +38,8 @@ _UNKNOWN_TO_IT: Final = frozenset({401, 403, 404, 407, 481})
 _REFRESH_SHARE: Final = 0.75
 """Of the granted time: two more tries fit before it is over."""
 _REDIRECTS: Final = 2
+_FAULTS_UDP: Final = 16
+"""Faulty devices named in a keepalive over UDP: it must fit into one packet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +82,14 @@ class UpperLink:
         timers: LinkTimers,
         counters: LinkCounters,
         next_sn: Callable[[], int],
+        faults: Callable[[], list[str]],
         on_path: Callable[[Path | None], None],
         on_change: Callable[[bool], None],
     ) -> None:
-        """`on_path(path)` is called when `path` is another one, `on_change(registered)` after the state changed."""
+        """`faults`: the shared ids of what is defective now.
+
+        `on_path(path)` is called when `path` is another one, `on_change(registered)` after the state changed.
+        """
         self.upper = upper
         self.path: Path | None = None
         """Where the upper is: set before a REGISTER is sent, so that what it asks at once is known as its."""
@@ -94,6 +102,7 @@ class UpperLink:
         self._timers = timers
         self._counters = counters
         self._next_sn = next_sn
+        self._faults = faults
         self._on_path = on_path
         self._on_change = on_change
         self._registrations: dict[tuple[str, int], Registration] = {}
@@ -259,7 +268,13 @@ class UpperLink:
         ):
             return old
         self._drop_path()
-        path = await transports.connect(address, port, timeout_s=self._timers.connect_s)
+        tls = None
+        if self.upper.transport == "tls":
+            # Read anew each time: a renewed file is in force without a restart. Some hundred KB, so not in the loop.
+            tls = await asyncio.to_thread(client_context, self.upper.tls_ca)
+        path = await transports.connect(
+            address, port, timeout_s=self._timers.connect_s, tls=tls, tls_name=host
+        )
         transports.mark_trusted(path)
         return self._take_path(path)
 
@@ -325,7 +340,11 @@ class UpperLink:
     async def _keepalive(self) -> GatewayError | None:
         """None: answered with 2xx."""
         upper = self.upper
-        body = write(Keepalive(sn=self._next_sn(), device_id=upper.local_id), upper.dialect.charset_used)
+        limit = MAX_FAULTS if self.path is not None and self.path.reliable else _FAULTS_UDP
+        keepalive = Keepalive(
+            sn=self._next_sn(), device_id=upper.local_id, fault_ids=tuple(self._faults()[:limit])
+        )
+        body = write(keepalive, upper.dialect.charset_used)
         self._counters.keepalives += 1
         try:
             response = await self.send(body, timeout_s=min(self._timers.answer_s, max(upper.keepalive_s, 2)))

@@ -17,7 +17,7 @@ EXPIRES_S: Final = 86_400
 """9.1.1 d."""
 KEEPALIVE_S: Final = 60
 UPPER_LIMIT: Final = 256
-TRANSPORTS: Final = ("udp", "tcp")
+TRANSPORTS: Final = ("udp", "tcp", "tls")
 
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.\-]{0,252}[A-Za-z0-9])?")
 
@@ -47,7 +47,9 @@ class Upper:
     host: str
     port: int = 5060
     transport: str = "udp"
-    """``udp`` or ``tcp``."""
+    """``udp``, ``tcp`` or ``tls``."""
+    tls_ca: str = ""
+    """File of the authorities (PEM) that may have signed its certificate; empty: the system's."""
     local_id: str
     """Who we are there: user of From and Contact (CS-10)."""
     username: str = ""
@@ -109,6 +111,7 @@ class UpperChange:
     host: str | None = None
     port: int | None = None
     transport: str | None = None
+    tls_ca: str | None = None
     local_id: str | None = None
     username: str | None = None
     password: str | None = None
@@ -174,6 +177,10 @@ def check(upper: Upper) -> None:
         raise _invalid("port", "is not between 1 and 65535")
     if upper.transport not in TRANSPORTS:
         raise _invalid("transport", f"is not one of {', '.join(TRANSPORTS)}")
+    if upper.tls_ca and upper.transport != "tls":
+        raise _invalid("tls_ca", "has no effect without transport tls")
+    if upper.tls_ca and (not upper.tls_ca.startswith("/") or not upper.tls_ca.isprintable()):
+        raise _invalid("tls_ca", "is not the absolute path of a file")
     if upper.standby:
         host, _, port = upper.standby.rpartition(":")
         if not _is_host(host.strip("[]")) or not (

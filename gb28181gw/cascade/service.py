@@ -97,6 +97,8 @@ class Uppers:
         self._paths = PathTable()
         self._sn = secrets.randbelow(_SN_LIMIT // 2)
         self._running = False
+        self._faulty: set[Key] = set()
+        """Channels that said VLOST or DEFECT; some may be well or gone again."""
 
     # -- life ----------------------------------------------------------------------------------------------
 
@@ -104,11 +106,15 @@ class Uppers:
         """Read the store. Raises GatewayError."""
         for stored in await self._store.load_uppers():
             upper = stored.upper
-            self._enter(upper, Sharing(upper, share_all=stored.share_all, rows=stored.rows))
+            entry = self._enter(upper, Sharing(upper, share_all=stored.share_all, rows=stored.rows))
+            # An upper that knows the catalogue from before our restart plays without asking for it again (F-17).
+            await self._keep(entry, await entry.sharing.follow(self._book))
 
     def start(self) -> None:
         """Begin to register, each upper by itself."""
         self._running = True
+        for device in self._book:
+            self._faulty.update(Key(device.id, one.id) for one in device.channels.values() if one.fault)
         self._agent.use_platforms(self)
         for entry in self._entries.values():
             if entry.upper.enabled:
@@ -436,6 +442,8 @@ class Uppers:
         """`Registry.on_channel_changed`."""
         channel = change.channel
         device = self._book.get(device_id)
+        if channel.fault:
+            self._faulty.add(Key(device_id, channel.id))
         new = (
             change.event is CatalogEvent.ADD
             and channel.kind not in TREE_KINDS
@@ -453,6 +461,8 @@ class Uppers:
 
     async def _keep(self, entry: _Entry, rows: list[ShareRow]) -> None:
         """Store made ids; when the store does not answer, the next look at the catalogues makes them anew."""
+        if not rows:
+            return
         with contextlib.suppress(GatewayError):
             await self._store.add_shares(entry.upper.id, rows)
 
@@ -498,6 +508,7 @@ class Uppers:
             timers=self._timers,
             counters=self.counters,
             next_sn=self.next_sn,
+            faults=lambda: self._faults(upper.id),
             on_path=lambda path: self._paths.bind(upper.id, path),
             on_change=lambda registered: self._changed(upper.id, registered),
         )
@@ -515,6 +526,19 @@ class Uppers:
         entry = _Entry(upper, sharing, link, Budget(self._clock), notifications)
         self._entries[upper.id] = entry
         return entry
+
+    def _faults(self, upper_id: str) -> list[str]:
+        """What a keepalive names as faulty (9.6.1): shared channels without video or defective."""
+        entry = self._entries[upper_id]
+        found: list[str] = []
+        for key in sorted(self._faulty):
+            device = self._book.get(key.device_id)
+            channel = device.channels.get(key.channel_id) if device is not None else None
+            if channel is None or not channel.fault:
+                self._faulty.discard(key)
+            elif not channel.gone and (shared_id := entry.sharing.shared_id(*key)) is not None:
+                found.append(shared_id)
+        return found
 
     def _start(self, entry: _Entry) -> None:
         if self._running and entry.upper.enabled:

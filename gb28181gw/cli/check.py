@@ -11,6 +11,7 @@ from gb28181gw.cli.common import ConfigOption, JsonOption, sentences
 from gb28181gw.cli.host import (
     Finding,
     Level,
+    check_certificate,
     check_clock,
     check_data_dir,
     check_database,
@@ -88,6 +89,7 @@ def examine(config: Path | None, *, deep: bool) -> list[Finding]:
             Finding(level=Level.OK, name="gateway", detail=f"It runs with this configuration: {running}.")
         )
     findings += check_listeners(settings, running=bool(running))
+    findings += check_certificate(settings)
     findings += check_media_ports(settings, running=bool(running), deep=deep)
     findings += check_data_dir(settings)
     findings += check_plane(settings)

@@ -78,6 +78,8 @@ def check_listeners(settings: Settings, *, running: bool) -> Iterator[Finding]:
         ("media.http", settings.media.http_address, (socket.SOCK_STREAM,)),
         ("http.listen", settings.http.address, (socket.SOCK_STREAM,)),
     ]
+    if settings.sip.tls_address is not None:
+        wanted.append(("sip.listen_tls", settings.sip.tls_address, (socket.SOCK_STREAM,)))
     if settings.media.shared_port:
         from gb28181gw.settings import HostPort
 
@@ -94,6 +96,22 @@ def check_listeners(settings: Settings, *, running: bool) -> Iterator[Finding]:
     problem = bind_problem(settings.media.listen, 0, socket.SOCK_DGRAM)
     if problem is not None:
         yield _error("media.listen", bind_sentence(settings.media.listen, problem))
+
+
+def check_certificate(settings: Settings) -> Iterator[Finding]:
+    """Whether SIP over TLS can use its certificate."""
+    from gb28181gw.errors import GatewayError
+    from gb28181gw.transport.tls import server_context
+
+    sip = settings.sip
+    if not sip.listen_tls:
+        return
+    try:
+        server_context(sip.tls_cert, sip.tls_key)
+    except GatewayError as error:
+        yield _error("sip.tls_cert", error.detail)
+    else:
+        yield _ok("sip.tls_cert", "The certificate and its key belong together.")
 
 
 def bind_problem(host: str, port: int, kind: socket.SocketKind) -> int | None:

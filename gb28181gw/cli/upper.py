@@ -29,6 +29,7 @@ class Transport(StrEnum):
 
     UDP = "udp"
     TCP = "tcp"
+    TLS = "tls"
 
 
 class Form(StrEnum):
@@ -98,6 +99,13 @@ def add(
     domain: Annotated[str, typer.Option(help="Its SIP domain, mostly ten digits.", show_default=False)],
     port: Annotated[int, typer.Option(help="Its SIP port.", min=1, max=65535)] = 5060,
     transport: Annotated[Transport, typer.Option(help="Transport of SIP.")] = Transport.UDP,
+    tls_ca: Annotated[
+        str,
+        typer.Option(
+            help="File of the authorities (PEM) of its certificate; the system's by default.",
+            show_default=False,
+        ),
+    ] = "",
     password: Annotated[
         str, typer.Option(help="For its challenge; - reads it from standard input.", show_default=False)
     ] = "",
@@ -131,6 +139,8 @@ def add(
         "tree": tree.value,
     }
     given = {"local_id": local_id, "username": username, "name": name, "charset": charset}
+    if tls_ca:
+        given["tls_ca"] = str(Path(tls_ca).absolute())
     body.update({name: value for name, value in given.items() if value})
 
     def run(gateway: RunningGateway) -> None:

@@ -3,14 +3,15 @@
 `run` is the whole life. Every INVITE is a *part*: its frame sink is there before the first packet, so a fast transfer
 loses no beginning (PB-15), and a task hands what came to a worker thread, which places and writes it (`seam`, `mp4`).
 A part that breaks off is followed by another that begins some seconds earlier; only a part that brings no new picture
-counts against the tries. What ends a part is `sessions`' to say; this module never looks at SIP.
+counts against the tries. A part that the device ends before the span does is followed by one from its end on (PB-14);
+a device that has nothing further then has sent all. What ends a part is `sessions`' to say; this module never looks at
+SIP.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
@@ -29,7 +30,7 @@ from gb28181gw.downloads.models import (
     FileError,
     Gap,
     Part,
-    manifest_of,
+    write_manifest,
 )
 from gb28181gw.downloads.original import OriginalKeeper
 from gb28181gw.downloads.seam import Seam
@@ -37,6 +38,7 @@ from gb28181gw.errors import GatewayError
 from gb28181gw.media.engine import Engine, MediaTransport
 from gb28181gw.media.tracks import Frame
 from gb28181gw.observability.events import EventBus
+from gb28181gw.sessions.history import MAX_SHORT_FILES
 from gb28181gw.sessions.models import Consumer, StreamView
 
 if TYPE_CHECKING:
@@ -49,9 +51,10 @@ NEAR_S: Final = 3.0
 MAX_WAITING: Final = 256 * 1024 * 1024
 """Bytes of frames that may wait for the disk."""
 _ENDS: Final = frozenset({"end_of_file", "end_silent", "end_time"})
+_NOTHING_FURTHER: Final = frozenset({"gb.sip.rejected", "gb.media.no_rtp", "gb.media.no_recording"})
+"""What a device says of a time of which it has nothing."""
 _STOPS: Final = frozenset({"stopped", "shutdown", "device_removed"})
 """Somebody here ended the stream: asking again is not what they want."""
-MANIFEST: Final = "manifest.json"
 
 
 class StreamHold(Protocol):
@@ -142,6 +145,10 @@ class DownloadJob:
         self._part_bytes = 0
         self._file_size: int | None = None
         self._attempts = 0
+        self._file_ended = False
+        """The device ended the last part before the end of the span: another file may follow (PB-14)."""
+        self._short_files = 0
+        """Parts in a row that brought hardly anything."""
         self._gaps: list[Gap] = []
         self._parts: list[Part] = []
         self._file: DownloadFile | None = None
@@ -171,6 +178,7 @@ class DownloadJob:
         error: GatewayError | None = None
         self.state = DownloadState.RUNNING
         self._emit("download.started")
+        await self._keep_manifest(self._view())  # what a restart finds of it
         writing = asyncio.create_task(self._write_all(), name=f"write {self.id}")
         try:
             try:
@@ -191,16 +199,20 @@ class DownloadJob:
         while True:
             had = self._seam.end_90k
             try:
-                done = await self._fetch_part()
+                if await self._fetch_part():
+                    return
+                if self._file_ended:
+                    continue
                 failure = GatewayError(
                     "gb.media.silent", f"The transfer broke off at {self._position_s:.0f} s."
                 )
             except GatewayError as error:
-                done, failure = False, error
+                failure = error
+                if self._file_ended and error.code in _NOTHING_FURTHER:
+                    self._note_end()
+                    return
                 if not self._parts or error is self._broken or error.code == "gb.sip.cancelled":
                     raise  # what the device says at first it means; and a full disk stays full
-            if done:
-                return
             misses = 0 if self._seam.end_90k > had else misses + 1
             pauses = self._context.limits.pauses_s
             if misses >= len(pauses):
@@ -219,8 +231,12 @@ class DownloadJob:
         """One INVITE; True when the device has no more of the span. Raises GatewayError."""
         request = self.request
         first = not self._parts
-        from_s = 0 if first else max(0, int(self._position_s) - OVERLAP_S)
-        self._seam.begin_part(self._position_s - from_s)
+        if self._file_ended:
+            # Any earlier, and a device would send the end of the same file again.
+            from_s = min(max(round(self._position_s), self._parts[-1].from_s + 1), request.length_s - 1)
+        else:
+            from_s = 0 if first else max(0, int(self._position_s) - OVERLAP_S)
+        self._seam.begin_part(None if self._file_ended else self._position_s - from_s)
         self._attempts += 1
         self._part_ended = asyncio.get_running_loop().create_future()
         sinks: list[int] = []
@@ -283,14 +299,19 @@ class DownloadJob:
             raise self._broken
         if reason in _STOPS:
             raise GatewayError("gb.sip.cancelled", f"The stream of the download was ended ({reason}).")
-        if reason in _ENDS or request.length_s - self._position_s <= NEAR_S:
-            missing = request.length_s - self._position_s
-            if missing > NEAR_S:
-                self._gaps.append(
-                    Gap(at_s=round(self._position_s, 2), seconds=round(missing, 2), reason="end")
-                )
-            return True
-        return False
+        near = request.length_s - self._position_s <= NEAR_S
+        self._short_files = self._short_files + 1 if self._position_s - had <= NEAR_S else 0
+        self._file_ended = reason == "end_of_file" and not near and self._short_files < MAX_SHORT_FILES
+        if self._file_ended or not (near or reason in _ENDS):
+            return False
+        self._note_end()
+        return True
+
+    def _note_end(self) -> None:
+        """The device has no more of the span; what is missing of it is a gap."""
+        missing = self.request.length_s - self._position_s
+        if missing > NEAR_S:
+            self._gaps.append(Gap(at_s=round(self._position_s, 2), seconds=round(missing, 2), reason="end"))
 
     async def _watch(self, from_s: int) -> tuple[StreamView, str]:
         """Until the part's stream ends; tells the progress meanwhile."""
@@ -394,8 +415,15 @@ class DownloadJob:
 
     async def _in_thread(self, work: Callable[[], None]) -> None:
         """Raises gb.output.disk, gb.codec.codec_unsupported."""
+        working = asyncio.get_running_loop().run_in_executor(self._context.threads, work)
         try:
-            await asyncio.get_running_loop().run_in_executor(self._context.threads, work)
+            await asyncio.shield(working)
+        except asyncio.CancelledError:
+            # Whoever cancels takes the files away next: nothing may still work on them.
+            await asyncio.wait({working})
+            if not working.cancelled():
+                working.exception()
+            raise
         except (FileError, OSError) as error:
             raise GatewayError("gb.output.disk", str(error)) from error
 
@@ -474,10 +502,7 @@ class DownloadJob:
             error_detail=error.detail if error is not None else "",
             sip_status=error.sip_status if error is not None else None,
         )
-        try:
-            await self._in_thread(lambda: self._write_manifest(view))
-        except GatewayError as failure:
-            self._emit("download.manifest_failed", detail=failure.detail)
+        await self._keep_manifest(view)
         # Not before: who sees it over may fetch everything.
         self.state, self.finished = state, view
         if error is None:
@@ -524,12 +549,11 @@ class DownloadJob:
             _summed(path), frames=writer.frames, duration_s=round(writer.end_90k / 90_000, 3)
         )
 
-    def _write_manifest(self, view: DownloadView) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True, mode=0o750)
-        text = json.dumps(manifest_of(view), ensure_ascii=False, indent=2)
-        path = self.directory / f"{MANIFEST}.part"
-        path.write_text(text + "\n", encoding="utf-8")
-        path.replace(self.directory / MANIFEST)
+    async def _keep_manifest(self, view: DownloadView) -> None:
+        try:
+            await self._in_thread(partial(write_manifest, view, self.directory))
+        except GatewayError as failure:
+            self._emit("download.manifest_failed", detail=failure.detail)
 
     async def _abandon(self, writing: asyncio.Task[None]) -> None:
         """Cancelled: nothing of it stays."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from gb28181gw.media.engine import MediaTransport
+
+MANIFEST: Final = "manifest.json"
 
 
 class FileError(Exception):
@@ -20,7 +24,7 @@ class DownloadState(StrEnum):
              -> (gone)    DELETE
     RUNNING  -> RETRYING  the stream broke off in the middle
              -> COMPLETE  the device sent all that it has of the span
-             -> FAILED    refused, or the disk is full
+             -> FAILED    refused, or the disk is full, or the gateway was stopped
     RETRYING -> RUNNING   asked again from where it broke off
              -> FAILED    tried often enough without a further picture
     """
@@ -130,7 +134,7 @@ class DownloadView:
 
 
 def manifest_of(view: DownloadView) -> dict[str, Any]:
-    """JSON of a finished download, with what is needed to verify its file and to show it after a restart."""
+    """JSON of a download, with what is needed to verify its file and to show it after a restart."""
     request = view.request
     return {
         "version": 1,
@@ -155,6 +159,15 @@ def manifest_of(view: DownloadView) -> dict[str, Any]:
     }
 
 
+def write_manifest(view: DownloadView, directory: Path) -> None:
+    """Whole or not at all. Raises OSError."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+    text = json.dumps(manifest_of(view), ensure_ascii=False, indent=2)
+    path = directory / f"{MANIFEST}.part"
+    path.write_text(text + "\n", encoding="utf-8")
+    path.replace(directory / MANIFEST)
+
+
 def view_of(manifest: dict[str, Any]) -> DownloadView:
     """The view of a manifest. Raises KeyError, TypeError or ValueError for one that is damaged."""
     file, error = manifest["file"], manifest["error"] or {"code": "", "detail": ""}
@@ -170,7 +183,7 @@ def view_of(manifest: dict[str, Any]) -> DownloadView:
         ),
         state=state,
         created_at=float(manifest["created_at"]),
-        finished_at=float(manifest["finished_at"]),
+        finished_at=float(manifest["finished_at"]) if state.over else None,
         progress=1.0 if state is DownloadState.COMPLETE else 0.0,
         position_s=float(manifest["position_s"]),
         bytes=int(manifest["bytes_received"]),

@@ -24,6 +24,8 @@ MAX_MISSING: Final = 1_000
 _SAME_90K: Final = 450
 """5 ms: what is closer to what is there is the same."""
 
+_USUAL_FPS: Final = 25
+
 
 def digest(payload: bytes) -> bytes:
     return hashlib.blake2b(payload, digest_size=16).digest()
@@ -42,22 +44,23 @@ class Seam:
         self._last: dict[TrackKind, int] = {}
         self._offset: int | None = None
         self._waiting: list[Frame] | None = None
-        self._by_time = 0
+        self._by_time: int | None = 0
+        """Where a part belongs whose pictures are all new; None: one picture behind the end."""
 
     @property
     def end_90k(self) -> int:
         """File time of the newest picture; -1 without."""
         return self._last.get(TrackKind.VIDEO, -1)
 
-    def begin_part(self, overlap_s: float) -> None:
-        """A further part follows that begins about `overlap_s` before the end of what is there."""
+    def begin_part(self, overlap_s: float | None) -> None:
+        """A further part follows that begins about `overlap_s` before the end of what is there; None: right behind."""
         self.repeated = 0
         if self.end_90k < 0:
             self._offset, self._waiting, self.joined = None, None, "start"
             return
         self._offset = None
         self._waiting = []
-        self._by_time = self.end_90k - round(overlap_s * _CLOCK)
+        self._by_time = self.end_90k - round(overlap_s * _CLOCK) if overlap_s is not None else None
         self.joined = "picture"
 
     def take(self, frames: Iterable[Frame]) -> list[tuple[Frame, int]]:
@@ -95,7 +98,10 @@ class Seam:
         if offset is None:
             self.joined = "time"
             first = next((one for one in waiting if one.track.kind is TrackKind.VIDEO), waiting[0])
-            offset = self._by_time - first.dts_90k
+            by_time = self._by_time
+            if by_time is None:
+                by_time = self.end_90k + round(_CLOCK / (first.track.fps or _USUAL_FPS))
+            offset = by_time - first.dts_90k
         self._offset = offset
         return [pair for frame in waiting for pair in self._keep(frame)]
 

@@ -3,7 +3,8 @@
 A recorder often has one session for a channel or for itself, playback and download together (PB-16): what does not fit
 waits in the order of asking, with its place shown. Finished downloads live as a directory with a manifest below
 `data_dir/downloads`; that is what a restart finds. They go with DELETE, with their age, or oldest first when all
-together are too large. A download that a stop of the gateway interrupts is gone: its file would end in the middle.
+together are too large. A download that a stop of the gateway interrupts has failed: its file, which would end in the
+middle, is removed with the next start, and the list says so.
 """
 
 from __future__ import annotations
@@ -14,15 +15,22 @@ import math
 import secrets
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from gb28181gw.clock import Clock
-from gb28181gw.downloads.job import MANIFEST, DownloadJob, JobContext, JobLimits, Recordings
-from gb28181gw.downloads.models import DownloadRequest, DownloadState, DownloadView, view_of
+from gb28181gw.downloads.job import DownloadJob, JobContext, JobLimits, Recordings
+from gb28181gw.downloads.models import (
+    MANIFEST,
+    DownloadRequest,
+    DownloadState,
+    DownloadView,
+    view_of,
+    write_manifest,
+)
 from gb28181gw.errors import GatewayError
 from gb28181gw.media.engine import Engine, MediaTransport
 from gb28181gw.observability.events import EventBus
@@ -246,7 +254,7 @@ class Downloads:
     # ---- the directory
 
     def _load(self) -> dict[str, DownloadView]:
-        """In a thread."""
+        """In a thread. What an earlier process did not finish has failed, and leaves no file."""
         found: dict[str, DownloadView] = {}
         if not self._directory.is_dir():
             return found
@@ -257,7 +265,7 @@ class Downloads:
                 if entry.is_dir():
                     shutil.rmtree(entry, ignore_errors=True)  # was not finished
                 continue
-            found[entry.name] = view
+            found[entry.name] = view if view.state.over else _interrupted(view, entry, self._clock.wall())
         return found
 
     async def _keep_house(self) -> None:
@@ -277,6 +285,22 @@ class Downloads:
                     "download.removed", download_id=view.id, reason="expired" if too_old else "too_large"
                 )
             await asyncio.sleep(KEEP_HOUSE_S)
+
+
+def _interrupted(view: DownloadView, directory: Path, now: float) -> DownloadView:
+    """In a thread: the view of a download that a stop of the gateway ended."""
+    failed = replace(
+        view,
+        state=DownloadState.FAILED,
+        finished_at=now,
+        error_code="gb.route.shutting_down",
+        error_detail="The gateway was stopped meanwhile.",
+    )
+    for file in directory.iterdir():
+        if file.name != MANIFEST:
+            file.unlink(missing_ok=True)
+    write_manifest(failed, directory)
+    return failed
 
 
 def _size(view: DownloadView) -> int:

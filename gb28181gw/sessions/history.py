@@ -2,8 +2,9 @@
 
 Differs from live in what ends it. The device says so (MediaStatus 121, in the dialog or not: PB-12), sends BYE, or
 just stops (PB-11); packets that still come after a 121 are waited for, because it may overtake them, and a 121 of
-each file in the middle ends nothing while the stream goes on (PB-14). A device that runs past the end is stopped by
-our clock (PB-07). While paused, silence means nothing.
+each file in the middle ends nothing while the stream goes on (PB-14). Where it stops with each file, a playback that
+somebody watches asks for what follows; a download leaves that to its job. A device that runs past the end is stopped
+by our clock (PB-07). While paused, silence means nothing.
 
 What the device answers to a control is told as its answer; whether it did it, the stream's times tell
 (`sessions.timeline`): both are in the view, and an OK without effect is an event (PB-08).
@@ -31,6 +32,8 @@ from gb28181gw.sessions.timeline import Timeline
 from gb28181gw.sip.message import Response
 
 SENT_COMPLETELY = 121
+MAX_SHORT_FILES = 2
+"""A device without anything further may answer each INVITE with its last pictures and a 121."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +134,10 @@ class HistoryStream(Stream):
         self._packet_at = 0.0
         self._end = ""
         self._file_size: int | None = None
+        self._file_ended = False
+        """The device ended a file before the end of the span (PB-14): what follows is asked for."""
+        self._short_files = 0
+        """INVITEs in a row that brought hardly anything before their 121."""
         # Where the recording stands is read from its pictures, so they are looked at even while nobody, or only a
         # relay of the raw packets, wants the stream. No frame leaves the plane for this.
         context.engine.add_frame_sink(self.id, lambda _: None, video=False, audio=False)
@@ -261,6 +268,9 @@ class HistoryStream(Stream):
         self._file_size = call.file_size if call.file_size is not None else self._file_size
         self._judge(packets, quiet_s, now)
         if call.media_status is not None and quiet_s >= self._times.tail_s:
+            if call.media_status == SENT_COMPLETELY and self._may_follow():
+                self._file_ended = True
+                return Why.LOST
             self._end = "end_of_file" if call.media_status == SENT_COMPLETELY else "device_failed"
             return Why.ENDED
         if call.lost and quiet_s < self._times.tail_s:
@@ -277,6 +287,14 @@ class HistoryStream(Stream):
             self._end = "end_time"
             return Why.ENDED
         return Why.LOST if quiet_s >= self._patience_s else None
+
+    def _may_follow(self) -> bool:
+        """Whether the span goes on behind what the device calls its end, as far as one can know (PB-14)."""
+        if self.kind is StreamKind.DOWNLOAD or not self._leases or self._scale < 0 or self._at_end:
+            return False
+        short = self._timeline.position_s - self._base_s <= self._times.end_near_s
+        self._short_files = self._short_files + 1 if short else 0
+        return self._short_files < MAX_SHORT_FILES
 
     @property
     def _patience_s(self) -> float:
@@ -329,11 +347,16 @@ class HistoryStream(Stream):
 
     def _may_retry(self, call: Call) -> bool:
         # A device that says BYE means it; a download is resumed by whoever wants the file.
+        if self._file_ended:
+            return True
         return bool(self._leases) and self.kind is StreamKind.PLAYBACK and not call.ended_by_device
 
     def _prepare_retry(self) -> None:
-        """Ask from where it stood; whatever speed it had, the device begins anew."""
-        base = min(int(self._timeline.position_s), self._span.length_s - 1)
+        """Ask from where it stood, or behind the file that ended; whatever speed it had, the device begins anew."""
+        base = int(self._timeline.position_s)
+        if self._file_ended:  # any earlier, and a device would send the end of the same file again
+            base = max(round(self._timeline.position_s), self._base_s + 1)
+        base = min(base, self._span.length_s - 1)
         self._base_s = base
         self._ask = _ask(self.kind, self.channel_id, replace(self._span, start=self._span.start + base))
         self._timeline.restart(base)
@@ -341,7 +364,24 @@ class HistoryStream(Stream):
         self._expected = None
         self._packet_at = 0.0
 
+    @property
+    def _pauses_s(self) -> tuple[float, ...]:
+        return (0.0,) if self._file_ended else super()._pauses_s
+
+    def _enter(self, call: Call) -> None:
+        self._file_ended = False
+        super()._enter(call)
+
+    async def _fail(self, error: GatewayError) -> None:
+        """A device that has nothing behind the file that ended did not fail: its 121 was the end."""
+        if self._file_ended and error.code != "gb.sip.cancelled":
+            await self._leave("end_of_file")
+        else:
+            await super()._fail(error)
+
     def _loss(self, call: Call) -> GatewayError:
+        if self._file_ended:
+            return GatewayError("gb.media.silent", "The device ended a file before the end of the span.")
         if call.ended_by_device or call.silent:
             return super()._loss(call)
         return GatewayError("gb.media.silent", f"No packet for {self._patience_s:.0f} s.")

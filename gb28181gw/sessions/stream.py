@@ -176,6 +176,11 @@ class Stream(ABC):
         """Whether a lost call is INVITEd again."""
         return bool(self._leases)
 
+    @property
+    def _pauses_s(self) -> tuple[float, ...]:
+        """Before each new INVITE for a lost call."""
+        return self._limits.retry_pauses_s
+
     def _prepare_retry(self) -> None:  # noqa: B027 - live asks again for the same
         """Called once before a lost call is INVITEd again."""
 
@@ -358,7 +363,7 @@ class Stream(ABC):
         failure = self._loss(lost)
         self.state = StreamState.RETRYING
         self._prepare_retry()
-        for pause in self._limits.retry_pauses_s:
+        for pause in self._pauses_s:
             self._last_counters = lost.counters()
             lost.close()
             self._call = None

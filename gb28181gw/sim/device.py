@@ -685,6 +685,8 @@ class SimDevice:
     async def _recorded(self, name: str, start: int, stop: int) -> Recorded | None:
         """What a channel recorded of a time."""
         found = self.recordings(start, stop)
+        if Quirk.PB_14_STOP in self.quirks:
+            found = found[:1]
         return Recorded(await self._services.loop_of(name), found, start, stop) if found else None
 
     def recordings(self, start: float, stop: float) -> list[RecordFile]:

@@ -22,6 +22,8 @@ class TransportCounters:
     connections_accepted: int = 0
     connections_refused: int = 0
     """Above the limits of connections."""
+    handshakes_failed: int = 0
+    """Connections to the TLS listener that did not become TLS."""
     closed_idle: int = 0
     """Unverified connections without a message for too long."""
     closed_slow: int = 0

@@ -1,4 +1,4 @@
-"""SIP over TCP: a listener and its connections.
+"""SIP over TCP and TLS: the listeners and their connections.
 
 The gateway answers and asks on the connection that a device opened and never dials the text of a Contact (REG-21,
 GB/T 28181-2022 9.1.1 f); `TcpTransport.connect` is for the side that registers: the simulator, and us at an upper
@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+import socket
+import ssl
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -28,6 +30,7 @@ from gb28181gw.transport.binding import BACKLOG, bind_tcp, set_keepalive
 from gb28181gw.transport.counters import TransportCounters
 from gb28181gw.transport.local_address import LocalAddresses, normalise
 from gb28181gw.transport.receiver import Receiver
+from gb28181gw.transport.tls import GOODBYE_S, shake
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,7 @@ class TcpLimits:
 
 _connection_ids = itertools.count(1)
 _SWEEP_S: Final = 1.0
+_ACCEPT_RETRY_S: Final = 0.2
 _FLUSH_S: Final = 0.2
 """Silence after which a body with a doubtful Content-Length is taken as declared (`StreamParser.waiting`)."""
 
@@ -57,8 +61,12 @@ _FLUSH_S: Final = 0.2
 class _Connection(asyncio.Protocol):
     """One connection: framing, its deadlines, its end. Owned by `TcpTransport`."""
 
-    def __init__(self, owner: TcpTransport, *, dialled: bool) -> None:
+    def __init__(
+        self, owner: TcpTransport, *, dialled: bool, before: Callable[[], None] | None = None
+    ) -> None:
+        """`before` is called when the connection is there, before it is counted."""
         self.owner = owner
+        self._before = before
         self.verified = dialled
         """A connection that we dialled is one that we want."""
         self.path = Path("tcp", "", 0)
@@ -71,6 +79,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = self._transport = cast(asyncio.Transport, transport)  # uvloop's does not derive from it
+        if self._before is not None:
+            self._before()
         set_keepalive(transport.get_extra_info("socket"))
         remote, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
         if remote is None or local is None:
@@ -78,7 +88,7 @@ class _Connection(asyncio.Protocol):
             return
         host = normalise(str(remote[0]))
         self.path = Path(
-            "tcp",
+            "tls" if transport.get_extra_info("ssl_object") is not None else "tcp",
             host,
             int(remote[1]),
             self.owner.addresses.advertised or normalise(str(local[0])),
@@ -200,7 +210,9 @@ class TcpTransport:
         self._servers: list[asyncio.Server] = []
         self._connections: dict[int, _Connection] = {}
         self._unverified: dict[str, int] = {}
-        """Host -> number of its unverified connections."""
+        """Host -> number of its unverified connections, handshakes included."""
+        self._tls_listeners: list[socket.socket] = []
+        self._tls_tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
         self._empty.set()
@@ -214,9 +226,72 @@ class TcpTransport:
         )
         return int(bound.getsockname()[1])
 
-    async def connect(self, host: str, port: int, *, local_host: str = "", timeout_s: float = 10.0) -> Path:
-        """Open a connection to a configured address; it counts as verified. Raises `GatewayError` gb.sip.path_lost."""
+    async def listen_tls(self, host: str, port: int, context: ssl.SSLContext) -> int:
+        """Bind and accept TLS; returns the port. Raises `GatewayError` gb.config.*."""
+        bound = bind_tcp(host, port, key="sip.listen_tls")
+        self._tls_listeners.append(bound)
+        self._keep(self._accept_tls(bound, context), "SIP TLS listener")
+        return int(bound.getsockname()[1])
+
+    async def _accept_tls(self, bound: socket.socket, context: ssl.SSLContext) -> None:
+        """Accepts by hand, so that a connection counts before it has shown TLS (S-20)."""
         loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, remote = await loop.sock_accept(bound)
+            except OSError:
+                await asyncio.sleep(
+                    _ACCEPT_RETRY_S
+                )  # reset before it was accepted, or no file descriptor left
+                continue
+            host = normalise(str(remote[0]))
+            if len(self._connections) >= self.limits.total or not self._has_room(host):
+                self.counters.connections_refused += 1
+                accepted.close()
+                continue
+            accepted.setblocking(False)
+            self._count_unverified(host)
+            self._keep(self._shake(accepted, host, context), "SIP TLS handshake")
+
+    async def _shake(self, accepted: socket.socket, host: str, context: ssl.SSLContext) -> None:
+        counted = True
+
+        def protocol() -> _Connection:
+            return _Connection(self, dialled=False, before=leave)
+
+        def leave() -> None:
+            nonlocal counted
+            if counted:
+                counted = False
+                self._uncount_unverified(host)
+
+        try:
+            if not await shake(accepted, context, protocol):
+                self.counters.handshakes_failed += 1
+        finally:
+            leave()
+
+    def _keep(self, work: Coroutine[object, object, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tls_tasks.add(task)
+        task.add_done_callback(self._tls_tasks.discard)
+
+    async def connect(
+        self,
+        host: str,
+        port: int,
+        *,
+        local_host: str = "",
+        timeout_s: float = 10.0,
+        tls: ssl.SSLContext | None = None,
+        tls_name: str = "",
+    ) -> Path:
+        """Open a connection to a configured address; it counts as verified. Raises `GatewayError` gb.sip.path_lost.
+
+        `tls_name`: the name or address that the peer's certificate must be for; `host` by default.
+        """
+        loop = asyncio.get_running_loop()
+        kind = "TLS" if tls is not None else "TCP"
         try:
             async with asyncio.timeout(timeout_s):
                 _, connection = await loop.create_connection(
@@ -224,17 +299,32 @@ class TcpTransport:
                     host,
                     port,
                     local_addr=(local_host, 0) if local_host else None,
+                    ssl=tls,
+                    server_hostname=(tls_name or host) if tls is not None else None,
+                    ssl_shutdown_timeout=GOODBYE_S if tls is not None else None,
                 )
         except TimeoutError as error:
             raise GatewayError(
-                "gb.sip.path_lost", f"TCP {host}:{port} did not accept a connection within {timeout_s:g} s."
+                "gb.sip.path_lost",
+                f"{kind} {host}:{port} did not accept a connection within {timeout_s:g} s.",
+            ) from error
+        except ssl.SSLCertVerificationError as error:
+            raise GatewayError(
+                "gb.sip.path_lost",
+                f"TLS {host}:{port}: its certificate is refused: {error.verify_message or error.reason}.",
+            ) from error
+        except ssl.SSLError as error:
+            raise GatewayError(
+                "gb.sip.path_lost", f"TLS {host}:{port}: the handshake failed: {error.reason or error}."
             ) from error
         except OSError as error:
             raise GatewayError(
-                "gb.sip.path_lost", f"TCP {host}:{port} cannot be reached: {error.strerror or error}."
+                "gb.sip.path_lost", f"{kind} {host}:{port} cannot be reached: {error.strerror or error}."
             ) from error
         if not connection.accepted:
-            raise GatewayError("gb.sip.path_lost", f"TCP {host}:{port}: the limit of connections is reached.")
+            raise GatewayError(
+                "gb.sip.path_lost", f"{kind} {host}:{port}: the limit of connections is reached."
+            )
         return connection.path
 
     def send(self, path: Path, data: bytes) -> bool:
@@ -265,6 +355,12 @@ class TcpTransport:
             self._sweeper = None
         for server in self._servers:
             server.close()
+        for task in self._tls_tasks:
+            task.cancel()
+        await asyncio.gather(*self._tls_tasks, return_exceptions=True)
+        for listener in self._tls_listeners:
+            listener.close()
+        self._tls_listeners.clear()
         for connection in list(self._connections.values()):
             connection.abort()
         await self._empty.wait()
@@ -278,17 +374,12 @@ class TcpTransport:
         """Take a new connection in, or refuse it because a limit is reached."""
         host = connection.path.remote_host
         if len(self._connections) >= self.limits.total or (
-            not connection.verified
-            and (
-                self._unverified.get(host, 0) >= self.limits.unverified_per_host
-                or self.counters.connections_unverified >= self.limits.unverified_total
-            )
+            not connection.verified and not self._has_room(host)
         ):
             self.counters.connections_refused += 1
             return False
         if not connection.verified:
-            self._unverified[host] = self._unverified.get(host, 0) + 1
-            self.counters.connections_unverified += 1
+            self._count_unverified(host)
         self._connections[connection.path.connection_id] = connection
         self._empty.clear()
         self.counters.connections += 1
@@ -308,14 +399,26 @@ class TcpTransport:
             self._empty.set()
         self.receiver.on_closed(connection.path)
 
-    def _leave_unverified(self, connection: _Connection) -> None:
-        host = connection.path.remote_host
+    def _has_room(self, host: str) -> bool:
+        return (
+            self._unverified.get(host, 0) < self.limits.unverified_per_host
+            and self.counters.connections_unverified < self.limits.unverified_total
+        )
+
+    def _count_unverified(self, host: str) -> None:
+        self._unverified[host] = self._unverified.get(host, 0) + 1
+        self.counters.connections_unverified += 1
+
+    def _uncount_unverified(self, host: str) -> None:
         self.counters.connections_unverified -= 1
         left = self._unverified[host] - 1
         if left:
             self._unverified[host] = left
         else:
             del self._unverified[host]
+
+    def _leave_unverified(self, connection: _Connection) -> None:
+        self._uncount_unverified(connection.path.remote_host)
 
     def _sweep(self) -> None:
         """End what is overdue. Runs once a second while there is a connection: one timer instead of thousands."""

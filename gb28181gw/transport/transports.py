@@ -6,6 +6,7 @@ of devices. A path names its socket by local port (and host, where a socket is b
 
 from __future__ import annotations
 
+import ssl
 from typing import Final
 
 from gb28181gw.clock import Clock, SystemClock
@@ -80,6 +81,10 @@ class Transports:
                 if not tries:
                     raise
 
+    async def listen_tls(self, host: str, port: int, context: ssl.SSLContext) -> int:
+        """Bind TLS beside the rest; returns the port. Raises `GatewayError` gb.config.*."""
+        return await self._tcp.listen_tls(host, port, context)
+
     async def add_udp(self, host: str, port: int = 0) -> UdpTransport:
         """Bind one more UDP socket, to be closed by `remove_udp` or `close`. Raises `GatewayError` gb.config.*."""
         transport = UdpTransport(self._receiver, self.counters, self.addresses)
@@ -95,9 +100,20 @@ class Transports:
             del self._by_port[transport.port]
         await transport.close()
 
-    async def connect(self, host: str, port: int, *, local_host: str = "", timeout_s: float = 10.0) -> Path:
-        """Open a TCP connection to a *configured* peer. Raises `GatewayError` gb.sip.path_lost."""
-        return await self._tcp.connect(host, port, local_host=local_host, timeout_s=timeout_s)
+    async def connect(
+        self,
+        host: str,
+        port: int,
+        *,
+        local_host: str = "",
+        timeout_s: float = 10.0,
+        tls: ssl.SSLContext | None = None,
+        tls_name: str = "",
+    ) -> Path:
+        """Open a TCP or TLS connection to a *configured* peer. Raises `GatewayError` gb.sip.path_lost."""
+        return await self._tcp.connect(
+            host, port, local_host=local_host, timeout_s=timeout_s, tls=tls, tls_name=tls_name
+        )
 
     def path_to(self, host: str, port: int) -> Path:
         """The UDP path to a *configured* peer, from the first socket. Raises `GatewayError` gb.sip.path_lost."""

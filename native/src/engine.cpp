@@ -254,15 +254,12 @@ Outcome<SinkId> Engine::add_rtp_sink(StreamKey stream, RtpSinkSpec spec) {
     Worker& owner = worker(found->second.worker);
     auto board = std::make_shared<RtpSinkBoard>();
     std::unique_ptr<RtpSink> sink;
+    Worker* home = nullptr;
     if (through != 0) {
         const auto receiver = receivers_.find(through);
         if (receiver == receivers_.end()) return {.error = ENOENT};
-        Worker& home = worker(receiver->second.worker);
-        std::string peer = home.call([through, id, &owner](Worker& at) {
-            Receiver* const talks = at.receiver(through);
-            return talks != nullptr ? talks->add_talker(id, owner) : std::string();
-        });
-        sink = std::make_unique<RtpSink>(id, std::move(spec), home, std::move(peer), board);
+        home = &worker(receiver->second.worker);
+        sink = std::make_unique<RtpSink>(id, std::move(spec), *home, board);
     } else {
         Outcome<SinkSockets> bound = bind_sink(spec);
         if (bound.error != 0) return {.error = bound.error};
@@ -275,6 +272,12 @@ Outcome<SinkId> Engine::add_rtp_sink(StreamKey stream, RtpSinkSpec spec) {
         fed->add_rtp_sink(added);
         added.open(at, fed);
     });
+    if (home != nullptr) {
+        // Behind the sink's arrival, so that it is there for whatever the receiver tells it from now on.
+        home->call([through, id, &owner](Worker& at) {
+            if (Receiver* const talks = at.receiver(through)) talks->add_talker(id, owner);
+        });
+    }
     sinks_.emplace(id, SinkPlace{.worker = found->second.worker,
                                  .stream = stream,
                                  .kind = SinkKind::rtp,

@@ -146,11 +146,11 @@ void Receiver::adopt(UniqueFd fd, const SocketAddress& peer, ByteView data) {
 
 // ---- talk
 
-std::string Receiver::add_talker(SinkId id, Worker& worker) {
+void Receiver::add_talker(SinkId id, Worker& worker) {
     if (talkers_.empty()) talk_peer_ = talk_peer();
     talkers_.push_back({.id = id, .worker = &worker});
     tell_shared();
-    return talk_peer_;
+    if (!talk_peer_.empty()) tell_talk_peer(talkers_.back());
 }
 
 void Receiver::remove_talker(SinkId id) {
@@ -203,12 +203,14 @@ void Receiver::look_for_talk_peer() {
     if (talkers_.empty()) return;
     std::string peer = talk_peer();
     if (peer == talk_peer_) return;
-    talk_peer_ = peer;
-    for (const Talker& talker : talkers_) {
-        talker.worker->post([id = talker.id, peer](Worker& owner) {
-            if (RtpSink* const sink = owner.rtp_sink(id)) sink->outlet().peer_is(peer);
-        });
-    }
+    talk_peer_ = std::move(peer);
+    for (const Talker& talker : talkers_) tell_talk_peer(talker);
+}
+
+void Receiver::tell_talk_peer(const Talker& talker) {
+    talker.worker->post([id = talker.id, peer = talk_peer_](Worker& owner) {
+        if (RtpSink* const sink = owner.rtp_sink(id)) sink->outlet().peer_is(peer);
+    });
 }
 
 // ---- packets

@@ -74,10 +74,10 @@ RtpSink::RtpSink(SinkId id, RtpSinkSpec spec, SinkSockets sockets, std::shared_p
     }
 }
 
-RtpSink::RtpSink(SinkId id, RtpSinkSpec spec, Worker& home, std::string peer, std::shared_ptr<RtpSinkBoard> board)
+RtpSink::RtpSink(SinkId id, RtpSinkSpec spec, Worker& home, std::shared_ptr<RtpSinkBoard> board)
     : id_(id), spec_(std::move(spec)), board_(std::move(board)), next_sequence_(random_sequence()) {
     OutletOwner& self = *this;
-    outlet_ = std::make_unique<ThroughOutlet>(self, id, spec_.through, home, std::move(peer));
+    outlet_ = std::make_unique<ThroughOutlet>(self, id, spec_.through, home);
 }
 
 RtpSink::~RtpSink() = default;

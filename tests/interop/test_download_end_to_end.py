@@ -20,7 +20,7 @@ from gb28181gw.media.native import NativePlane
 from gb28181gw.media.reference.plane import ReferencePlane
 from gb28181gw.sim.recordings import embedded_time
 from tests.support.field import Field, Plan, running_field
-from tests.support.gateway import media_range, wait_until
+from tests.support.gateway import GatewayProcess, media_range, simulated_devices, wait_until
 
 pytestmark = pytest.mark.interop
 BUILT = pytest.mark.skipif(not native.is_built(), reason="the native plane was not built")
@@ -29,6 +29,7 @@ PLANS = {
     "h264": Plan(rows=(), options=SMALL),
     "h265": Plan(rows=(), options={**SMALL, "video": "h265", "audio": "aac"}),
     "gaps": Plan(rows=("PB-13",), options=SMALL),
+    "files": Plan(rows=("PB-14-STOP",), options=SMALL),
     "silent": Plan(rows=("PB-11",), options=SMALL),
     "none": Plan(rows=(), options={**SMALL, "record_hours": 0.0}),
     "busy": Plan(rows=("INV-11",), options=SMALL),
@@ -204,6 +205,13 @@ def test_pb13_gaps_are_reported_and_the_rest_is_there(devices: Field, tmp_path: 
     assert len(found) == 2 * 15 * 25
 
 
+def test_pb14_a_download_goes_on_where_the_device_ends_each_file(devices: Field, tmp_path: Path) -> None:
+    start = a_minute_boundary(80)
+    done = finished(devices, begin(devices, "files", start, 50, speed=8))
+    assert (done["state"], done["attempts"], done["gaps"]) == ("complete", 3, [])
+    whole(fetch(devices, done, tmp_path), start, 50)
+
+
 def test_pb11_an_end_without_a_word_is_complete(devices: Field) -> None:
     done = finished(devices, begin(devices, "silent", a_minute_boundary(90), 10, speed=8))
     assert (done["state"], done["file"]["frames"]) == ("complete", 250)
@@ -263,3 +271,33 @@ def test_progress_is_told_as_events(devices: Field) -> None:
     finished(devices, job)
     for event in ("download.queued", "download.started", "download.finished"):
         assert devices.gateway.wait_event(event, download_id=job["id"])
+
+
+def test_f17_a_download_that_a_kill_interrupted_has_failed_and_its_call_is_ended(tmp_path: Path) -> None:
+    device = "34020000001180000001"
+    gateway = GatewayProcess(tmp_path).start()
+    try:
+        with simulated_devices(gateway, "--id", device, "--channels", "1", "--size", "320x240"):
+            gateway.wait_online(device, channels=1, limit_s=60)
+            channel = gateway.get(f"/devices/{device}/channels")["items"][0]["id"]
+            start = a_minute_boundary(70)
+            span = {"start": start.isoformat(), "end": (start + timedelta(minutes=5)).isoformat()}
+            path = f"/devices/{device}/channels/{channel}/download"
+            job = gateway.post(path, {**span, "speed": 4}).json()["id"]
+            wait_until(lambda: gateway.get(f"/downloads/{job}")["frames"] > 100, "a part of the file")
+            gateway.kill()
+            gateway.events.clear()
+            gateway.start()
+            found = gateway.get(f"/downloads/{job}")
+            assert (found["state"], found["error"]["code"]) == ("failed", "gb.route.shutting_down")
+            assert [file.name for file in tmp_path.rglob(f"{job}/*")] == ["manifest.json"]
+            gateway.wait_event("stream.orphan_ended", 30, device_id=device)
+            again = gateway.post(
+                path, {"start": span["start"], "end": (start + timedelta(seconds=10)).isoformat()}
+            )
+            assert again.status_code == 202
+            wait_until(
+                lambda: gateway.get(f"/downloads/{again.json()['id']}")["state"] == "complete", "it", 60
+            )
+    finally:
+        gateway.stop()

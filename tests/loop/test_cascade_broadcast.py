@@ -8,6 +8,8 @@ import socket
 import wave
 from pathlib import Path
 
+import pytest
+
 from gb28181gw.media.wire.rtp import RtpPacketiser
 from gb28181gw.sip.message import Request, Response
 from tests.support.sim_platform import SERVER_ID
@@ -36,7 +38,8 @@ def invites(both: Cascade) -> list[Request]:
     return [seen.request for seen in both.platform.seen if seen.request.method == "INVITE"]
 
 
-async def test_tk11_an_upper_speaks_and_ends_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+async def test_tk11_an_upper_speaks_and_ends_it(tmp_path: Path, transport: str) -> None:
     heard = tmp_path / "heard"
     heard.mkdir()
     async with cascade(tmp_path, "--hear-dir", str(heard), media={"plane": "python"}) as both:
@@ -50,11 +53,19 @@ async def test_tk11_an_upper_speaks_and_ends_it(tmp_path: Path) -> None:
         assert "<Result>OK</Result>" in await both.answer(2)
         await platform.until(lambda: invites(both))
         invite = invites(both)[0]
+        if transport == "tcp":
+            # A source that cannot send over UDP says so, and is offered the other way.
+            platform.send(Response.reply_to(invite, 488, to_tag="no"), platform.registered[LOCAL_ID])
+            await platform.until(lambda: len({one.call_id for one in invites(both)}) == 2)
+            invite = invites(both)[-1]
+            assert b"TCP/RTP/AVP 8" in invite.body and b"a=setup:passive" in invite.body
         assert invite.to.uri.user == SOURCE and b"m=audio" in invite.body and b"a=recvonly" in invite.body
         port = int(re.findall(rb"m=audio (\d+)", invite.body)[0])
         ssrc = int(re.findall(rb"y=(\d+)", invite.body)[0])
-        body = invite.body.replace(b"a=recvonly", b"a=sendonly").replace(
-            b"m=audio %d" % port, b"m=audio 40000"
+        body = (
+            invite.body.replace(b"a=recvonly", b"a=sendonly")
+            .replace(b"m=audio %d" % port, b"m=audio 40000")
+            .replace(b"a=setup:passive", b"a=setup:active")
         )
         source = platform.registered[LOCAL_ID]
         contact = ("Contact", f"<sip:{SERVER_ID}@127.0.0.1:{platform.port}>")
@@ -64,13 +75,21 @@ async def test_tk11_an_upper_speaks_and_ends_it(tmp_path: Path) -> None:
             ),
             source,
         )
-        await platform.until(lambda: any(seen.request.method == "ACK" for seen in platform.seen))
+        await platform.until(
+            lambda: any(
+                seen.request.method == "ACK" and seen.request.call_id == invite.call_id
+                for seen in platform.seen
+            )
+        )
 
         packets = RtpPacketiser(payload_type=8, ssrc=ssrc)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as voice:
+        kind = socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM
+        with socket.socket(socket.AF_INET, kind) as voice:
+            await asyncio.to_thread(voice.connect, ("127.0.0.1", port))
             for number in range(150):
                 for packet in packets.packetise(bytes([LOUD, LOUDER] * 80), number * 160):
-                    voice.sendto(packet, ("127.0.0.1", port))
+                    framed = packet if transport == "udp" else len(packet).to_bytes(2, "big") + packet
+                    voice.sendall(framed)
                 await asyncio.sleep(0.02)
         talks = (await asyncio.to_thread(both.gateway.get, "/talks"))["items"]
         assert len(talks) == 1 and talks[0]["spoken_s"] > 1
@@ -84,7 +103,9 @@ async def test_tk11_an_upper_speaks_and_ends_it(tmp_path: Path) -> None:
                 break
             await asyncio.sleep(0.05)
         assert (await asyncio.to_thread(both.gateway.get, "/talks"))["items"] == []
-        assert both.gateway.seen("upper.stream_started", kind="broadcast", upper_id=UPPER)
+        assert both.gateway.seen("upper.stream_started", kind="broadcast", upper_id=UPPER)[0][
+            "transport"
+        ] == ("udp" if transport == "udp" else "tcp-passive")
     files = list(heard.glob("*.wav"))
     assert len(files) == 1
     with wave.open(str(files[0])) as sound:

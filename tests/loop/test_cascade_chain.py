@@ -14,6 +14,7 @@ import pytest
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb.mansrtsp import Pause, Resume, Scale, Seek
 from gb28181gw.gb.sdp import Transport
+from gb28181gw.media import native
 from gb28181gw.sim.platform import Lower, Platform, PlatformOptions
 from tests.support.gateway import GatewayProcess, simulated_devices
 
@@ -22,6 +23,15 @@ CAMERA = "34020000001320000001"
 IDS = ("34020100002000000001", "34020200002000000001", "34020300002000000001")
 TOP = "34020000002000000099"
 PASSWORD = "chain-secret"
+each_plane = pytest.mark.parametrize(
+    "plane",
+    [
+        "python",
+        pytest.param(
+            "native", marks=pytest.mark.skipif(not native.is_built(), reason="no native plane here")
+        ),
+    ],
+)
 
 
 class Chain:
@@ -54,7 +64,7 @@ def join(lower: GatewayProcess, upper_id: str, domain: str, port: int, password:
 
 
 @asynccontextmanager
-async def chain(directory: Path, *options: str) -> AsyncIterator[Chain]:
+async def chain(directory: Path, plane: str, *options: str) -> AsyncIterator[Chain]:
     async with AsyncExitStack() as stack:
         processes = stack.enter_context(ExitStack())
         platforms: list[Platform] = []
@@ -73,7 +83,7 @@ async def chain(directory: Path, *options: str) -> AsyncIterator[Chain]:
             gateway = GatewayProcess(
                 directory / str(number),
                 sip={"id": own, "domain": own[:10], "password": PASSWORD},
-                media={"plane": "python", "idle_stop_s": 1},
+                media={"plane": plane, "idle_stop_s": 1},
             )
             await asyncio.to_thread(gateway.start)
             stack.push_async_callback(asyncio.to_thread, gateway.stop)
@@ -107,8 +117,11 @@ async def played(
     return output.read_bytes()
 
 
-async def test_cs08_r003_the_chain_plays_bit_identical_moves_and_delivers_an_alarm(tmp_path: Path) -> None:
-    async with chain(tmp_path, "--alarm", "2", "--channels", "1") as made:
+@each_plane
+async def test_cs08_r003_the_chain_plays_bit_identical_moves_and_delivers_an_alarm(
+    tmp_path: Path, plane: str
+) -> None:
+    async with chain(tmp_path, plane, "--alarm", "2", "--channels", "1") as made:
         below = await made.bottom.registered(IDS[0])
         above = await made.top.registered(IDS[2])
         items = await made.top.catalogue(above)
@@ -140,10 +153,11 @@ async def test_cs08_r003_the_chain_plays_bit_identical_moves_and_delivers_an_ala
             )
 
 
+@each_plane
 async def test_r032_the_path_and_the_user_go_along_and_f06_the_device_goes_and_every_hop_ends(
-    tmp_path: Path,
+    tmp_path: Path, plane: str
 ) -> None:
-    async with chain(tmp_path, "--channels", "1") as made:
+    async with chain(tmp_path, plane, "--channels", "1") as made:
         above = await made.top.registered(IDS[2])
         path = "-".join((IDS[2], IDS[1], IDS[0]))
         playing = await made.top.play(
@@ -172,8 +186,12 @@ async def test_r032_the_path_and_the_user_go_along_and_f06_the_device_goes_and_e
             await playing.ended.wait()
 
 
-async def test_pb17_a_recording_plays_is_steered_and_ends_through_the_chain(tmp_path: Path) -> None:
-    async with chain(tmp_path, "--channels", "1", "--record-hours", "2") as made:
+@pytest.mark.parametrize("transport", [Transport.UDP, Transport.TCP_PASSIVE, Transport.TCP_ACTIVE])
+@each_plane
+async def test_pb17_a_recording_plays_is_steered_and_ends_through_the_chain(
+    tmp_path: Path, plane: str, transport: Transport
+) -> None:
+    async with chain(tmp_path, plane, "--channels", "1", "--record-hours", "2") as made:
         above = await made.top.registered(IDS[2])
         now = int(time.time())
         span = (now - 3600, now - 3590)
@@ -184,7 +202,7 @@ async def test_pb17_a_recording_plays_is_steered_and_ends_through_the_chain(tmp_
             target=CAMERA,
         )
         assert int(str(answer["SumNum"])) > 0
-        playing = await made.top.play(above, CAMERA, tmp_path / "record.ps", span=span)
+        playing = await made.top.play(above, CAMERA, tmp_path / "record.ps", transport=transport, span=span)
         async with asyncio.timeout(20):
             await playing.recording.first.wait()
         for action in (Pause(), Resume(), Seek(6.0), Scale(2.0)):

@@ -6,12 +6,16 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from gb28181gw.cascade.models import UpperChange
 from gb28181gw.cascade.sharing import ShareItem
+from gb28181gw.devices.registry import ChannelChange
 from gb28181gw.errors import GatewayError
+from gb28181gw.gb.manscdp.catalogue import CatalogEvent
 from gb28181gw.sim.platform import Platform, PlatformOptions
 from tests.support.sim_platform import REALM, SERVER_ID, platform
 from tests.support.uppers import LOCAL_ID, NVR, camera, lab, make_device
@@ -28,7 +32,7 @@ async def until(look: object, what: str) -> None:
 
 
 @asynccontextmanager
-async def simulated(**options: str) -> AsyncIterator[Platform]:
+async def simulated(**options: Any) -> AsyncIterator[Platform]:
     made = Platform(
         PlatformOptions(listen="127.0.0.1:0", id=SERVER_ID, domain=REALM, password=PASSWORD, **options)
     )
@@ -110,6 +114,35 @@ async def test_50000_shared_channels_are_told_whole_while_other_requests_are_ser
         found = await whole
         assert lower.expected == len(found) == 50_005  # with the five devices
         assert made.uppers.answers.counters.catalogue_messages >= 250
+
+
+@pytest.mark.parametrize(("transport", "named"), [("udp", 16), ("tcp", 20)])
+async def test_r099_a_keepalive_names_the_shared_channels_that_are_defective(
+    transport: str, named: int
+) -> None:
+    device = make_device(channels=22, fault="VLOST")
+    well, last = device.channels[camera(1)], device.channels[camera(22)]
+    device.channels[camera(1)] = replace(well, fault="")
+    async with platform() as upper, lab(device) as made:
+        await made.register_at(upper, keepalive_s=1, transport=transport)
+        shown = [ShareItem(device_id=NVR, channel_id=camera(n), shared_id="") for n in range(1, 22)]
+        shown[2] = ShareItem(device_id=NVR, channel_id=camera(3), shared_id="34020100001320000777")
+        await made.uppers.share(SERVER_ID, shown, share_all=False)
+
+        def told() -> list[str]:
+            bodies = [seen.request.body for seen in upper.seen if b"Keepalive" in seen.request.body]
+            return re.findall(r"<Info>(.*?)</Info>", bodies[-1].decode(), re.DOTALL) if bodies else []
+
+        await until(told, "a keepalive with faults")
+        ids = re.findall(r"<DeviceID>(\d+)</DeviceID>", told()[0])
+        assert len(ids) == named and ids[:2] == [camera(2), "34020100001320000777"]
+        assert camera(1) not in ids and last.id not in ids
+        for key, channel in device.channels.items():
+            device.channels[key] = replace(channel, fault="")
+        device.channels[camera(1)] = broken = replace(well, fault="DEFECT")
+        made.uppers.channel_changed(NVR, ChannelChange(channel=broken, event=CatalogEvent.DEFECT))
+        await until(lambda: told() and told()[0].count("<DeviceID>") == 1, "only the new fault")
+        assert camera(1) in told()[0]
 
 
 async def test_r097_every_query_is_passed_on_with_the_uppers_sn_and_ids() -> None:

@@ -17,7 +17,7 @@ from tests.support.recorded import Player, minutes_ago
 ROWS = (
     "PB-01", "PB-04", "PB-04-LOST", "PB-04-LATE", "PB-05", "PB-06", "PB-07", "PB-08", "PB-08-ALL",
     "PB-08-REFUSED", "PB-08-TIMES", "PB-09", "PB-11", "PB-11-BYE", "PB-12", "PB-12-INFO", "PB-13", "PB-14",
-    "PB-16", "PB-18", "INV-01", "INV-11", "INV-21", "INV-03", "F-05-SILENT", "INV-30", "INV-13",
+    "PB-14-STOP", "PB-16", "PB-18", "INV-01", "INV-11", "INV-21", "INV-03", "F-05-SILENT", "INV-30", "INV-13",
 )  # fmt: skip
 SMALL = {"channels": 1, "size": "320x240", "bitrate_kbps": 200, "record_file_s": 20}
 PLANS = {row: Plan(rows=(row,), options=SMALL) for row in ROWS}
@@ -266,6 +266,17 @@ def test_pb14_a_121_of_each_file_ends_nothing_while_the_stream_goes_on(devices: 
         seen = player.rest()
     assert seen[-1].recorded == start + timedelta(seconds=50) - timedelta(milliseconds=40)
     assert ended(devices, stream) == "end_of_file"
+
+
+def test_pb14_stop_with_each_file_the_next_is_asked_for(devices: Field) -> None:
+    start, stream = played(devices, "PB-14-STOP", 50)
+    with Player(stream["urls"]["http_flv"]) as player:
+        seen = player.rest()
+    assert [one.recorded for one in seen] == [
+        start + timedelta(milliseconds=40 * number) for number in range(50 * 25)
+    ]
+    assert ended(devices, stream) == "end_of_file"
+    assert len(devices.gateway.seen("stream.retrying", stream_id=stream["id"])) == 2
 
 
 # --- refusals: each its own error, and nothing is left open --------------------------------------------------------

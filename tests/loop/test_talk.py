@@ -203,6 +203,16 @@ async def test_s11_an_invite_that_nobody_asked_for(tmp_path: Path) -> None:
         assert bench.running.bus.of("talk.uncalled")[0]["device_id"] == bench.device.id
 
 
+async def test_nobody_talks_over_a_path_on_trial(tmp_path: Path) -> None:
+    async with talk_bench(tmp_path) as bench:
+        device = bench.running.devices.registry.require(bench.device.id)
+        device.trial_until = 1e12
+        problem = await bench.start(403)
+        assert problem["code"] == "gb.route.not_authorised"
+        assert not [note for note in bench.sim.noted("query") if note.facts["command"] == "Broadcast"]
+        device.trial_until = 0.0
+
+
 async def test_a_viewer_may_not_talk(tmp_path: Path) -> None:
     async with talk_bench(tmp_path, role=Role.VIEWER) as bench:
         assert (await bench.start(403))["code"] == "gb.route.not_authorised"

@@ -95,8 +95,8 @@ public:
 
     // RTP sinks that send on these sockets (talk)
 
-    /// Tell the sink on `worker` where the device is, now (the result) and when that changes, and what it reports.
-    [[nodiscard]] std::string add_talker(SinkId id, Worker& worker);
+    /// Tell the sink, which is on `worker` already, where the device is, now and when that changes, and what it reports.
+    void add_talker(SinkId id, Worker& worker);
     void remove_talker(SinkId id);
     [[nodiscard]] bool has_talkers() const noexcept { return !talkers_.empty(); }
     /// Send packets on the device's connection, else to `remote`, else to the source that is believed.
@@ -156,6 +156,8 @@ private:
     /// The latched source over UDP, if its address was expected: what is learnt from RTP alone gets nothing (threat S-06).
     [[nodiscard]] std::optional<Source> believed() const;
     void look_for_talk_peer();
+    struct Talker;
+    void tell_talk_peer(const Talker& talker);
     /// Tell the shared port what is known now.
     void tell_shared();
     [[nodiscard]] RawGroup::Place keep_packet(const RtpPacket& packet, double now);

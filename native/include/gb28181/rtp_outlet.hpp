@@ -139,9 +139,8 @@ private:
 /// worker, so packets go there by its mailbox: once a turn, and talk is some fifty packets a second.
 class ThroughOutlet final : public RtpOutlet {
 public:
-    /// `peer`: as `peer_is`.
-    ThroughOutlet(OutletOwner& owner, SinkId id, ReceiverId receiver, Worker& home, std::string peer)
-        : owner_(owner), id_(id), receiver_(receiver), home_(&home), peer_(std::move(peer)) {}
+    ThroughOutlet(OutletOwner& owner, SinkId id, ReceiverId receiver, Worker& home)
+        : owner_(owner), id_(id), receiver_(receiver), home_(&home) {}
 
     void enter(Worker& worker) override { worker_ = &worker; }
     void leave() override;

@@ -58,7 +58,7 @@ class RtpSink final : public Mortal, private OutletOwner {
 public:
     RtpSink(SinkId id, RtpSinkSpec spec, SinkSockets sockets, std::shared_ptr<RtpSinkBoard> board);
     /// One that sends through a receiver on the worker `home`.
-    RtpSink(SinkId id, RtpSinkSpec spec, Worker& home, std::string peer, std::shared_ptr<RtpSinkBoard> board);
+    RtpSink(SinkId id, RtpSinkSpec spec, Worker& home, std::shared_ptr<RtpSinkBoard> board);
     ~RtpSink() override;
 
     /// The worker that owns it begins to watch the sockets.

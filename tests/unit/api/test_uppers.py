@@ -39,7 +39,8 @@ async def test_an_upper_is_added_changed_and_removed_and_its_password_is_never_s
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("transport", "tls"), ("port", 0), ("edition", "9"), ("tree", "round"), ("id", "../x"), ("passwort", "x"),
+    [("transport", "sctp"), ("tls_ca", "/etc/ca.pem"), ("port", 0), ("edition", "9"), ("tree", "round"),
+     ("id", "../x"), ("passwort", "x"),
      ("media_allow", ["nowhere"]), ("host", "a b")],
 )  # fmt: skip
 async def test_a_wrong_field_is_named(field: str, value: object) -> None:

@@ -17,6 +17,7 @@ from gb28181gw.cli.host import (
     Level,
     bind_problem,
     bind_sentence,
+    check_certificate,
     check_clock,
     check_data_dir,
     check_database,
@@ -29,6 +30,7 @@ from gb28181gw.cli.host import (
 )
 from gb28181gw.media import native
 from gb28181gw.settings import Settings, load_settings
+from tests.support.certificates import authority
 
 
 def settings(tmp_path: Path, **sections: Any) -> Settings:
@@ -46,6 +48,18 @@ def test_each_reason_why_an_address_cannot_be_bound_has_its_sentence() -> None:
     assert "belongs into advertise" in bind_sentence("a:1", errno.EADDRNOTAVAIL)
     assert "CAP_NET_BIND_SERVICE" in bind_sentence("a:1", errno.EACCES)
     assert bind_sentence("a:1", errno.EIO).startswith("a:1 cannot be bound: ")
+
+
+def test_r062_check_looks_at_the_certificate_of_sip_over_tls(tmp_path: Path) -> None:
+    one, other = authority(tmp_path, "one"), authority(tmp_path, "other")
+
+    def found(cert: Path, key: Path) -> list[Level]:
+        sip = {"listen_tls": "127.0.0.1:5061", "tls_cert": str(cert), "tls_key": str(key)}
+        return levels(list(check_certificate(settings(tmp_path, sip=sip))))
+
+    assert found(one.cert, one.key) == [Level.OK]
+    assert found(one.cert, other.key) == [Level.ERROR]
+    assert list(check_certificate(settings(tmp_path))) == []
 
 
 def test_bind_problem() -> None:

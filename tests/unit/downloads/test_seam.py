@@ -120,3 +120,17 @@ def test_pictures_that_never_came_are_told_with_their_place() -> None:
         (pytest.approx(9 * 0.04), pytest.approx(0.08)),
         (pytest.approx(5.96), pytest.approx(0.08)),
     ]
+
+
+def test_pb14_the_next_file_follows_right_behind_the_last_picture() -> None:
+    seam = Seam()
+    seam.begin_part(0.0)
+    written(seam, pictures(0, 100))
+    seam.begin_part(None)
+    assert written(seam, pictures(100, 200, 27_000)) == []
+    found = [
+        ((frame.dts_90k + offset) // 3600, frame.payload.decode().split()[1])
+        for frame, offset in seam.finish_part()
+    ]
+    assert found == [(number, str(number)) for number in range(100, 200)]
+    assert (seam.joined, seam.repeated, seam.missing) == ("time", 0, [])

@@ -14,6 +14,7 @@ from gb28181gw.outputs.source import Viewer
 from gb28181gw.sessions.history import HistoryLimits
 from gb28181gw.sessions.models import CallRecord, Effect, StreamView
 from gb28181gw.sessions.stream import StreamLimits
+from tests.support.devices import until
 from tests.support.sessions import CHANNEL, DEVICE, PLATFORM, Bench, FakeIncoming, Reply, answer_sdp
 
 VIEWER = Viewer(client="127.0.0.1:1", kind="http_flv", grant_id="g")
@@ -182,13 +183,16 @@ async def test_pb08_an_ok_that_the_stream_does_not_show_is_told() -> None:
         200,
         "RTSP/1.0 200 OK | CSeq: 1 | RTP-Info: seq=1;rtptime=2",
     )
-    for tenth in range(40):
-        show(bench, view.id, 1 + tenth / 10)
-        await asyncio.sleep(0.01)
+    shown = 1.0
+    async with asyncio.timeout(10):
+        while not bench.bus.counts["playback.no_effect"]:
+            shown += 0.01
+            show(bench, view.id, shown)
+            await asyncio.sleep(0.005)
     history = bench.sessions.get(view.id).history
     assert history is not None and history.control is not None
     assert history.control.effect is Effect.NONE
-    assert history.position_s < 10
+    assert history.position_s < 30
     assert bench.bus.counts["playback.no_effect"] == 1
     await bench.sessions.stop(view.id)
 
@@ -258,6 +262,51 @@ async def test_pb14_a_121_while_packets_come_ends_nothing() -> None:
         await asyncio.sleep(0.005)
     assert bench.sessions.get(view.id).state == "running"
     assert await ended(bench, view.id) == "end_of_file"
+
+
+async def test_pb14_behind_the_121_of_a_file_the_next_is_asked_for_while_somebody_watches() -> None:
+    bench = Told()
+    view = await playing(bench)
+    lease = await bench.sessions.lease_stream(view.id, VIEWER)
+    show(bench, view.id, 199.96)
+    bench.agent.watchers["call-1"](FakeIncoming("MESSAGE", body=STATUS))
+    await until(lambda: len(bench.agent.invites) == 2 and bench.sessions.get(view.id).state == "running")
+    assert b"t=1714521800 1714522200" in bench.agent.invites[1][1]
+    assert bench.agent.byes == ["call-1"]
+    show(bench, view.id, 599.96)
+    bench.agent.watchers["call-2"](FakeIncoming("MESSAGE", body=STATUS))
+    assert await ended(bench, view.id) == "end_of_file"
+    assert len(bench.agent.invites) == 2
+    lease.release()
+    await bench.assert_clean()
+
+
+async def test_pb14_a_device_that_has_nothing_further_has_come_to_its_end() -> None:
+    bench = Told()
+    bench.agent.replies = [Reply(), *[Reply(status=404)] * 4]
+    view = await playing(bench)
+    lease = await bench.sessions.lease_stream(view.id, VIEWER)
+    show(bench, view.id, 199.96)
+    bench.agent.watchers["call-1"](FakeIncoming("MESSAGE", body=STATUS))
+    assert await ended(bench, view.id) == "end_of_file"
+    assert bench.bus.counts["stream.failed"] == 0
+    lease.release()
+    await bench.assert_clean()
+
+
+async def test_pb14_a_device_that_repeats_its_end_is_not_asked_for_ever() -> None:
+    bench = Told()
+    view = await playing(bench)
+    lease = await bench.sessions.lease_stream(view.id, VIEWER)
+    show(bench, view.id, 199.96)
+    for number in range(1, 4):
+        await until(lambda number=number: f"call-{number}" in bench.agent.watchers)  # type: ignore[misc]
+        await until(lambda: bench.sessions.get(view.id).state == "running")
+        bench.agent.watchers[f"call-{number}"](FakeIncoming("MESSAGE", body=STATUS))
+    assert await ended(bench, view.id) == "end_of_file"
+    assert len(bench.agent.invites) == 3
+    lease.release()
+    await bench.assert_clean()
 
 
 async def test_pb11_silence_at_the_end_of_the_span_is_its_end() -> None:

@@ -149,9 +149,18 @@ def test_a_list_in_the_environment_may_be_separated_by_commas() -> None:
         ({"sip": {"listen": "host.example:5060"}}, "sip.listen: 'host.example' is not an IP address"),
         ({"sip": {"listen": "0.0.0.0:70000"}}, "sip.listen: '70000' is not a port"),
         ({"sip": {"listen": "::1:5060"}}, "sip.listen: '::1:5060' is not 'address:port'"),
+        ({"sip": {"listen_tls": "5061"}}, "sip.listen_tls: '5061' is not 'address:port'"),
         (
             {"sip": {"listen_tls": "0.0.0.0:5061"}},
-            "sip.listen_tls: signalling over TLS comes with a later version",
+            "sip.tls_cert: sip.listen_tls needs a certificate and its key",
+        ),
+        (
+            {"sip": {"listen_tls": "0.0.0.0:5061", "tls_cert": "/nowhere.pem", "tls_key": "/nowhere.key"}},
+            "sip.tls_cert: there is no file /nowhere.pem.",
+        ),
+        (
+            {"sip": {"listen_tls": "0.0.0.0:5060", "tls_cert": "/etc/passwd", "tls_key": "/etc/passwd"}},
+            "sip.listen_tls: port 5060 is that of sip.listen already",
         ),
         ({"sip": {"advertise": "::"}}, "sip.advertise: '::' cannot be told to anybody"),
         ({"sip": {"advertise": "a_b!"}}, "sip.advertise: 'a_b!' is neither a host name nor an IP address"),
