@@ -27,6 +27,8 @@ class Action(StrEnum):
     """Copy recordings to the gateway, and fetch and remove the files."""
     RECORD = "record"
     """Say what the gateway records, and what of it is evidence."""
+    PUSH = "push"
+    """Push channels to URLs outside, and see which are."""
     STOP_STREAM = "stop_stream"
     """End a stream for everybody."""
     QUERY_DEVICE = "query_device"
@@ -61,6 +63,7 @@ ALLOWED: Final[dict[Action, frozenset[Role]]] = {
     Action.PLAY: _EVERYBODY,
     Action.DOWNLOAD: _STAFF,
     Action.RECORD: _STAFF,
+    Action.PUSH: _STAFF,
     Action.STOP_STREAM: _STAFF,
     Action.QUERY_DEVICE: _STAFF,
     Action.CONTROL_DEVICE: _STAFF,

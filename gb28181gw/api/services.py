@@ -33,6 +33,7 @@ from gb28181gw.observability.events import EventBus
 from gb28181gw.observability.health import HealthBoard
 from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import SipTrace
+from gb28181gw.outputs.push import PushView
 from gb28181gw.recording.models import RecorderView, RecordingPlan, Span
 from gb28181gw.recording.playback import RecordingPlayback
 from gb28181gw.sessions.models import ControlView, StreamView
@@ -251,6 +252,20 @@ class RecordingBook(Protocol):
     ) -> Iterator[bytes]: ...
 
 
+class PushBook(Protocol):
+    """Channels that are pushed to URLs (`outputs.push.Pushes`)."""
+
+    def list(self) -> list[PushView]: ...
+
+    def get(self, push_id: str) -> PushView: ...
+
+    async def add(
+        self, device_id: str, channel_id: str, url: str, *, video: bool = True, audio: bool = True
+    ) -> PushView: ...
+
+    async def remove(self, push_id: str) -> None: ...
+
+
 class UpperBook(Protocol):
     """Upper platforms (`cascade.service.Uppers`)."""
 
@@ -318,6 +333,7 @@ class ApiServices:
     downloads: DownloadBook
     stills: StillBook
     recording: RecordingBook
+    pushes: PushBook
     talks: TalkBook
     ptz: Ptz
     commands: DeviceCommands

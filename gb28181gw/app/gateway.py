@@ -55,6 +55,7 @@ from gb28181gw.observability.logs import configure_logging
 from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import Direction, SipTrace
 from gb28181gw.outputs.listener import ListenerConfig, MediaListener
+from gb28181gw.outputs.push import Pushes
 from gb28181gw.outputs.rtsp import RtspConfig, RtspListener
 from gb28181gw.outputs.webrtc import WebRtcConfig
 from gb28181gw.recording.table import Recording, RecordingLimits
@@ -73,6 +74,7 @@ from gb28181gw.stills.stills import Stills
 from gb28181gw.storage.calls import SqliteCallStore
 from gb28181gw.storage.database import Database
 from gb28181gw.storage.keys import SqliteKeyStore
+from gb28181gw.storage.pushes import SqlitePushStore
 from gb28181gw.storage.recordings import SqliteRecordingStore
 from gb28181gw.storage.reports import SqliteReportStore
 from gb28181gw.storage.snapshots import SnapshotFiles
@@ -422,6 +424,15 @@ class Gateway:
         self.listener.webrtc.ask_key_frame = self.devices.ask_key_frame
         self.guard.on_revoked(self.listener.close_grants)
         self._make_recording(source)
+        self.pushes = Pushes(
+            source=source,
+            engine=self.engine,
+            audio=self.listener.transcoding,
+            store=SqlitePushStore(self.database),
+            bus=self.bus,
+            clock=self._clock,
+        )
+        self.devices.registry.on_removed(lambda device: self.pushes.forget_device(device.id))
         self.snapshots = Snapshots(
             registry=self.devices.registry,
             commands=self.devices.commands,
@@ -546,6 +557,8 @@ class Gateway:
         self.uppers.start()
         await self.recording.start()
         self._at_end(self.recording.close)
+        await self.pushes.start()
+        self._at_end(self.pushes.close)
         self.api = ApiServer(
             create_api(
                 ApiServices(
@@ -563,6 +576,7 @@ class Gateway:
                     snapshots=self.snapshots,
                     stills=self.stills,
                     recording=self.recording,
+                    pushes=self.pushes,
                     keys=self.keys,
                     tokens=self.tokens,
                     bus=self.bus,

@@ -57,6 +57,8 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
         "1 while the disk takes no recordings.",
         lambda: int(bool(gateway.recording.disk_full)),
     )
+    _export(metrics, "push", gateway.pushes.counters)
+    metrics.gauges("pushes", "Pushes by state.", ("state",), lambda: _labelled(gateway.pushes.gauges))
     _export(metrics, "subscriptions", gateway.subscriptions.counters)
     metrics.gauges(
         "subscriptions",

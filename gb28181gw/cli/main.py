@@ -13,6 +13,7 @@ from gb28181gw.cli import (
     device,
     download,
     key,
+    push,
     recording,
     secrets,
     serve,
@@ -42,6 +43,7 @@ def make_app() -> typer.Typer:
     app.command("version")(version.version)
     app.add_typer(device.app, name="device")
     app.add_typer(key.app, name="key")
+    app.add_typer(push.app, name="push")
     app.add_typer(recording.app, name="recording")
     app.add_typer(simulate.app, name="simulate")
     app.add_typer(upper.app, name="upper")

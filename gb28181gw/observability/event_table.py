@@ -487,6 +487,20 @@ _ROWS = (
         "device_id channel_id stream_id call_id ssrc transport kind reason duration_ms packets lost bytes",
         "The stream ended; `reason` tells why: idle, stopped, device_bye, shutdown and others.",
     ),
+    # pushes
+    _row(
+        "push.started",
+        "info",
+        "push_id device_id channel_id url",
+        "The peer takes the pushed channel.",
+    ),
+    _row(
+        "push.broken",
+        "warning",
+        "push_id device_id channel_id url detail attempts",
+        "A push broke or could not begin; it is begun again after 1 to 30 s.",
+    ),
+    _row("push.ended", "info", "push_id device_id channel_id url reason", "A push was removed."),
     # recordings of the gateway
     _row(
         "recording.plan_changed",

@@ -56,6 +56,8 @@ from gb28181gw.observability.events import EventBus
 from gb28181gw.observability.health import HealthBoard
 from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import SipTrace
+from gb28181gw.outputs.push import PushOrder, PushState, PushView
+from gb28181gw.outputs.push_url import checked_url, shown_url
 from gb28181gw.recording.models import RecorderState, RecorderView, RecordingPlan, Span
 from gb28181gw.recording.playback import RecordingPlayback
 from gb28181gw.sessions.models import ControlView, HistoryView, StreamKind, StreamState, StreamView
@@ -510,6 +512,43 @@ class FakeRecording:
         return iter((b"ftyp", b"moov"))
 
 
+class FakePushes:
+    """As `outputs.push.Pushes`, without a stream."""
+
+    def __init__(self) -> None:
+        self.views: dict[str, PushView] = {}
+
+    def list(self) -> list[PushView]:
+        return [*self.views.values()]
+
+    def get(self, push_id: str) -> PushView:
+        if push_id not in self.views:
+            raise GatewayError("gb.route.not_found")
+        return self.views[push_id]
+
+    async def add(
+        self, device_id: str, channel_id: str, url: str, *, video: bool = True, audio: bool = True
+    ) -> PushView:
+        order = PushOrder(
+            id=f"p{len(self.views)}",
+            device_id=device_id,
+            channel_id=channel_id,
+            url=checked_url(url),
+            video=video,
+            audio=audio,
+        )
+        return self.views.setdefault(
+            order.id,
+            PushView(
+                order=order, url=shown_url(url), state=PushState.STARTING, since=NOW, last_error="", breaks=0
+            ),
+        )
+
+    async def remove(self, push_id: str) -> None:
+        self.get(push_id)
+        del self.views[push_id]
+
+
 class FakeUppers:
     """As `cascade.service.Uppers`, without a network."""
 
@@ -676,6 +715,7 @@ async def api_rig(**changes: object) -> AsyncIterator[Rig]:
         downloads=downloads,
         stills=FakeStills(),
         recording=FakeRecording(),
+        pushes=FakePushes(),
         uppers=uppers,
         talks=FakeTalks(),
         ptz=ptz,

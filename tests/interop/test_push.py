@@ -1,0 +1,86 @@
+"""Pushes of a real gateway, taken by FFmpeg as an RTMP server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from gb28181gw.media import native
+from tests.support.field import Field, Plan, running_field
+from tests.support.gateway import free_port, media_range, wait_until
+
+pytestmark = pytest.mark.interop
+BUILT = pytest.mark.skipif(not native.is_built(), reason="the native plane was not built")
+SMALL = {"channels": 1, "size": "320x240", "bitrate_kbps": 200}
+SECRET = "Stromschluessel7"
+
+
+@pytest.fixture(scope="module", params=["python", pytest.param("native", marks=BUILT)])
+def devices(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
+    media = {"idle_stop_s": 3, "plane": request.param, "ports": media_range(100)}
+    directory = tmp_path_factory.mktemp("push")
+    with running_field(directory, {"h264": Plan(rows=(), options=SMALL)}, media=media) as field:
+        yield field
+
+
+def received(url: str, *options: str) -> dict[str, int]:
+    """Frames that FFmpeg decoded as the server of `url`, by codec; one push of it, ended by FFmpeg."""
+    done = subprocess.run(
+        ["ffprobe", "-v", "error", "-count_frames", "-of", "json", "-read_intervals", "%+3",
+         "-show_entries", "stream=codec_name,nb_read_frames", *options, "-i", url],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return {one["codec_name"]: int(one["nb_read_frames"]) for one in json.loads(done.stdout)["streams"]}
+
+
+def test_rtmp_is_decoded_and_a_broken_peer_is_come_back_to(devices: Field) -> None:
+    devices.device("h264", channels=1)
+    channel = f"/api/v1/devices/{devices.ids['h264']}/channels/{devices.channels('h264')[0]['id']}"
+    api, port = devices.gateway.api, free_port()
+    url = f"rtmp://127.0.0.1:{port}/live/{SECRET}"
+    answer = api.post(f"{channel}/push", json={"url": url})
+    assert answer.status_code == 201, answer.text
+    push = f"/api/v1/pushes/{answer.json()['id']}"
+    assert answer.json()["url"] == f"rtmp://127.0.0.1:{port}/live/***"
+
+    told = wait_until(lambda: api.get(push).json()["last_error"], "the first refusal: nobody listens yet")
+    assert told == "Connection refused"
+    for _ in range(2):
+        frames = received(url, "-listen", "1")
+        assert frames["h264"] >= 50
+        assert frames["aac"] >= 10
+    broken = wait_until(lambda: api.get(push).json()["state"] == "retrying", "the loss to be seen", 40)
+    assert broken
+    assert api.get(push).json()["last_error"] in (
+        "Broken pipe",
+        "Connection reset by peer",
+        "Input/output error",
+    )
+    assert SECRET not in api.get("/api/v1/pushes").text
+    assert api.delete(push).status_code == 204
+    assert api.get(push).status_code == 404
+    devices.gateway.wait_event("push.started", device_id=devices.ids["h264"])
+    devices.gateway.wait_event("push.ended", device_id=devices.ids["h264"])
+    assert SECRET not in json.dumps(devices.gateway.events) + "".join(devices.gateway.other_lines)
+
+
+def test_rtsp_is_decoded_with_the_devices_own_sound_and_goes_on_after_a_restart(devices: Field) -> None:
+    devices.device("h264", channels=1)
+    channel = f"/api/v1/devices/{devices.ids['h264']}/channels/{devices.channels('h264')[0]['id']}"
+    api, url = devices.gateway.api, f"rtsp://127.0.0.1:{free_port()}/live/{SECRET}"
+    answer = api.post(f"{channel}/push", json={"url": url})
+    assert answer.status_code == 201, answer.text
+    frames = received(url, "-rtsp_flags", "listen")
+    assert frames["h264"] >= 50
+    assert frames["pcm_alaw"] >= 10
+    devices.gateway.kill()
+    devices.gateway.start()
+    assert [one["id"] for one in api.get("/api/v1/pushes").json()["items"]] == [answer.json()["id"]]
+    devices.device("h264", channels=1)
+    assert received(url, "-rtsp_flags", "listen")["h264"] >= 50
+    assert api.delete(f"/api/v1/pushes/{answer.json()['id']}").status_code == 204
+    assert SECRET not in json.dumps(devices.gateway.events) + "".join(devices.gateway.other_lines)
