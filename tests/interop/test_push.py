@@ -18,7 +18,10 @@ SMALL = {"channels": 1, "size": "320x240", "bitrate_kbps": 200}
 SECRET = "Stromschluessel7"
 
 
-@pytest.fixture(scope="module", params=["python", pytest.param("native", marks=BUILT)])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("python", marks=pytest.mark.long), pytest.param("native", marks=BUILT)],
+)
 def devices(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
     media = {"idle_stop_s": 3, "plane": request.param, "ports": media_range(100)}
     directory = tmp_path_factory.mktemp("push")

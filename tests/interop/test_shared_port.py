@@ -29,7 +29,10 @@ ABLE = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module", params=["python", pytest.param("native", marks=ABLE)])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("python", marks=pytest.mark.long), pytest.param("native", marks=ABLE)],
+)
 def gateway(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[GatewayProcess]:

@@ -24,7 +24,10 @@ PLANS = {
 }
 
 
-@pytest.fixture(scope="module", params=["python", pytest.param("native", marks=BUILT)])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("python", marks=pytest.mark.long), pytest.param("native", marks=BUILT)],
+)
 def devices(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
     directory = tmp_path_factory.mktemp("stills")
     media = {"idle_stop_s": 60, "plane": request.param, "ports": media_range(100)}

@@ -27,7 +27,10 @@ DEVICES = {
 BUILT = pytest.mark.skipif(not native.is_built(), reason="the native plane was not built")
 
 
-@pytest.fixture(scope="module", params=["python", pytest.param("native", marks=BUILT)])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("python", marks=pytest.mark.long), pytest.param("native", marks=BUILT)],
+)
 def gateway(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[GatewayProcess]:
