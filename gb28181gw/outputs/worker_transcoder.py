@@ -36,7 +36,7 @@ class WorkerTranscoder:
         self._queued_bytes = 0
         self._skipping = False
         self._wake = asyncio.Event()
-        self._process: asyncio.subprocess.Process | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"transcode:{made.value}")
 
     def feed(self, frame: Frame) -> None:
@@ -57,6 +57,8 @@ class WorkerTranscoder:
     async def close(self) -> None:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        if self._ending is not None:
+            await self._ending
 
     async def _run(self) -> None:
         # In a task of its own: a start that is cancelled half-way would leave a process that nobody owns.
@@ -86,8 +88,9 @@ class WorkerTranscoder:
         except OSError as error:
             self._on_failed(f"the worker cannot be started: {error}")
         finally:
-            with contextlib.suppress(OSError):
-                await _end(await starting)
+            # So is its end: `close` may come while a worker that failed is being ended.
+            self._ending = asyncio.ensure_future(_end(starting))
+            await asyncio.shield(self._ending)
 
     async def _write(self, stdin: asyncio.StreamWriter) -> None:
         told = b""
@@ -122,8 +125,12 @@ class WorkerTranscoder:
                 self._on_packet(pts_90k, bool(key), payload)
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _end(starting: asyncio.Future[asyncio.subprocess.Process]) -> None:
     """Kill it, and read its pipes to their ends: they close with that, and the transport with them."""
+    try:
+        process = await starting
+    except OSError:
+        return
     with contextlib.suppress(ProcessLookupError):
         process.kill()
     if process.stdin is not None:

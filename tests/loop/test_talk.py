@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gb28181gw.access.roles import Role
+from gb28181gw.devices.path_keeper import PathKeeper
 from gb28181gw.media import native
 from gb28181gw.media.engine import Feature
 from gb28181gw.media.native import NativePlane
@@ -203,7 +204,9 @@ async def test_s11_an_invite_that_nobody_asked_for(tmp_path: Path) -> None:
         assert bench.running.bus.of("talk.uncalled")[0]["device_id"] == bench.device.id
 
 
-async def test_nobody_talks_over_a_path_on_trial(tmp_path: Path) -> None:
+async def test_nobody_talks_over_a_path_on_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What the device says meanwhile over its proven path would end the trial.
+    monkeypatch.setattr(PathKeeper, "_end_trial", lambda *_: None)
     async with talk_bench(tmp_path) as bench:
         device = bench.running.devices.registry.require(bench.device.id)
         device.trial_until = 1e12
