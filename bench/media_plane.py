@@ -35,6 +35,8 @@ BUILD = ROOT / "build" / "bench"
 _MAX_BACKLOG = 1_000_000
 _MAX_LATE_MS = 20.0
 """Half of a picture interval."""
+_SETTLE_S = 2.0
+"""A marker ends a picture after 25 of them fell on picture ends: the first second of a stream is not its delay."""
 
 
 @dataclass(kw_only=True)
@@ -367,22 +369,23 @@ class Bench:
 
     def relay_sustained(self) -> Iterator[Row]:
         """Streams relayed on one core without loss."""
-        best, note, late_ms = 0, "", 0.0
-        for streams in self._step_streams:
-            run, _ = self.run_relay(streams, gso=True)
-            if not run.held:
-                note += f"; {streams}: {run.note}"
-                break
-            best, note, late_ms = streams, run.note, run.late_ms
-        yield Row(
-            work="relay 1→1, streams sustained on one core, GRO",
-            unit="streams",
-            value=float(best),
-            aim="≥ 600",
-            met=best >= 600,
-            note=note,
-            late_ms=late_ms,
-        )
+        for gso in (False, True):
+            best, note, late_ms = 0, "", 0.0
+            for streams in self._step_streams:
+                run, _ = self.run_relay(streams, gso=gso)
+                if not run.held:
+                    note += f"; {streams}: {run.note}"
+                    break
+                best, note, late_ms = streams, run.note, run.late_ms
+            yield Row(
+                work=f"relay 1→1, streams sustained on one core{', GRO' if gso else ''}",
+                unit="streams",
+                value=float(best),
+                aim="≥ 600",
+                met=best >= 600,
+                note=note,
+                late_ms=late_ms,
+            )
 
     def relay_floor(self, streams: int, **how: bool) -> float:
         floor = self.floor("relay", port=self._in_port, to=self._out_port, streams=streams, **how)
@@ -522,9 +525,9 @@ class Bench:
             sender = self.load("rtp_send", port=self._in_port, streams=streams, seconds=600)
             time.sleep(4)
             sink = self.load(
-                "flv_sink", port=server.port, consumers=streams, streams=streams, stamps=True
+                "flv_sink", port=server.port, consumers=streams, streams=streams, stamps=True, settle=_SETTLE_S
             ).wait_ready()
-            time.sleep(self._seconds)
+            time.sleep(_SETTLE_S + self._seconds)
             read = sink.stop()
             late_ms = sender.stop()["late_ms"]["p99"]
         delay = read["delay_ms"]

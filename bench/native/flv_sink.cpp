@@ -1,13 +1,13 @@
 // Consumers: many HTTP-FLV or WebSocket-FLV connections that read all they get.
 //
 //   bench_flv_sink --port 18081 --consumers 500 --path '/live/s{}_c.flv?token=x' --streams 50 [--ws] [--stamps]
-//                  [--seconds 10] [--one-by-one] [--pause-ms 20]
+//                  [--settle 2] [--seconds 10] [--one-by-one] [--pause-ms 20]
 //
 // `{}` in the path becomes the number of the stream: the connections go round over `--streams`. Until its first key
 // frame a connection is parsed; after it the bytes are dropped in the kernel, unless `--stamps` asks for the delay and
 // the missing numbers of all pictures. Prints {"event":"ready"} when every connection had its first key frame, and at
 // the end (`--seconds` later, or SIGTERM) one JSON object. `first_key_ms`: from the request to the first byte of the
-// first key picture. `--one-by-one`: each connection is closed when it had that, then the next one opens.
+// first key picture. The delay is that of pictures sent `--settle` seconds after the request or later. `--one-by-one`: each connection is closed when it had that, then the next one opens.
 
 #include <algorithm>
 #include <string_view>
@@ -43,6 +43,7 @@ public:
         : options_(options),
           ws_(options.flag("ws")),
           stamps_(options.flag("stamps")),
+          settle_ns_(static_cast<std::int64_t>(options.number("settle", 0) * 1e9)),
           streams_(options.integer("streams", 1)),
           to_(address(options.text("host", "127.0.0.1"), options.integer("port", 18081))),
           consumers_(static_cast<std::size_t>(options.integer("consumers", 1))),
@@ -238,7 +239,7 @@ private:
         }
         consumer.expected_number = stamp.number + std::int64_t{1};
         // What was kept of the past is no delay: a picture counts from the time of the request on.
-        if (stamp.sent_ns < consumer.asked_ns) return;
+        if (stamp.sent_ns < consumer.asked_ns + settle_ns_) return;
         delay_.add(now - stamp.sent_ns);
         if (consumer.last_picture_ns != 0) {
             consumer.longest_pause_ns = std::max(consumer.longest_pause_ns, now - consumer.last_picture_ns);
@@ -272,6 +273,7 @@ private:
     const Options& options_;
     const bool ws_;
     const bool stamps_;
+    const std::int64_t settle_ns_;
     const long streams_;
     const sockaddr_in to_;
     int epoll_ = -1;
