@@ -73,6 +73,7 @@ from gb28181gw.stills.files import StillFiles
 from gb28181gw.stills.stills import Stills
 from gb28181gw.storage.calls import SqliteCallStore
 from gb28181gw.storage.database import Database
+from gb28181gw.storage.downloads import SqliteDownloadStore
 from gb28181gw.storage.keys import SqliteKeyStore
 from gb28181gw.storage.pushes import SqlitePushStore
 from gb28181gw.storage.recordings import SqliteRecordingStore
@@ -381,6 +382,8 @@ class Gateway:
             bus=self.bus,
             clock=self._clock,
             directory=self.settings.data_dir / "downloads",
+            store=SqliteDownloadStore(self.database),
+            is_away=self._is_away,
             limits=DownloadLimits(
                 at_once=limits.at_once,
                 per_device=limits.per_device,
@@ -537,6 +540,10 @@ class Gateway:
         self._at_end(self.uppers.close)
         self.agent.on_path_closed = self._path_closed
 
+    def _is_away(self, device_id: str) -> bool:
+        device = self.devices.registry.get(device_id)
+        return device is not None and not device.online
+
     async def _open_shared_port(self, host: str, port: int) -> None:
         try:
             await self.engine.open_shared_port(host, port)
@@ -554,6 +561,7 @@ class Gateway:
         self.health.up("sip")
         self.subscriptions.begin()
         await self.sessions.recover()
+        self.downloads.begin()
         self.uppers.start()
         await self.recording.start()
         self._at_end(self.recording.close)

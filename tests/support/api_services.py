@@ -241,7 +241,7 @@ class FakeDownloads:
         self.views: dict[str, DownloadView] = {}
         self.error: GatewayError | None = None
 
-    def add(
+    async def add(
         self,
         device_id: str,
         channel_id: str,

@@ -29,6 +29,7 @@ from gb28181gw.sessions.talk import TalkLimits
 from gb28181gw.sessions.talks import Talks
 from gb28181gw.sip.timers import Timers
 from gb28181gw.storage.calls import SqliteCallStore
+from gb28181gw.storage.downloads import SqliteDownloadStore
 from tests.support.api_services import api_rig
 from tests.support.commanding import PASSWORD
 from tests.support.devices import PLATFORM, Running, gateway, until
@@ -184,10 +185,13 @@ async def refusal_bench(
             bus=running.bus,
             clock=clock,
             directory=directory,
+            store=SqliteDownloadStore(running.database),
+            is_away=lambda _: False,
             limits=DownloadLimits(at_once=16, job=JOB),
         )
         sessions.on_ended(downloads.stream_ended)
         await downloads.start()
+        downloads.begin()
         partners = TalkPartners(registry=registry, queries=running.devices.queries, own_id=PLATFORM)
         talks = Talks(context, partners, partners.device_of, TALK)
         running.agent.on_request("INVITE", talks.on_invite)
