@@ -362,6 +362,7 @@ class Gateway:
             context,
             self.devices.registry,
             StreamLimits(idle_stop_s=float(settings.idle_stop_s), transport=settings.transport),
+            recorded=self.records.spans,
         )
         self._at_end(self.sessions.close)
         self.devices.messages.on_media_status(self._media_status)

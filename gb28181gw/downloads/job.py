@@ -44,7 +44,7 @@ from gb28181gw.errors import GatewayError
 from gb28181gw.media.engine import Engine, MediaTransport
 from gb28181gw.media.tracks import Frame
 from gb28181gw.observability.events import EventBus
-from gb28181gw.sessions.history import MAX_SHORT_FILES
+from gb28181gw.sessions.history import HISTORY_LIMITS, MAX_SHORT_FILES, RecordedSpans, next_recorded
 from gb28181gw.sessions.models import Consumer, StreamView
 
 if TYPE_CHECKING:
@@ -92,6 +92,9 @@ class Recordings(Protocol):
     async def stop(self, stream_id: str, reason: str = "stopped") -> None: ...
 
     def get(self, stream_id: str) -> StreamView: ...
+
+    @property
+    def recorded(self) -> RecordedSpans: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +184,8 @@ class DownloadJob:
         """Position at the begin of the running part."""
         self._gaps_seen = 0
         """Gaps of the running part that were looked at."""
+        self._spans: list[tuple[float, float]] | None = None
+        """What the device has recorded of the span, once it was asked."""
         self._placed = False
         """Pictures of the running part have their place in the file."""
         self._interrupted = False
@@ -275,7 +280,8 @@ class DownloadJob:
         first = not self._parts
         if self._file_ended:
             # Any earlier, and a device would send the end of the same file again.
-            from_s = min(max(round(self._position_s), self._parts[-1].from_s + 1), request.length_s - 1)
+            from_s = max(round(self._position_s), self._parts[-1].from_s + 1)
+            from_s = min(await self._following(from_s), request.length_s - 1)
         else:
             from_s = 0 if first else max(0, int(self._position_s) - OVERLAP_S)
         self._seam.begin_part(None if self._file_ended else self._position_s - from_s)
@@ -364,6 +370,35 @@ class DownloadJob:
             self._note("The device went on past the end of the span and was stopped: the file may end later.")
         self._note_end()
         return True
+
+    async def _following(self, from_s: int) -> int:
+        """Where the device's list says that it goes on behind a file; what lies between is a gap (PB-13)."""
+        request = self.request
+        if self._spans is None:
+            self._spans = []
+            try:
+                async with asyncio.timeout(HISTORY_LIMITS.records_s):
+                    self._spans = await self._context.recordings.recorded(
+                        request.device_id,
+                        request.channel_id,
+                        request.start,
+                        request.end,
+                        centre=request.centre,
+                    )
+            except TimeoutError:
+                return from_s
+        following = next_recorded(self._spans, request.start + from_s)
+        if following is None or following <= request.start + from_s:
+            return from_s
+        gap = Gap(
+            at_s=round(self._position_s, 2),
+            seconds=round(following - request.start - self._position_s, 2),
+            reason="not_recorded",
+        )
+        self._gaps.append(gap)
+        self._tell(gap_seen(gap))
+        self._place()
+        return int(following) - request.start
 
     def _note_end(self) -> None:
         """The device has no more of the span; what is missing of it is a gap."""

@@ -58,6 +58,10 @@ class FakeRecordings:
     async def lease_stream(self, stream_id: str, consumer: object) -> Any:
         raise AssertionError("no stream ever ran")
 
+    @property
+    def recorded(self) -> Any:
+        raise AssertionError("no file ever ended")
+
     def get(self, stream_id: str) -> Any:
         raise GatewayError("gb.route.stream_unknown")
 
