@@ -26,7 +26,7 @@ PASSWORD = "chain-secret"
 each_plane = pytest.mark.parametrize(
     "plane",
     [
-        "python",
+        pytest.param("python", marks=pytest.mark.long),
         pytest.param(
             "native", marks=pytest.mark.skipif(not native.is_built(), reason="no native plane here")
         ),
