@@ -153,7 +153,10 @@ class Talk:
         self._leg: TalkLeg | None = None
         self._speaker: Speaker | None = None
         self._microphone: Microphone | None = None
+        self._recording = False
+        """What waits to be spoken came as a file."""
         self._fed_by_another = False
+        """It is fed live by who began it, an upper platform."""
         self._called: asyncio.Future[Incoming] | None = None
         self._wake = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -199,6 +202,7 @@ class Talk:
         """
         if self._microphone is not None:
             raise self._taken(self._microphone)
+        self._recording = not live
         self._fed_by_another = self._fed_by_another or live
         self._feed(pcm, rate, live=live)
 
@@ -214,11 +218,12 @@ class Talk:
             raise self._taken(self._microphone)
         if self._fed_by_another:
             raise GatewayError("gb.route.busy", f"{self.holder.name} speaks in this talk.")
-        if speaker.queued_s:
+        if self._recording and speaker.queued_s:
             raise GatewayError(
                 "gb.route.busy",
                 f"A recording is spoken; {speaker.queued_s:.1f} s of it wait. Open it again then.",
             )
+        self._recording = False
         self._microphone = Microphone(
             MicrophoneUse(
                 feed=lambda pcm, rate: self._feed(pcm, rate, live=True), released=self._microphone_released
