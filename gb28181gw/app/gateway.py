@@ -57,7 +57,7 @@ from gb28181gw.observability.trace import Direction, SipTrace
 from gb28181gw.outputs.listener import ListenerConfig, MediaListener
 from gb28181gw.outputs.push import Pushes
 from gb28181gw.outputs.rtsp import RtspConfig, RtspListener
-from gb28181gw.outputs.webrtc import WebRtcConfig
+from gb28181gw.outputs.webrtc_host import WebRtcConfig
 from gb28181gw.recording.table import Recording, RecordingLimits
 from gb28181gw.sessions.call import CallContext, CallLimits
 from gb28181gw.sessions.ending import CallEnder
@@ -422,6 +422,7 @@ class Gateway:
             ),
         )
         self.listener.webrtc.ask_key_frame = self.devices.ask_key_frame
+        self.listener.whip.talks = self.talks
         self.guard.on_revoked(self.listener.close_grants)
         self._make_recording(source)
         self.pushes = Pushes(

@@ -745,6 +745,18 @@ _ROWS = (
         "A talk could not be started.",
     ),
     _row(
+        "talk.microphone_opened",
+        "info",
+        "device_id channel_id talk_id kind client",
+        "A microphone speaks in a talk; kind: websocket or webrtc.",
+    ),
+    _row(
+        "talk.microphone_closed",
+        "info",
+        "device_id channel_id talk_id kind client reason duration_ms",
+        "A microphone of a talk has gone.",
+    ),
+    _row(
         "talk.uncalled",
         "warning",
         "device_id peer call_id",
