@@ -88,6 +88,8 @@ class TalkView:
     spoken_s: float = 0.0
     queued_s: float = 0.0
     dropped_s: float = 0.0
+    heard_id: str = ""
+    """The engine's stream of what the device says in a talk both ways; it is empty in a broadcast."""
 
 
 class TalkDirectory(Protocol):
@@ -180,7 +182,13 @@ class Talk:
             spoken_s=speaker.spoken_samples / rate if speaker is not None else 0.0,
             queued_s=speaker.queued_s if speaker is not None else 0.0,
             dropped_s=speaker.dropped_samples / rate if speaker is not None else 0.0,
+            heard_id=self.hears_id,
         )
+
+    @property
+    def reason(self) -> str:
+        """Why it ends or ended; empty while it stands."""
+        return self._stop_reason or (self._leg.ended if self._leg is not None else "")
 
     async def ready(self) -> None:
         """Until sound goes out. Raises the GatewayError that ended the start."""
@@ -309,7 +317,7 @@ class Talk:
                 continue
         self._tell(
             "talk.ended",
-            reason=self._stop_reason or leg.ended,
+            reason=self.reason,
             duration_ms=int((self._context.clock.wall() - self.started_at) * 1000),
         )
 
