@@ -30,7 +30,7 @@ from gb28181gw.ua.incoming import Incoming
 
 _AFTER_END_S: Final = 2.0
 """For the BYE of an upper that was told the end of a recording."""
-_AT_END: Final = frozenset({"end_of_file", "end_silent"})
+_AT_END: Final = frozenset({"end_of_file", "end_silent", "end_time"})
 
 
 class UpperStream(Call):

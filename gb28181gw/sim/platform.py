@@ -86,6 +86,8 @@ class Playing:
     socket: MediaSocket
     route: str
     """`X-RoutePath` of the answer."""
+    file_size: str = ""
+    """`a=filesize` of the answer to a download."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """The lower platform ended it, or `stop` did."""
     media_status: str = ""
@@ -362,7 +364,8 @@ class Platform:
                 timeout_s=30.0,
                 headers=headers,
             )
-            agreed = agree(offer, parse_sdp(answer.sdp))
+            answered = parse_sdp(answer.sdp)
+            agreed = agree(offer, answered)
             recording.ssrc = agreed.ssrc
         except BaseException:
             await socket.close()
@@ -373,6 +376,7 @@ class Platform:
             recording=recording,
             socket=socket,
             route=answer.response.headers.get("X-RoutePath") or "",
+            file_size=dict((*answered.attributes, *answered.first.attributes)).get("filesize", ""),
         )
         self._playing.append(playing)
         self.agent.watch_dialog(

@@ -214,7 +214,45 @@ async def test_pb17_a_recording_plays_is_steered_and_ends_through_the_chain(
             await playing.ended.wait()
         assert playing.media_status == "121"
         assert playing.recording.bytes > 10_000
+        if (plane, transport) == ("python", Transport.UDP):
+            await downloaded(made.top, above, tmp_path / "download.ps", (now - 3600, now - 3594))
         for gateway in made.gateways:
+            await until(lambda gateway=gateway: gateway.get("/streams")["total"] == 0, "no stream to be left")  # type: ignore[misc]
+
+
+async def downloaded(platform: Platform, lower: Lower, output: Path, span: tuple[int, int]) -> bytes:
+    """The file, fetched four times as fast as it was recorded, and interrupted for a moment."""
+    playing = await platform.play(lower, CAMERA, output, transport=Transport.TCP_PASSIVE, span=span, speed=4)
+    assert int(playing.file_size) > 100_000
+    async with asyncio.timeout(20):
+        await playing.recording.first.wait()
+    for action in (Pause(), Resume()):
+        steered = await platform.steer(playing, action)
+        assert steered is not None and steered.ok
+    async with asyncio.timeout(30):
+        await playing.ended.wait()
+    assert playing.media_status == "121"
+    await platform.stop(playing)
+    assert playing.recording.lost == 0 and playing.recording.foreign == 0
+    return output.read_bytes()
+
+
+@pytest.mark.long
+async def test_r111_a_recording_is_downloaded_whole_through_the_chain(tmp_path: Path) -> None:
+    async with chain(tmp_path, "python", "--channels", "1", "--record-hours", "2") as made:
+        below, above = await made.bottom.registered(IDS[0]), await made.top.registered(IDS[2])
+        minute = int(time.time()) // 60 * 60
+        span = (minute - 3600, minute - 3588)
+        bottom, top = await asyncio.gather(
+            downloaded(made.bottom, below, tmp_path / "bottom.ps", span),
+            downloaded(made.top, above, tmp_path / "top.ps", span),
+        )
+        assert top == bottom and top.startswith(b"\x00\x00\x01\xba")
+        for gateway in made.gateways:
+            begun = gateway.seen("stream.started", kind="download")
+            assert begun, gateway.seen("stream.started")
+            infos = [line["action"] for line in gateway.seen("playback.control")]
+            assert infos[:2] == ["pause", "resume"]
             await until(lambda gateway=gateway: gateway.get("/streams")["total"] == 0, "no stream to be left")  # type: ignore[misc]
 
 
