@@ -15,6 +15,7 @@ from typing import Final
 
 from gb28181gw.cascade.call import CallTools
 from gb28181gw.cascade.link import UpperLink
+from gb28181gw.cascade.routes import Route
 from gb28181gw.cascade.sharing import Key
 from gb28181gw.cascade.sound import RATE, samples_of
 from gb28181gw.errors import GatewayError
@@ -36,6 +37,7 @@ from gb28181gw.sessions.talk import Holder
 from gb28181gw.sip.dialog import Dialog
 from gb28181gw.ua.incoming import Incoming
 from gb28181gw.ua.models import Answer
+from gb28181gw.ua.passage import passing
 
 _PAYLOADS: Final = (Payload(8, "PCMA", 8000),)
 _LISTEN_S: Final = 12.0
@@ -66,7 +68,9 @@ class UpperBroadcast:
         link: UpperLink,
         key: Key,
         notify: BroadcastNotify,
+        route: Route,
     ) -> None:
+        self._route = route
         self._tools = tools
         self._talks = tools.talks
         self._counters = counters
@@ -88,7 +92,8 @@ class UpperBroadcast:
         """Until it is over. Raises GatewayError when it never began; the upper was told ERROR then."""
         try:
             try:
-                await self._listen()
+                with passing(self._route.passage()):
+                    await self._listen()
             except GatewayError:
                 self._counters.refused += 1
                 await reply(self._link, self._notify, ok=False)
@@ -263,6 +268,7 @@ class UpperBroadcast:
             ssrc=self._ssrc.text if self._ssrc is not None else None,
             transport=self._transport.value,
             kind="broadcast",
+            user_identity=self._route.identity or None,
             **fields,
         )
 

@@ -287,9 +287,7 @@ class Call(ABC):
 
     def _accept(self, answer: bytes) -> None:
         self._answer = answer
-        passage = PASSAGE.get()
-        headers = self._route.headers(passage.route if passage is not None else "")
-        self._incoming.respond(200, headers=headers, body=answer, content_type=CONTENT_TYPE)
+        self._incoming.respond(200, headers=self._route_headers(), body=answer, content_type=CONTENT_TYPE)
         dialog = self._dialog = self._incoming.dialog
         if dialog is not None:
             self._tools.agent.watch_dialog(dialog, self._in_dialog, user=self.link.upper.id)
@@ -423,7 +421,12 @@ class Call(ABC):
         self._respond_failure(status_of(error))
 
     def _respond_failure(self, status: int) -> None:
-        self._incoming.respond(status, headers=self._route.headers())
+        self._incoming.respond(status, headers=self._route_headers())
+
+    def _route_headers(self) -> tuple[tuple[str, str], ...]:
+        """With the way that the answer from below came, where one did."""
+        passage = PASSAGE.get()
+        return self._route.headers(passage.route if passage is not None else "")
 
     def _bytes_sent(self) -> int:
         if self._sink is None:

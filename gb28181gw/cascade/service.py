@@ -18,7 +18,7 @@ from gb28181gw.cascade.link import LinkCounters, LinkTimers, UpperLink
 from gb28181gw.cascade.models import UPPER_LIMIT, Tree, Upper, UpperChange, UpperView, check
 from gb28181gw.cascade.notifications import Notifications, NotifyCounters, Pace
 from gb28181gw.cascade.requests import Budget, PathTable, read_body
-from gb28181gw.cascade.routes import Route, read_route
+from gb28181gw.cascade.routes import GOES_ROUND, Route, read_route
 from gb28181gw.cascade.sharing import ChannelBook, Key, ShareItem, Sharing, sharing_of
 from gb28181gw.cascade.store import ShareRow, UpperStore
 from gb28181gw.clock import Clock
@@ -336,6 +336,9 @@ class Uppers:
             demand = Refusal(
                 status=403, why=f"{demand.command.name} from another port than we are registered at"
             )
+        route = self._route_of(entry, incoming, demand.key if isinstance(demand, Demand) else None)
+        if isinstance(demand, Demand) and route.goes_round:
+            demand = Refusal(status=482, why=GOES_ROUND)
         if isinstance(demand, Refusal):
             self.answers.counters.refused += 1
             self._bus.emit(
@@ -350,12 +353,21 @@ class Uppers:
             incoming.respond(503, headers=(("Retry-After", "5"),))
         else:
             incoming.respond(200)
-            route = self._route_of(entry, incoming, demand.key)
             entry.budget.run(self._serve(entry, demand, route))
         return True
 
     async def _serve(self, entry: _Entry, demand: Demand, route: Route) -> None:
         PASSAGE.set(route.passage())
+        if demand.command.root == "Control" and demand.key is not None:
+            self._bus.emit(
+                "upper.control",
+                upper_id=entry.upper.id,
+                device_id=demand.key.device_id,
+                channel_id=demand.key.channel_id,
+                cmd=demand.command.name,
+                sn=demand.sn,
+                user_identity=route.identity or None,
+            )
         try:
             if demand.command.name == "Catalog":
                 await self._follow(entry)
@@ -385,9 +397,13 @@ class Uppers:
         if key is None or not bound or not entry.upper.control or entry.budget.busy:
             incoming.respond(404 if key is None else 403)
             return
+        route = self._route_of(entry, incoming, key)
+        if route.goes_round:
+            incoming.respond(482)
+            return
         incoming.respond(200)
         self.broadcast_counters.asked += 1
-        broadcast = UpperBroadcast(self.calls.tools, self.broadcast_counters, entry.link, key, notify)
+        broadcast = UpperBroadcast(self.calls.tools, self.broadcast_counters, entry.link, key, notify, route)
         entry.budget.run(self._speak(entry, broadcast))
 
     async def _speak(self, entry: _Entry, broadcast: UpperBroadcast) -> None:

@@ -27,6 +27,7 @@ from gb28181gw.gb.sdp import Sdp, SessionKind, answer_to
 from gb28181gw.media.engine import MediaTransport, RtpSink, RtpSinkSpec, RtpSinkUpdate
 from gb28181gw.sip.dialog import Dialog
 from gb28181gw.ua.incoming import Incoming
+from gb28181gw.ua.passage import PASSAGE
 
 _AFTER_END_S: Final = 2.0
 """For the BYE of an upper that was told the end of a recording."""
@@ -157,6 +158,7 @@ class UpperStream(Call):
         task.add_done_callback(self._steering.discard)
 
     async def _control(self, incoming: Incoming, request: MansRtspRequest) -> None:
+        PASSAGE.set(self._route.passage())
         try:
             view = await self._tools.source.control(self._history, request.action)
         except GatewayError as error:

@@ -247,20 +247,29 @@ class Platform:
         *,
         target: str = "",
         timeout_s: float = ANSWER_S,
+        headers: tuple[tuple[str, str], ...] = (),
     ) -> dict[str, object]:
         """A query or control of the standard, and the first answer. Raises GatewayError, TimeoutError."""
         sn = self._next_sn()
         queue = self._waiting[sn] = asyncio.Queue()
         try:
-            await self._send(lower, name, values or {}, sn, target or lower.id)
+            await self._send(lower, name, values or {}, sn, target or lower.id, headers)
             document = await asyncio.wait_for(queue.get(), timeout_s)
             return dict(read_values(document.element, COMMANDS[name].response))
         finally:
             del self._waiting[sn]
 
-    async def tell(self, lower: Lower, name: str, values: Values, *, target: str) -> Response:
+    async def tell(
+        self,
+        lower: Lower,
+        name: str,
+        values: Values,
+        *,
+        target: str,
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> Response:
         """A control that has no answer but the 200. Raises GatewayError."""
-        return await self._send(lower, name, values, self._next_sn(), target)
+        return await self._send(lower, name, values, self._next_sn(), target, headers)
 
     async def catalogue(
         self, lower: Lower, target: str = "", *, idle_s: float = ANSWER_S
@@ -293,12 +302,21 @@ class Platform:
         self._subscriptions.append(made)
         return made
 
-    async def _send(self, lower: Lower, name: str, values: Values, sn: int, target: str) -> Response:
+    async def _send(
+        self,
+        lower: Lower,
+        name: str,
+        values: Values,
+        sn: int,
+        target: str,
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> Response:
         response = await self.agent.request(
             self._target(lower, target),
             "MESSAGE",
             body=self._body(name, values, sn, target),
             content_type=CONTENT_TYPE,
+            headers=headers,
             timeout_s=ANSWER_S,
         )
         if response.status >= 300:
