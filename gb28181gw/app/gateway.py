@@ -28,7 +28,8 @@ from gb28181gw.api.services import ApiServices, PlayUrlConfig
 from gb28181gw.app.metrics import register_metrics
 from gb28181gw.app.play_source import PlaySource
 from gb28181gw.cascade.answers import Answers
-from gb28181gw.cascade.calls import CallTools, UpperCalls
+from gb28181gw.cascade.call import CallTools
+from gb28181gw.cascade.calls import UpperCalls
 from gb28181gw.cascade.service import Uppers
 from gb28181gw.clock import Clock, SystemClock, clock_synchronised
 from gb28181gw.devices.config import DateMode, DevicesConfig, Enrolment
@@ -512,6 +513,7 @@ class Gateway:
                 CallTools(
                     agent=self.agent,
                     source=self.sessions,
+                    talks=self.talks,
                     engine=self.engine,
                     ports=self.ports,
                     ssrcs=self.ssrcs,
@@ -522,7 +524,6 @@ class Gateway:
                     media_advertise=self.settings.media.advertise,
                 )
             ),
-            talks=self.talks,
             default_local_id=sip.id,
             is_device_path=self.devices.registry.is_bound,
             zone=sip.zone,

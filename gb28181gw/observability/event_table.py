@@ -819,6 +819,12 @@ _ROWS = (
         "What an upper platform asked of a device was not done or not answered.",
     ),
     _row(
+        "upper.control",
+        "info",
+        "upper_id device_id channel_id cmd sn user_identity",
+        "An upper platform orders something of a device; `user_identity` is who it says wants it.",
+    ),
+    _row(
         "upper.stream_started",
         "info",
         "upper_id device_id channel_id stream_id call_id ssrc peer transport kind user_identity",
@@ -841,7 +847,7 @@ _ROWS = (
     _row(
         "upper.subscribed",
         "info",
-        "upper_id cmd device_id expires_s",
+        "upper_id cmd device_id expires_s user_identity",
         "An upper platform subscribed to something.",
     ),
     _row(

@@ -91,6 +91,8 @@ class TalkView:
     dropped_s: float = 0.0
     microphone: MicrophoneKind | None = None
     """The one that is open."""
+    heard_id: str = ""
+    """The engine's stream of what the device says in a talk both ways; it is empty in a broadcast."""
 
 
 class TalkDirectory(Protocol):
@@ -189,7 +191,13 @@ class Talk:
             queued_s=speaker.queued_s if speaker is not None else 0.0,
             dropped_s=speaker.dropped_samples / rate if speaker is not None else 0.0,
             microphone=self._microphone.kind if self._microphone is not None else None,
+            heard_id=self.hears_id,
         )
+
+    @property
+    def reason(self) -> str:
+        """Why it ends or ended; empty while it stands."""
+        return self._stop_reason or (self._leg.ended if self._leg is not None else "")
 
     async def ready(self) -> None:
         """Until sound goes out. Raises the GatewayError that ended the start."""
@@ -355,7 +363,7 @@ class Talk:
                 continue
         self._tell(
             "talk.ended",
-            reason=self._stop_reason or leg.ended,
+            reason=self.reason,
             duration_ms=int((self._context.clock.wall() - self.started_at) * 1000),
         )
 
