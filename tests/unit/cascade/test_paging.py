@@ -53,6 +53,31 @@ async def test_cs05_at_most_four_wait_for_their_answer() -> None:
     assert most == WINDOW and flying == 0
 
 
+async def test_i8_others_have_their_turn_between_two_pages() -> None:
+    turns: list[str] = []
+    ended = False
+
+    async def other() -> None:
+        while not ended:
+            turns.append("other")
+            await asyncio.sleep(0)
+
+    def bodies() -> Iterator[bytes]:
+        for _ in range(10):
+            turns.append("page")
+            yield b"x"
+
+    async def send(body: bytes) -> None:
+        await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    await send_all(bodies(), send)
+    ended = True
+    await task
+    assert turns.count("page") == 10
+    assert "page page" not in " ".join(turns)
+
+
 async def test_a_page_that_is_refused_ends_the_rest() -> None:
     sent: list[bytes] = []
 
