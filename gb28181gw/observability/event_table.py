@@ -453,7 +453,7 @@ _ROWS = (
     _row(
         "stream.requested",
         "debug",
-        "device_id channel_id stream_id kind transport reason",
+        "device_id channel_id stream_id call_id ssrc transport kind",
         "Someone asked for a stream that did not run.",
     ),
     _row(
@@ -471,7 +471,7 @@ _ROWS = (
     _row(
         "stream.retrying",
         "warning",
-        "device_id channel_id stream_id ssrc reason attempt delay_s detail",
+        "device_id channel_id stream_id call_id ssrc transport kind reason attempt delay_s detail",
         "The source was lost while someone watches; it is invited again after `delay_s`.",
     ),
     _row(

@@ -19,7 +19,7 @@ from gb28181gw.errors import GatewayError
 from gb28181gw.media.engine import EngineEvent, MediaTransport
 from gb28181gw.sessions.call import CallContext
 from gb28181gw.sessions.microphone import Microphone, MicrophoneKind, MicrophoneUse
-from gb28181gw.sessions.talk_leg import CONNECT_S, LegOwner, TalkLeg
+from gb28181gw.sessions.talk_leg import LegOwner, TalkLeg
 from gb28181gw.ua.incoming import Incoming
 from gb28181gw.ua.models import Target
 
@@ -55,6 +55,8 @@ class TalkLimits:
     call_s: float = 5.0
     """From that Response to the device's INVITE (TK-02)."""
     invite_s: float = 8.0
+    connect_s: float = 10.0
+    """A device that agreed to TCP has so long to connect."""
     idle_s: float = 60.0
     """A talk that nobody spoke in for so long ends."""
 
@@ -432,7 +434,7 @@ class Talk:
         if leg.transport is MediaTransport.UDP:
             return
         try:
-            async with asyncio.timeout(CONNECT_S):
+            async with asyncio.timeout(self._limits.connect_s):
                 while not (leg.connected or leg.ended):
                     self._wake.clear()
                     await self._wake.wait()
