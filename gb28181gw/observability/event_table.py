@@ -562,7 +562,39 @@ _ROWS = (
         "recording.playback_ended",
         "info",
         "device_id channel_id stream_id reason",
-        "It was played to its end, or nobody watches any more (`idle`).",
+        "It was played to its end, or nobody watches any more (`idle`), or the object store does not give it "
+        "(`store_unavailable`).",
+    ),
+    _row(
+        "recording.uploaded",
+        "debug",
+        "device_id channel_id file object size",
+        "A file is complete in the object store.",
+    ),
+    _row(
+        "recording.upload_failed",
+        "warning",
+        "place reason detail waiting",
+        "The object store is `unreachable`, `refused`, has no such bucket (`missing`) or `failed`, or what it has is a "
+        "`mismatch`; so many files wait, and are tried again after 2 to 120 s. Told once until it is well again.",
+    ),
+    _row(
+        "recording.upload_resumed",
+        "info",
+        "place waiting",
+        "The object store takes files again; so many wait.",
+    ),
+    _row(
+        "recording.upload_lost",
+        "warning",
+        "device_id channel_id file detail",
+        "A file was gone or could not be read before it was uploaded; it is not tried again.",
+    ),
+    _row(
+        "recording.fetch_failed",
+        "warning",
+        "device_id channel_id file place reason detail",
+        "A file that is in the object store only did not come; `missing`: it is not there, what is played has a gap.",
     ),
     # pictures that the gateway takes
     _row(
