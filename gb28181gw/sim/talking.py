@@ -7,31 +7,24 @@ for.
 
 from __future__ import annotations
 
-import asyncio
-import math
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-import av
-from av.audio.codeccontext import AudioCodecContext
-from av.audio.frame import AudioFrame
-
-from gb28181gw.media.wire.rtp import RtpPacket
 from gb28181gw.sim.ear import RATE, Ear
 from gb28181gw.sim.options import DeviceOptions, TalkCodec, TalkTransport
 from gb28181gw.sim.quirks import Quirk
 from gb28181gw.sim.registration import USER_AGENT
 from gb28181gw.sim.sdp import Offer, OfferError, read_offer, write_audio
 from gb28181gw.sim.signalling import NoAnswerError, Signalling
+from gb28181gw.sim.tone import say_tone
 from gb28181gw.sip.dialog import Dialog
 from gb28181gw.sip.exceptions import SipParseError
 from gb28181gw.sip.message import Headers, Request
 
 TONE_HZ: Final = 1_000
 """What a device says back in a talk."""
-PACKET_SAMPLES: Final = 160
 ANSWER_S: Final = 10.0
 
 
@@ -182,39 +175,7 @@ class Talking:
             services.spawn(self._say())
 
     async def _say(self) -> None:
-        """The tone, in packets of 20 ms, until the talk is over."""
-        encoder = av.CodecContext.create("pcm_alaw", "w")
-        if not isinstance(encoder, AudioCodecContext):
-            raise TypeError("FFmpeg's audio codecs are not audio codecs")
-        encoder.sample_rate, encoder.layout, encoder.format = RATE, "mono", "s16"
-        encoder.open()
-        loop = asyncio.get_running_loop()
-        due, number = loop.time(), 0
-        while not self.over:
-            frame = AudioFrame(format="s16", layout="mono", samples=PACKET_SAMPLES)
-            frame.sample_rate = RATE
-            first = number * PACKET_SAMPLES
-            samples = b"".join(
-                int(8_000 * math.sin(2 * math.pi * TONE_HZ * (first + index) / RATE)).to_bytes(
-                    2, "little", signed=True
-                )
-                for index in range(PACKET_SAMPLES)
-            )
-            frame.planes[0].update(samples.ljust(frame.planes[0].buffer_size, b"\0"))
-            for packet in encoder.encode(frame):
-                self.ear.speak(
-                    RtpPacket(
-                        payload_type=8,
-                        sequence_number=number & 0xFFFF,
-                        timestamp=first & 0xFFFF_FFFF,
-                        ssrc=self._ssrc or 1,
-                        payload=bytes(packet),
-                        marker=number == 0,
-                    ).serialise()
-                )
-            number += 1
-            due += PACKET_SAMPLES / RATE
-            await asyncio.sleep(max(0.0, due - loop.time()))
+        await say_tone(self.ear, self._ssrc or 1, TONE_HZ)
 
     # --- both -----------------------------------------------------------------------------------------------------
 
