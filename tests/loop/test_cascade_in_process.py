@@ -146,6 +146,30 @@ async def test_r099_a_keepalive_names_the_shared_channels_that_are_defective(
         assert camera(1) in told()[0]
 
 
+async def test_r099_what_a_lower_platform_calls_faulty_is_named_above_by_its_shared_id() -> None:
+    lower = make_device("34020200002000000001", channels=40)
+    async with platform() as upper, lab(lower) as made:
+        await made.register_at(upper, keepalive_s=1)
+        shown = [ShareItem(device_id=lower.id, channel_id=camera(n), shared_id="") for n in range(1, 31)]
+        shown[0] = ShareItem(device_id=lower.id, channel_id=camera(1), shared_id="34020100001320000777")
+        await made.uppers.share(SERVER_ID, shown, share_all=False)
+
+        def told() -> list[str]:
+            bodies = [seen.request.body for seen in upper.seen if b"Keepalive" in seen.request.body]
+            return re.findall(r"<DeviceID>(\d+)</DeviceID>", bodies[-1].decode())[1:] if bodies else []
+
+        lower.faulty = frozenset({camera(1), camera(2), camera(31)})
+        made.uppers.faults_changed(lower)
+        await until(told, "a keepalive with faults")
+        assert told() == [camera(2), "34020100001320000777"], "what is not shared is not named"
+        lower.faulty = frozenset(camera(n) for n in range(1, 41))
+        made.uppers.faults_changed(lower)
+        await until(lambda: len(told()) == 16, "as many as fit into a datagram")
+        lower.faulty = frozenset()
+        made.uppers.faults_changed(lower)
+        await until(lambda: not told(), "a keepalive without faults")
+
+
 async def test_r097_every_query_is_passed_on_with_the_uppers_sn_and_ids() -> None:
     shared = "34020100001320000555"
     async with platform() as upper, lab(make_device()) as made:
