@@ -82,12 +82,14 @@ class Talking:
             host=host,
             port=port,
             transport=transport,
-            codec=self.ear.codec,
+            codec="g729" if Quirk.TK_05_G729 in quirks else self.ear.codec,
             session="Play",
             direction="recvonly",
             ssrc=self._ssrc,
             bare=Quirk.TK_04 in quirks,
         )
+        if Quirk.TK_04_UNREAD in quirks:
+            sdp = sdp[: sdp.index(b"m=")]
         request = Request("INVITE", f"sip:{services.server_id}@{services.domain}", self._headers(caller), sdp)
         self.call_id = request.call_id
         services.note("listen_call", channel_id=self.user, call_id=self.call_id)
@@ -109,7 +111,7 @@ class Talking:
             self._ack = ack
         else:
             signalling.acknowledge(ack)
-        if transport == "tcp-active":
+        if transport == "tcp-active" and Quirk.INV_21 not in quirks:
             self.ear.dial(answer.host, answer.port)
 
     def _headers(self, caller: str) -> Headers:
@@ -161,14 +163,16 @@ class Talking:
                 ("Content-Type", "application/sdp"),
                 ("User-Agent", USER_AGENT),
             ],
-            body=body,
+            body=b"" if Quirk.F_05_NO_SDP in services.quirks else body,
         )
         self._believe(offer)
         if transport == "tcp-active":
-            self.ear.dial(offer.host, offer.port)
+            if Quirk.INV_21 not in services.quirks:
+                self.ear.dial(offer.host, offer.port)
         else:
             self.ear.send_to(offer.host, offer.port)
-        services.spawn(self._say())
+        if Quirk.F_05_NO_RTP not in services.quirks:
+            services.spawn(self._say())
 
     async def _say(self) -> None:
         await say_tone(self.ear, self._ssrc or 1, TONE_HZ)
