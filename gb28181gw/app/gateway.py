@@ -538,6 +538,7 @@ class Gateway:
         self.devices.registry.on_channel_changed(self.uppers.channel_changed)
         self.devices.presence.on_online(self.uppers.device_changed)
         self.devices.presence.on_offline(self.uppers.device_changed)
+        self.devices.messages.on_faults(self.uppers.faults_changed)
         self.reports.on_alarm(self.uppers.alarm)
         self.reports.on_position(self.uppers.place)
         self.reports.on_ptz(self.uppers.ptz_place)
