@@ -233,6 +233,12 @@ _ROWS = (
         "Nothing recorded",
         "Ask for the recordings of the time with GET …/records; the device has none for the span that was asked.",
     ),
+    _row(
+        "gb.media.store_unavailable",
+        503,
+        "Object store does not answer",
+        "What was asked for is in the object store only; see detail, and check [recording.s3], its keys and the way to it.",
+    ),
     _row("gb.media.silent", 504, "Media stopped", "The device stopped sending; check its network."),
     _row(
         "gb.media.port_exhausted",

@@ -34,7 +34,7 @@ from gb28181gw.observability.health import HealthBoard
 from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import SipTrace
 from gb28181gw.outputs.push import PushView
-from gb28181gw.recording.models import RecorderView, RecordingPlan, Span
+from gb28181gw.recording.models import RecorderView, RecordingPlan, Segment, Span
 from gb28181gw.recording.playback import RecordingPlayback
 from gb28181gw.sessions.microphone import Microphone, MicrophoneKind
 from gb28181gw.sessions.models import ControlView, StreamView
@@ -239,6 +239,10 @@ class RecordingBook(Protocol):
     async def spans(
         self, device_id: str, channel_id: str, start: datetime, end: datetime
     ) -> Sequence[Span]: ...
+
+    async def segments(
+        self, device_id: str, channel_id: str, start: datetime, end: datetime
+    ) -> Sequence[Segment]: ...
 
     async def lock(
         self, device_id: str, channel_id: str, start: datetime, end: datetime, *, locked: bool

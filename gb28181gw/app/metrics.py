@@ -57,6 +57,18 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
         "1 while the disk takes no recordings.",
         lambda: int(bool(gateway.recording.disk_full)),
     )
+    _export(metrics, "recording_upload", gateway.recording.upload_counters)
+    uploads = gateway.recording.uploads
+    metrics.gauge(
+        "recording_upload_waiting",
+        "Files that wait to be uploaded.",
+        lambda: uploads.waiting if uploads is not None else 0,
+    )
+    metrics.gauge(
+        "recording_upload_failing",
+        "1 while the object store takes nothing.",
+        lambda: int(uploads is not None and bool(uploads.failing)),
+    )
     _export(metrics, "push", gateway.pushes.counters)
     metrics.gauges("pushes", "Pushes by state.", ("state",), lambda: _labelled(gateway.pushes.gauges))
     _export(metrics, "subscriptions", gateway.subscriptions.counters)

@@ -19,7 +19,7 @@ from gb28181gw.errors import GatewayError
 from gb28181gw.media.engine import EngineEvent, MediaTransport
 from gb28181gw.sessions.call import CallContext
 from gb28181gw.sessions.microphone import Microphone, MicrophoneKind, MicrophoneUse
-from gb28181gw.sessions.talk_leg import CONNECT_S, LegOwner, TalkLeg
+from gb28181gw.sessions.talk_leg import LegOwner, TalkLeg
 from gb28181gw.ua.incoming import Incoming
 from gb28181gw.ua.models import Target
 
@@ -55,6 +55,8 @@ class TalkLimits:
     call_s: float = 5.0
     """From that Response to the device's INVITE (TK-02)."""
     invite_s: float = 8.0
+    connect_s: float = 10.0
+    """A device that agreed to TCP has so long to connect."""
     idle_s: float = 60.0
     """A talk that nobody spoke in for so long ends."""
 
@@ -91,6 +93,8 @@ class TalkView:
     dropped_s: float = 0.0
     microphone: MicrophoneKind | None = None
     """The one that is open."""
+    heard_id: str = ""
+    """The engine's stream of what the device says in a talk both ways; it is empty in a broadcast."""
 
 
 class TalkDirectory(Protocol):
@@ -189,7 +193,13 @@ class Talk:
             queued_s=speaker.queued_s if speaker is not None else 0.0,
             dropped_s=speaker.dropped_samples / rate if speaker is not None else 0.0,
             microphone=self._microphone.kind if self._microphone is not None else None,
+            heard_id=self.hears_id,
         )
+
+    @property
+    def reason(self) -> str:
+        """Why it ends or ended; empty while it stands."""
+        return self._stop_reason or (self._leg.ended if self._leg is not None else "")
 
     async def ready(self) -> None:
         """Until sound goes out. Raises the GatewayError that ended the start."""
@@ -355,7 +365,7 @@ class Talk:
                 continue
         self._tell(
             "talk.ended",
-            reason=self._stop_reason or leg.ended,
+            reason=self.reason,
             duration_ms=int((self._context.clock.wall() - self.started_at) * 1000),
         )
 
@@ -424,7 +434,7 @@ class Talk:
         if leg.transport is MediaTransport.UDP:
             return
         try:
-            async with asyncio.timeout(CONNECT_S):
+            async with asyncio.timeout(self._limits.connect_s):
                 while not (leg.connected or leg.ended):
                     self._wake.clear()
                     await self._wake.wait()

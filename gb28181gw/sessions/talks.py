@@ -118,6 +118,12 @@ class Talks:
         if task is not None:
             await asyncio.wait({task})
 
+    async def ended(self, talk_id: str) -> str:
+        """Until it has ended; why. Raises GatewayError gb.route.talk_unknown."""
+        talk, task = self._talk(talk_id), self._tasks[talk_id]
+        await asyncio.wait({task})
+        return talk.reason
+
     def stop_device(self, device_id: str, reason: str) -> None:
         """End every talk with a device (it was removed, unregistered or went offline)."""
         for talk in list(self._talks.values()):

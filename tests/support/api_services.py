@@ -634,6 +634,10 @@ class FakeTalks:
     async def stop(self, talk_id: str, reason: str = "stopped") -> None:
         self.get(talk_id)
 
+    async def ended(self, talk_id: str) -> str:
+        self.get(talk_id)
+        return ""
+
 
 def make_stream(device_id: str = NVR, channel_id: str = CAMERA) -> StreamView:
     return StreamView(
