@@ -444,7 +444,8 @@ class MediaSettings(Section):
     token_s: int = _number(300, "A play URL may be opened for so long.", low=5, high=86400, unit="seconds")
     shared_port: int = _number(
         0,
-        "One UDP and TCP port for all streams that are received, with RTCP on the port above it; 0: each its own.",
+        "One UDP and TCP port for all that is received, with RTCP on the port above it; 0: each its own. "
+        "Broadcasts to loudspeakers keep media.ports.",
         low=0,
         high=65534,
     )

@@ -147,8 +147,12 @@ async def test_r136_an_upper_talks_both_ways_with_a_device_that_knows_talk(tmp_p
         assert [(talk["way"], talk["holder"]) for talk in talks] == [("talk", "City")] * 3
         begun = made.next_below.seen("upper.stream_started", kind="talk", upper_id=TOP)
         assert [one["transport"] for one in begun] == ["udp", "tcp-active", "tcp-passive"]
+        await until(
+            lambda: len(made.next_below.seen("upper.stream_stopped", reason="upper_bye")) == 3,
+            "every end to be told",
+        )
         ended = made.next_below.seen("upper.stream_stopped", reason="upper_bye")
-        assert len(ended) == 3 and all(one["bytes"] > 1_000 for one in ended)
+        assert all(one["bytes"] > 1_000 for one in ended)
 
 
 async def test_r136_a_talk_goes_through_a_chain_as_broadcast_and_live_play(tmp_path: Path) -> None:
