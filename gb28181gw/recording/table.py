@@ -373,6 +373,7 @@ class Recording:
         playback = RecordingPlayback(
             self._engine,
             self._bus,
+            self._clock,
             self._files,
             segments,
             start.timestamp(),
@@ -390,6 +391,14 @@ class Recording:
     def _played(self, task: asyncio.Task[None]) -> None:
         self._playing.discard(task)
         self._bug(task)
+
+    def playback(self, stream_id: str) -> RecordingPlayback | None:
+        """None: it is no stream of ours."""
+        return self._playbacks.get(stream_id)
+
+    def playing(self) -> list[StreamView]:
+        """What is played, in the order of its beginning."""
+        return [playback.view() for playback in self._playbacks.values()]
 
     def lease(self, stream_id: str, consumer: Consumer) -> PlaybackHold | None:
         """A viewer's hold on a playback; None: it is no stream of ours."""
