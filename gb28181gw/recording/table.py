@@ -28,7 +28,7 @@ from gb28181gw.devices.reports import Alarm
 from gb28181gw.errors import GatewayError
 from gb28181gw.media.engine import Engine
 from gb28181gw.observability.events import EventBus
-from gb28181gw.recording.files import write_all
+from gb28181gw.recording.files import settle, write_all
 from gb28181gw.recording.joining import joined
 from gb28181gw.recording.models import (
     ObjectStore,
@@ -214,7 +214,9 @@ class Recording:
         try:
             head, end, size = measure(path)
             if end > head.start:
-                os.truncate(path, size)
+                with path.open("r+b") as file:
+                    file.truncate(size)
+                    settle(path, file.fileno(), new_folders=True)
                 return replace(segment, end=end, size=size)
         except (OSError, SegmentError):
             pass  # it never came to a picture
