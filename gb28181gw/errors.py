@@ -306,7 +306,13 @@ _ROWS = (
         "gb.output.bad_offer",
         400,
         "WebRTC offer cannot be read",
-        "Post the SDP of RTCPeerConnection.createOffer() as it is, with receiving transceivers for video and audio.",
+        "Post the SDP of RTCPeerConnection.createOffer() as it is: with receiving transceivers for video and audio to play, with a sending one for a microphone.",
+    ),
+    _row(
+        "gb.output.no_sound_offered",
+        406,
+        "The offer sends no sound that can be spoken",
+        "Offer one sending audio section with Opus, PCMA or PCMU: addTransceiver(track, {direction: 'sendonly'}).",
     ),
     _row(
         "gb.output.codec_not_offered",

@@ -476,7 +476,10 @@ class MediaSettings(Section):
         unit="milliseconds",
     )
     webrtc_sessions: int = _number(
-        100, "WebRTC viewers at the same time; each costs far more CPU than one over HTTP.", low=0, high=10000
+        100,
+        "WebRTC viewers and microphones at the same time; a viewer costs far more CPU than one over HTTP.",
+        low=0,
+        high=10000,
     )
     transcode: int = _number(
         0,

@@ -29,7 +29,8 @@ from gb28181gw.app.metrics import register_metrics
 from gb28181gw.app.play_source import PlaySource
 from gb28181gw.app.streams import AllStreams
 from gb28181gw.cascade.answers import Answers
-from gb28181gw.cascade.calls import CallTools, UpperCalls
+from gb28181gw.cascade.call import CallTools
+from gb28181gw.cascade.calls import UpperCalls
 from gb28181gw.cascade.service import Uppers
 from gb28181gw.clock import Clock, SystemClock, clock_synchronised
 from gb28181gw.devices.config import DateMode, DevicesConfig, Enrolment
@@ -58,7 +59,7 @@ from gb28181gw.observability.trace import Direction, SipTrace
 from gb28181gw.outputs.listener import ListenerConfig, MediaListener
 from gb28181gw.outputs.push import Pushes
 from gb28181gw.outputs.rtsp import RtspConfig, RtspListener
-from gb28181gw.outputs.webrtc import WebRtcConfig
+from gb28181gw.outputs.webrtc_host import WebRtcConfig
 from gb28181gw.recording.table import Recording, RecordingLimits, UploadPlan
 from gb28181gw.sessions.call import CallContext, CallLimits
 from gb28181gw.sessions.ending import CallEnder
@@ -424,6 +425,7 @@ class Gateway:
             ),
         )
         self.listener.webrtc.ask_key_frame = self.devices.ask_key_frame
+        self.listener.whip.talks = self.talks
         self.guard.on_revoked(self.listener.close_grants)
         self._make_recording(source)
         self.pushes = Pushes(
@@ -514,6 +516,7 @@ class Gateway:
                 CallTools(
                     agent=self.agent,
                     source=self.sessions,
+                    talks=self.talks,
                     engine=self.engine,
                     ports=self.ports,
                     ssrcs=self.ssrcs,
@@ -524,7 +527,6 @@ class Gateway:
                     media_advertise=self.settings.media.advertise,
                 )
             ),
-            talks=self.talks,
             default_local_id=sip.id,
             is_device_path=self.devices.registry.is_bound,
             zone=sip.zone,

@@ -209,7 +209,16 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
     metrics.gauge(
         "media_http_connections", "Connections that are no viewers yet.", lambda: gateway.listener.connections
     )
-    metrics.gauge("webrtc_sessions", "Open WebRTC sessions.", lambda: len(gateway.listener.webrtc))
+    metrics.gauge("webrtc_sessions", "Open WebRTC sessions of viewers.", lambda: len(gateway.listener.webrtc))
+    metrics.gauge(
+        "webrtc_microphones", "Open WebRTC sessions of microphones.", lambda: len(gateway.listener.whip)
+    )
+    metrics.counters(
+        "webrtc_microphones_ended",
+        "WebRTC sessions of microphones that ended, by reason.",
+        ("reason",),
+        lambda: _labelled(gateway.listener.whip.ended),
+    )
     metrics.gauge(
         "transcoders",
         "Worker processes that transcode for WebRTC viewers.",

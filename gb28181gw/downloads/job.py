@@ -304,6 +304,8 @@ class DownloadJob:
         self._file_ended = reason == "end_of_file" and not near and self._short_files < MAX_SHORT_FILES
         if self._file_ended or not (near or reason in _ENDS):
             return False
+        if reason == "end_time":
+            self._note("The device went on past the end of the span and was stopped: the file may end later.")
         self._note_end()
         return True
 

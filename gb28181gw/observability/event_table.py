@@ -453,7 +453,7 @@ _ROWS = (
     _row(
         "stream.requested",
         "debug",
-        "device_id channel_id stream_id kind transport reason",
+        "device_id channel_id stream_id call_id ssrc transport kind",
         "Someone asked for a stream that did not run.",
     ),
     _row(
@@ -471,7 +471,7 @@ _ROWS = (
     _row(
         "stream.retrying",
         "warning",
-        "device_id channel_id stream_id ssrc reason attempt delay_s detail",
+        "device_id channel_id stream_id call_id ssrc transport kind reason attempt delay_s detail",
         "The source was lost while someone watches; it is invited again after `delay_s`.",
     ),
     _row(
@@ -783,6 +783,18 @@ _ROWS = (
         "A talk could not be started.",
     ),
     _row(
+        "talk.microphone_opened",
+        "info",
+        "device_id channel_id talk_id kind client",
+        "A microphone speaks in a talk; kind: websocket or webrtc.",
+    ),
+    _row(
+        "talk.microphone_closed",
+        "info",
+        "device_id channel_id talk_id kind client reason duration_ms",
+        "A microphone of a talk has gone.",
+    ),
+    _row(
         "talk.uncalled",
         "warning",
         "device_id peer call_id",
@@ -845,6 +857,12 @@ _ROWS = (
         "What an upper platform asked of a device was not done or not answered.",
     ),
     _row(
+        "upper.control",
+        "info",
+        "upper_id device_id channel_id cmd sn user_identity",
+        "An upper platform orders something of a device; `user_identity` is who it says wants it.",
+    ),
+    _row(
         "upper.stream_started",
         "info",
         "upper_id device_id channel_id stream_id call_id ssrc peer transport kind user_identity",
@@ -867,7 +885,7 @@ _ROWS = (
     _row(
         "upper.subscribed",
         "info",
-        "upper_id cmd device_id expires_s",
+        "upper_id cmd device_id expires_s user_identity",
         "An upper platform subscribed to something.",
     ),
     _row(

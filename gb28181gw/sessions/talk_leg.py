@@ -47,8 +47,6 @@ from gb28181gw.ua.models import Target
 
 ACK_WAIT_S: Final = 0.5
 """Sound starts without an ACK after so long (TK-08)."""
-CONNECT_S: Final = 10.0
-"""A device that agreed to TCP has so long to connect."""
 
 _CODECS: Final = {"PCMA": Codec.PCMA, "PCMU": Codec.PCMU, "AAC": Codec.AAC, "PS": Codec.PCMA}
 
@@ -255,6 +253,9 @@ class TalkLeg:
             except OSError:
                 port.mark_taken()
                 continue
+            except BaseException:
+                port.release()
+                raise
             self._port = port
             context.engine.attach(self._receiver.id, self._owner.hears_id)
             return self._receiver

@@ -286,6 +286,8 @@ class Call:
         content, link = self._content, self._link
         if self.stream is not None or self._over or content is None or link is None:
             return
+        if Quirk.F_05_NO_RTP in self._quirks:
+            return
         source = self._services.pump.source_of(content, self._quirks, link.max_payload)
         if isinstance(content, Recorded):
             stream: RtpStream = ReplayStream(

@@ -6,8 +6,14 @@ starts, send below: between the two lie parts that need not know of it (the shar
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Final
+
+_ON_BEHALF: Final = frozenset({"INVITE", "MESSAGE", "INFO"})
+"""What is asked and ordered for somebody; what ends, acknowledges or keeps something is for nobody."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -19,17 +25,27 @@ class Passage:
     identity: str = ""
     """`Monitor-User-Identity` of our requests; empty: none."""
     route: str = ""
-    """`X-RoutePath` of the answer to our INVITE."""
+    """`X-RoutePath` of the final answer to our INVITE, good or bad."""
 
     def headers(self, method: str) -> tuple[tuple[str, str], ...]:
-        """Of a request outside dialogs."""
+        """Of a request outside dialogs, or of an INFO."""
         found: list[tuple[str, str]] = []
         if self.preferred and method == "INVITE":
             found.append(("X-PreferredPath", "-".join(self.preferred)))
-        if self.identity and method in ("INVITE", "MESSAGE"):
+        if self.identity and method in _ON_BEHALF:
             found.append(("Monitor-User-Identity", self.identity))
         return tuple(found)
 
 
 PASSAGE: ContextVar[Passage | None] = ContextVar("passage", default=None)
 """Of the task that runs."""
+
+
+@contextmanager
+def passing(passage: Passage | None) -> Iterator[None]:
+    """Requests of this task belong to that passage meanwhile, or to none."""
+    token = PASSAGE.set(passage)
+    try:
+        yield
+    finally:
+        PASSAGE.reset(token)

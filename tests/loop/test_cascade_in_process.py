@@ -16,6 +16,7 @@ from gb28181gw.cascade.sharing import ShareItem
 from gb28181gw.devices.registry import ChannelChange
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb.manscdp.catalogue import CatalogEvent
+from gb28181gw.sessions.talk import Holder
 from gb28181gw.sim.platform import Platform, PlatformOptions
 from tests.support.sim_platform import REALM, SERVER_ID, platform
 from tests.support.uppers import LOCAL_ID, NVR, camera, lab, make_device
@@ -229,3 +230,31 @@ async def test_f07_from_another_port_of_its_host_an_upper_may_ask_and_not_order(
         await second.until(lambda: len(second.responses) == 2)
         assert [response.status for response, _ in second.responses] == [200, 403]
         assert [name for _, _, name, _ in made.commands.run_with] == ["PresetQuery"]
+
+
+TALK = "v=0\r\ns=Talk\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 30000 RTP/AVP {}\r\na=sendrecv\r\ny=0200000001\r\n"
+
+
+async def test_r136_s21_an_upper_that_may_not_talk_or_would_disturb_is_refused() -> None:
+    async with platform() as upper, platform() as second, lab(make_device()) as made:
+        await made.register_at(upper, name="City")
+        await made.uppers.share(SERVER_ID, [ShareItem(device_id=NVR, channel_id=camera(1))], share_all=False)
+        second.registered[LOCAL_ID] = upper.registered[LOCAL_ID]
+
+        async def status(call_id: str, channel: str, payloads: str = "8", sender: Any = upper) -> int:
+            offer = TALK.format(payloads).encode()
+            sender.invite(LOCAL_ID, channel, offer, call_id=call_id)
+            answer = await sender.final("INVITE", call_id)
+            assert answer.headers.get("X-RoutePath") == LOCAL_ID
+            return int(answer.status)
+
+        assert await status("busy", camera(1)) == 486
+        assert await status("unshared", camera(2)) == 404
+        assert await status("aac", camera(1), "102\r\na=rtpmap:102 AAC/8000/1") == 488
+        assert await status("port", camera(1), sender=second) == 403
+        await made.uppers.change(SERVER_ID, UpperChange(control=False))
+        assert await status("right", camera(1)) == 403
+        holder = Holder(key_id=f"upper:{SERVER_ID}", name="City")
+        assert made.talks.asked == [(NVR, camera(1), holder)]
+        await until(lambda: not made.uppers.calls.total, "no call to be left")
+        assert made.engine.gauges == {"receivers": 0, "streams": 0, "sinks": 0}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
@@ -60,6 +60,7 @@ from gb28181gw.outputs.push import PushOrder, PushState, PushView
 from gb28181gw.outputs.push_url import checked_url, shown_url
 from gb28181gw.recording.models import RecorderState, RecorderView, RecordingPlan, Span
 from gb28181gw.recording.playback import RecordingPlayback
+from gb28181gw.sessions.microphone import Microphone, MicrophoneKind
 from gb28181gw.sessions.models import ControlView, HistoryView, StreamKind, StreamState, StreamView
 from gb28181gw.sessions.talk import Holder, TalkView, TalkWay
 from gb28181gw.sip.path import Path
@@ -624,8 +625,18 @@ class FakeTalks:
     def feed(self, talk_id: str, pcm: bytes, rate: int, *, live: bool) -> None:
         self.get(talk_id)
 
+    def take_microphone(
+        self, talk_id: str, *, kind: MicrophoneKind, client: str, on_over: Callable[[], None] | None = None
+    ) -> Microphone:
+        self.get(talk_id)
+        raise GatewayError("gb.route.busy")
+
     async def stop(self, talk_id: str, reason: str = "stopped") -> None:
         self.get(talk_id)
+
+    async def ended(self, talk_id: str) -> str:
+        self.get(talk_id)
+        return ""
 
 
 def make_stream(device_id: str = NVR, channel_id: str = CAMERA) -> StreamView:

@@ -77,6 +77,9 @@ class MiniPlatform:
         self.answer_keepalives = True
         self.register_status = 200
         self.silent = False
+        self.withhold: Callable[[Request], bool] = lambda request: False
+        """What gets no answer before `release`."""
+        self.withheld: list[tuple[Request, object]] = []
         self.pings = 0
         self._nonces = 0
         self._cseq = 0
@@ -151,9 +154,18 @@ class MiniPlatform:
             self.responses.append((message, source))
         else:
             self.seen.append(Seen(message, raw, source))
-            if not self.silent:
+            if self.withhold(message):
+                self.withheld.append((message, source))
+            elif not self.silent:
                 self._serve(message, source)
         self._changed.set()
+
+    def release(self) -> None:
+        """Answer what was withheld, and nothing is any more."""
+        self.withhold = lambda request: False
+        held, self.withheld = self.withheld, []
+        for request, source in held:
+            self._serve(request, source)
 
     def _serve(self, request: Request, source: object) -> None:
         if request.method == "REGISTER":

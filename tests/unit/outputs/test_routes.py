@@ -10,7 +10,7 @@ from gb28181gw.outputs.routes import (
     kind_of,
     parse_options,
     parse_target,
-    parse_whep,
+    parse_webrtc,
 )
 
 DEVICE, CHANNEL = "34020000001320000001", "34020000001310000001"
@@ -90,10 +90,10 @@ def test_query_with_too_many_fields_is_refused() -> None:
 
 def test_whep_paths_name_a_stream_or_a_session_of_it() -> None:
     path = f"/live/{DEVICE}_{CHANNEL}/whep"
-    live = parse_whep(path)
+    live = parse_webrtc(path)
     assert live is not None and (live.device_id, live.channel_id, live.session) == (DEVICE, CHANNEL, "")
-    session = parse_whep("/playback/p-7/whep/abcdefgh-_")
+    session = parse_webrtc("/playback/p-7/whep/abcdefgh-_")
     assert session is not None
     assert (session.stream_id, session.path, session.session) == ("p-7", "/playback/p-7/whep", "abcdefgh-_")
-    assert parse_whep(f"{path}/") is parse_whep(f"{path}/short") is parse_whep(f"{path}.flv") is None
+    assert parse_webrtc(f"{path}/") is parse_webrtc(f"{path}/short") is parse_webrtc(f"{path}.flv") is None
     assert kind_of(path) == "webrtc"
