@@ -125,7 +125,10 @@ def test_continuous_recording_is_listed_played_and_fetched(
     assert found["aac"][1] == pytest.approx(10.5, abs=1)
     with av.open(str(fetched)) as container:
         times = [packet.dts for packet in container.demux(video=0) if packet.dts is not None]
-    assert {after - before for before, after in itertools.pairwise(times)} <= set(range(3300, 3900))
+    steps = [after - before for before, after in itertools.pairwise(times)]
+    # Where files meet the step follows the clock of the host a little: an eighth of what a picture came late.
+    assert 0 < min(steps) <= max(steps) <= 3600 + 9000
+    assert steps.count(3600) >= len(steps) - 4
 
     asked = devices.gateway.api.post(f"/api/v1{path_of(devices, name)}/playback", json=query)
     assert asked.status_code == 200, asked.text
