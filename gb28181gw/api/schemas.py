@@ -481,6 +481,9 @@ class StreamAnswer(Answer):
     rtp: RtpAnswer
     consumers: int
     started_at: str | None
+    source: Literal["device", "gateway"] = Field(
+        description="Where it comes from; gateway: a playback of what the gateway recorded."
+    )
     history: HistoryAnswer | None = Field(default=None, description="Of playback and download.")
 
 
@@ -505,6 +508,7 @@ def stream_answer(view: StreamView, zone: tzinfo) -> StreamAnswer:
         ),
         consumers=view.consumers,
         started_at=iso_time(view.started_at or None, zone),
+        source="gateway" if view.source == "gateway" else "device",
         history=history_answer(view.history, zone) if view.history is not None else None,
     )
 

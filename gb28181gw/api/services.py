@@ -191,7 +191,7 @@ class SnapshotBook(Protocol):
 
 
 class Streams(Protocol):
-    """The table of streams (`sessions.table.Sessions`)."""
+    """The streams of devices and of recordings (`app.streams.AllStreams`)."""
 
     async def start_live(
         self, device_id: str, channel_id: str, *, transport: MediaTransport | None = None
@@ -208,7 +208,7 @@ class Streams(Protocol):
         centre: bool = False,
     ) -> StreamView: ...
 
-    async def control(self, stream_id: str, action: Action) -> ControlView: ...
+    async def control(self, stream_id: str, action: Action) -> ControlView | None: ...
 
     def list(self) -> list[StreamView]: ...
 

@@ -27,6 +27,7 @@ from gb28181gw.api.server import ApiServer, ApiServerConfig
 from gb28181gw.api.services import ApiServices, PlayUrlConfig
 from gb28181gw.app.metrics import register_metrics
 from gb28181gw.app.play_source import PlaySource
+from gb28181gw.app.streams import AllStreams
 from gb28181gw.cascade.answers import Answers
 from gb28181gw.cascade.call import CallTools
 from gb28181gw.cascade.calls import UpperCalls
@@ -578,7 +579,7 @@ class Gateway:
                 ApiServices(
                     devices=self.devices.registry,
                     catalogue=self.devices.catalogue,
-                    streams=self.sessions,
+                    streams=AllStreams(self.sessions, self.recording),
                     records=self.records,
                     downloads=self.downloads,
                     talks=self.talks,

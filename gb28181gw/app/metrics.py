@@ -57,6 +57,11 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
         "1 while the disk takes no recordings.",
         lambda: int(bool(gateway.recording.disk_full)),
     )
+    metrics.gauge(
+        "recording_playbacks",
+        "Recordings of the gateway that are played.",
+        lambda: len(gateway.recording.playing()),
+    )
     _export(metrics, "recording_upload", gateway.recording.upload_counters)
     uploads = gateway.recording.uploads
     metrics.gauge(

@@ -211,12 +211,12 @@ def check_transcoding(settings: Settings) -> Iterator[Finding]:
 
 def check_store(settings: Settings) -> Iterator[Finding]:
     """The library for `[recording.s3]` is an extra. Whether the store answers, the log tells."""
-    from gb28181gw.app.gateway import upload_plan
-    from gb28181gw.errors import GatewayError
-
     s3, name = settings.recording.s3, "recording.s3"
     if not s3.bucket:
         return
+    from gb28181gw.app.gateway import upload_plan
+    from gb28181gw.errors import GatewayError
+
     try:
         upload_plan(s3)
     except GatewayError as error:

@@ -24,12 +24,12 @@ from gb28181gw.cli.running import RunningGateway
 
 app = typer.Typer(help="What the gateway records itself.", no_args_is_help=True)
 
+_TIMES = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z"]
 StartOption = Annotated[
-    datetime,
-    typer.Option("--start", help="As in 2026-11-22T08:00:00+08:00.", formats=["%Y-%m-%dT%H:%M:%S%z"]),
+    datetime, typer.Option("--start", help="As in 2026-11-22T08:00:00+08:00.", formats=_TIMES)
 ]
 EndOption = Annotated[
-    datetime, typer.Option("--end", help="As in 2026-11-22T09:00:00+08:00.", formats=["%Y-%m-%dT%H:%M:%S%z"])
+    datetime, typer.Option("--end", help="As in 2026-11-22T09:00:00+08:00.", formats=_TIMES)
 ]
 
 

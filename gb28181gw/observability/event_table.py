@@ -559,11 +559,17 @@ _ROWS = (
         "A recording of the gateway is played.",
     ),
     _row(
+        "recording.playback_steered",
+        "info",
+        "device_id channel_id stream_id action position_s scale",
+        "It was paused, resumed, sought in or played at another speed, by the API.",
+    ),
+    _row(
         "recording.playback_ended",
         "info",
         "device_id channel_id stream_id reason",
-        "It was played to its end, or nobody watches any more (`idle`), or the object store does not give it "
-        "(`store_unavailable`).",
+        "It was played to its end, nobody watches any more (`idle`), the API ended it (`stopped`), or the "
+        "object store does not give it (`store_unavailable`).",
     ),
     _row(
         "recording.uploaded",

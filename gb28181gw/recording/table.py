@@ -28,7 +28,7 @@ from gb28181gw.devices.reports import Alarm
 from gb28181gw.errors import GatewayError
 from gb28181gw.media.engine import Engine
 from gb28181gw.observability.events import EventBus
-from gb28181gw.recording.files import write_all
+from gb28181gw.recording.files import settle, write_all
 from gb28181gw.recording.joining import joined
 from gb28181gw.recording.models import (
     ObjectStore,
@@ -214,7 +214,9 @@ class Recording:
         try:
             head, end, size = measure(path)
             if end > head.start:
-                os.truncate(path, size)
+                with path.open("r+b") as file:
+                    file.truncate(size)
+                    settle(path, file.fileno(), new_folders=True)
                 return replace(segment, end=end, size=size)
         except (OSError, SegmentError):
             pass  # it never came to a picture
@@ -373,6 +375,7 @@ class Recording:
         playback = RecordingPlayback(
             self._engine,
             self._bus,
+            self._clock,
             self._files,
             segments,
             start.timestamp(),
@@ -390,6 +393,14 @@ class Recording:
     def _played(self, task: asyncio.Task[None]) -> None:
         self._playing.discard(task)
         self._bug(task)
+
+    def playback(self, stream_id: str) -> RecordingPlayback | None:
+        """None: it is no stream of ours."""
+        return self._playbacks.get(stream_id)
+
+    def playing(self) -> list[StreamView]:
+        """What is played, in the order of its beginning."""
+        return [playback.view() for playback in self._playbacks.values()]
 
     def lease(self, stream_id: str, consumer: Consumer) -> PlaybackHold | None:
         """A viewer's hold on a playback; None: it is no stream of ours."""

@@ -7,6 +7,7 @@ way; after that its size and entity tag are asked for. Retries are the caller's.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,22 +67,24 @@ class S3Objects:
             parts = urlsplit(endpoint)
             endpoint = f"{parts.scheme}://{config.bucket}.{parts.netloc}"
         try:
-            self._store: S3Store = S3Store(
-                config.bucket,
-                endpoint=endpoint,
-                region=config.region,
-                access_key_id=config.access_key,
-                secret_access_key=config.secret_key,
-                virtual_hosted_style_request=config.virtual_host,
-                client_options={
-                    "allow_http": config.allow_http,
-                    "connect_timeout": timedelta(seconds=CONNECT_S),
-                    "read_timeout": timedelta(seconds=READ_S),
-                    "timeout": timedelta(seconds=REQUEST_S),
-                    **({"root_certificate": config.ca} if config.ca else {}),
-                },
-                retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=REQUEST_S)},
-            )
+            with _own_settings_only():
+                self._store: S3Store = S3Store(
+                    config.bucket,
+                    endpoint=endpoint,
+                    region=config.region,
+                    access_key_id=config.access_key,
+                    secret_access_key=config.secret_key,
+                    virtual_hosted_style_request=config.virtual_host,
+                    client_options={
+                        "allow_http": config.allow_http,
+                        "connect_timeout": timedelta(seconds=CONNECT_S),
+                        "read_timeout": timedelta(seconds=READ_S),
+                        "timeout": timedelta(seconds=REQUEST_S),
+                        "user_agent": "gb28181gw",
+                        **({"root_certificate": config.ca} if config.ca else {}),
+                    },
+                    retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=REQUEST_S)},
+                )
         except BaseError as error:
             raise GatewayError("gb.config.invalid", f"recording.s3: {_detail(error)}") from error
         self._obstore = obstore
@@ -146,6 +149,17 @@ class S3Objects:
             text = str(error)
             lost = "kind: Connect" in text or "kind: Timeout" in text or "kind: Interrupted" in text
             raise ObjectStoreError("unreachable" if lost else "failed", _detail(error)) from error
+
+
+@contextmanager
+def _own_settings_only() -> Iterator[None]:
+    """The library completes what it is given from ``AWS_…`` of the environment: another endpoint, the token of another
+    account, no signature. At the start, when nothing else runs, they are not there."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.upper().startswith("AWS_")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def _detail(error: Exception) -> str:

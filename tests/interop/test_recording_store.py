@@ -76,8 +76,12 @@ async def test_finished_files_are_in_the_store_and_the_index_knows_it(
         (span,) = await r.recording.spans(DEVICE, CHANNEL, begin, begin + timedelta(seconds=10))
         assert (span.segments, span.uploaded) == (3, 2)  # one is being written
         assert await r.store.uploads_waiting() == 0
-    seen = [event.fields for event in told(r) if event.name == "recording.uploaded"]
-    assert {"object": first.object, "size": first.size}.items() <= seen[0].items()
+    seen = {
+        event.fields["object"]: event.fields["size"]
+        for event in told(r)
+        if event.name == "recording.uploaded"
+    }
+    assert seen == {one.object: one.size for one in (first, second)}
 
 
 async def test_f17_an_outage_and_a_restart_lose_nothing(tmp_path: Path, server: S3Server) -> None:

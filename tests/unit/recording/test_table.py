@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,51 @@ async def test_f16_a_full_disk_stops_the_recording_and_nothing_else_and_it_goes_
         names.append(event.name)
     assert names.count("recording.disk_full") == 1
     assert names.count("recording.disk_resumed") == 1
+
+
+async def test_f17_a_file_is_on_the_disk_before_the_index_says_that_it_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, synced = os.fsync, []
+    reached, go_on = threading.Event(), threading.Event()
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        reached.set()
+        assert go_on.wait(10)
+        real(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    async with rig(tmp_path) as r:
+        await r.recording.put(plan())
+        await r.state(RecorderState.RECORDING)
+        r.feed(3)
+        await until(reached.is_set, what="the disk to be waited for")
+        assert not [one for one in await r.segments() if one.end is not None]
+        go_on.set()
+        (first, *_) = await r.written(1)
+        path = (r.directory / first.file).resolve()
+        # The first of its day: the folders that were made for it as well.
+        assert synced[:4] == [path, path.parent, path.parent.parent, path.parent.parent.parent]
+
+
+async def test_f16_a_disk_that_fails_to_keep_a_file_stops_the_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with rig(tmp_path) as r:
+        await r.recording.put(plan())
+        await r.state(RecorderState.RECORDING)
+        with monkeypatch.context() as patch:
+            patch.setattr(files.os, "fsync", fsync)
+            r.feed(3)
+            await r.state(RecorderState.DISK_FULL)
+        assert r.recording.disk_full == "Input/output error"
+        assert len(await r.written(1)) == 1
+        await r.recording.look()
+        await r.state(RecorderState.RECORDING)
 
 
 async def test_f16_too_much_goes_oldest_first_and_never_what_is_locked(tmp_path: Path) -> None:
