@@ -525,7 +525,12 @@ class Bench:
             sender = self.load("rtp_send", port=self._in_port, streams=streams, seconds=600)
             time.sleep(4)
             sink = self.load(
-                "flv_sink", port=server.port, consumers=streams, streams=streams, stamps=True, settle=_SETTLE_S
+                "flv_sink",
+                port=server.port,
+                consumers=streams,
+                streams=streams,
+                stamps=True,
+                settle=_SETTLE_S,
             ).wait_ready()
             time.sleep(_SETTLE_S + self._seconds)
             read = sink.stop()
