@@ -150,7 +150,7 @@ def test_rtsp_is_decoded_with_the_devices_own_sound_and_goes_on_after_a_restart(
 
 
 @pytest.mark.parametrize("scheme", ["rtmps", "rtsps"])
-def test_s14_a_peer_whose_certificate_nobody_vouches_for_gets_nothing(devices: Field, scheme: str) -> None:
+def test_a_peer_whose_certificate_nobody_vouches_for_gets_nothing(devices: Field, scheme: str) -> None:
     devices.device("h264", channels=1)
     channel = f"/api/v1/devices/{devices.ids['h264']}/channels/{devices.channels('h264')[0]['id']}"
     api = devices.gateway.api

@@ -138,7 +138,7 @@ def test_s15_snapshots_want_a_key(gateway: GatewayProcess, witness: Viewer) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_s05_garbage_ends_one_viewer_alone(
+def test_f08_garbage_ends_one_viewer_alone(
     gateway: GatewayProcess, urls: dict[str, str], witness: Viewer, kind: str
 ) -> None:
     """In place of the request, and behind a request that was answered."""

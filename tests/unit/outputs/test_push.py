@@ -163,7 +163,7 @@ async def test_med36_another_codec_in_mid_push_begins_anew(monkeypatch: pytest.M
         ("/etc/a:b.pem", {"tls_verify": "1", "ca_file": "/etc/a:b.pem"}),
     ],
 )
-def test_s14_certificates_are_checked_unless_it_is_said(authorities: str, options: dict[str, str]) -> None:
+def test_certificates_are_checked_unless_it_is_said(authorities: str, options: dict[str, str]) -> None:
     url = "rtsps://h/live/a|b"
     assert _target(url, authorities) == (url, "rtsp", {"rtsp_transport": "tcp"} | options)
     target, muxer, none = _target(url.replace("rtsp", "rtmp"), authorities)
