@@ -24,12 +24,12 @@ from gb28181gw.cli.running import RunningGateway
 
 app = typer.Typer(help="What the gateway records itself.", no_args_is_help=True)
 
+_TIMES = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z"]
 StartOption = Annotated[
-    datetime,
-    typer.Option("--start", help="As in 2026-11-22T08:00:00+08:00.", formats=["%Y-%m-%dT%H:%M:%S%z"]),
+    datetime, typer.Option("--start", help="As in 2026-11-22T08:00:00+08:00.", formats=_TIMES)
 ]
 EndOption = Annotated[
-    datetime, typer.Option("--end", help="As in 2026-11-22T09:00:00+08:00.", formats=["%Y-%m-%dT%H:%M:%S%z"])
+    datetime, typer.Option("--end", help="As in 2026-11-22T09:00:00+08:00.", formats=_TIMES)
 ]
 
 
@@ -135,6 +135,42 @@ def spans(
             for one in found["items"]
         ]
         print_table(["Start", "End", "MB", "Trigger", "Locked"], rows)
+
+    with_gateway(run, config, url, key)
+
+
+@app.command("files")
+def files(
+    device_id: DeviceArgument,
+    channel_id: ChannelArgument,
+    start: StartOption,
+    end: EndOption,
+    as_json: JsonOption = False,
+    url: UrlOption = "",
+    key: KeyOption = "",
+    config: ConfigOption = None,
+) -> None:
+    """The files of a channel, and whether they are here and in the object store."""
+
+    def run(gateway: RunningGateway) -> None:
+        found = gateway.get_json(
+            f"{channel_path(device_id, channel_id)}/recording/files?{_time(start, end)}&size=500"
+        )
+        if as_json:
+            print(json.dumps(found))
+            return
+        rows = [
+            [
+                one["start"],
+                one["end"] or "",
+                f"{one['size'] / 1e6:.1f}",
+                "yes" if one["locked"] else "",
+                one["file"] if one["local"] else "",
+                one["object"],
+            ]
+            for one in found["items"]
+        ]
+        print_table(["Start", "End", "MB", "Locked", "File", "Object"], rows)
 
     with_gateway(run, config, url, key)
 

@@ -1,7 +1,8 @@
 """The files of one channel, written in a thread: pieces of `segment.SegmentMaker` go to the disk as they come.
 
-Nothing is buffered here and nothing waits for the disk's own cache: what a killed gateway had written is the kernel's
-to keep. A write that fails leaves a file that ends with its last whole piece.
+Nothing is buffered here, and while a file grows nothing waits for the disk: what a killed gateway had written is the
+kernel's to keep. A finished file is on the disk, with its name, before the index hears of its end; so a power cut costs
+what was in work. A write that fails leaves a file that ends with its last whole piece.
 """
 
 from __future__ import annotations
@@ -26,6 +27,17 @@ def write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
+def settle(path: Path, descriptor: int, *, new_folders: bool) -> None:
+    """Wait until the file and its name are on the disk. Raises OSError."""
+    os.fsync(descriptor)
+    for folder in (path.parent, path.parent.parent, path.parent.parent.parent)[: 3 if new_folders else 1]:
+        entry = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(entry)
+        finally:
+            os.close(entry)
+
+
 class SegmentWriter:
     """Owner of the file that is open. One call at a time, in any thread."""
 
@@ -46,6 +58,8 @@ class SegmentWriter:
         self._trigger = trigger
         self._segment: Segment | None = None
         self._descriptor = -1
+        self._new_folders = False
+        """The file that is open is the first of its day."""
         self.changes: list[Segment] = []
         """Of the index: new and finished segments; the caller takes them."""
 
@@ -81,6 +95,7 @@ class SegmentWriter:
         channel = f"{quote(self._device_id, safe='')}_{quote(self._channel_id, safe='')}"
         file = f"{channel}/{moment:%Y%m%d}/{moment:%H%M%S}-{own_id[:8]}.mp4"
         path = self._directory / file
+        self._new_folders = not path.parent.exists()
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         self._segment = Segment(
@@ -104,15 +119,16 @@ class SegmentWriter:
 
     def _close(self, piece: Closed) -> None:
         self._grow(0, piece.end)
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-        segment, self._segment = self._segment, None
-        if segment is not None:
-            self.changes.append(segment)
+        if self._segment is None or self._descriptor < 0:
+            return
+        settle(self._directory / self._segment.file, self._descriptor, new_folders=self._new_folders)
+        segment, descriptor = self._segment, self._descriptor
+        self._segment, self._descriptor = None, -1
+        os.close(descriptor)
+        self.changes.append(segment)
 
     def _abandon(self) -> None:
-        """The disk takes no more: the file ends with its last whole piece."""
+        """The disk takes no more: the file ends with its last whole piece, as far as that disk can still be trusted."""
         segment, descriptor = self._segment, self._descriptor
         self._segment, self._descriptor = None, -1
         if descriptor < 0:

@@ -110,6 +110,8 @@ class StreamView:
     """Seconds since 1970 UTC."""
     history: HistoryView | None = None
     """Of playback and download."""
+    source: str = "device"
+    """``device``, or ``gateway``: the gateway's own recording."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,7 +101,8 @@ async def start_playback(
 async def control_stream(request: Request, stream_id: str, services: Services, body: ControlRequest) -> None:
     """Pause, resume, seek or change the speed of a playback, for all who watch it: one INFO.
 
-    204 is the device's OK. Whether its stream shows it, `history.control.effect` of the stream tells.
+    204 is the device's OK. Whether its stream shows it, `history.control.effect` of the stream tells. What the
+    gateway recorded itself is steered at once, forwards only.
     """
     if not _is_visible(request, services, services.streams.get(stream_id)):
         raise GatewayError("gb.route.stream_unknown")
@@ -142,7 +143,7 @@ async def get_stream(request: Request, stream_id: str, services: Services) -> St
     dependencies=[requires(Action.STOP_STREAM)],
 )
 async def stop_stream(stream_id: str, services: Services) -> None:
-    """End it for all consumers; the device is told at once."""
+    """End it for all consumers; a device is told at once."""
     await services.streams.stop(stream_id)
 
 

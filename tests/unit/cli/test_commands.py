@@ -97,6 +97,7 @@ NEVER_FOR_SERVE = {
     "rich.live",
     "typer.rich_utils",
     "numpy",
+    "obstore",
     "gb28181gw.sim",
 }
 
