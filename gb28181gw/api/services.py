@@ -92,7 +92,7 @@ class RecordBook(Protocol):
 class DownloadBook(Protocol):
     """Recordings that are copied into files (`downloads.table.Downloads`)."""
 
-    def add(
+    async def add(
         self,
         device_id: str,
         channel_id: str,

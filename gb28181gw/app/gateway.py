@@ -75,6 +75,7 @@ from gb28181gw.stills.files import StillFiles
 from gb28181gw.stills.stills import Stills
 from gb28181gw.storage.calls import SqliteCallStore
 from gb28181gw.storage.database import Database
+from gb28181gw.storage.downloads import SqliteDownloadStore
 from gb28181gw.storage.keys import SqliteKeyStore
 from gb28181gw.storage.objects import S3Config, S3Objects
 from gb28181gw.storage.pushes import SqlitePushStore
@@ -364,6 +365,7 @@ class Gateway:
             context,
             self.devices.registry,
             StreamLimits(idle_stop_s=float(settings.idle_stop_s), transport=settings.transport),
+            recorded=self.records.spans,
         )
         self._at_end(self.sessions.close)
         self.devices.messages.on_media_status(self._media_status)
@@ -384,6 +386,8 @@ class Gateway:
             bus=self.bus,
             clock=self._clock,
             directory=self.settings.data_dir / "downloads",
+            store=SqliteDownloadStore(self.database),
+            is_away=self._is_away,
             limits=DownloadLimits(
                 at_once=limits.at_once,
                 per_device=limits.per_device,
@@ -435,8 +439,10 @@ class Gateway:
             store=SqlitePushStore(self.database),
             bus=self.bus,
             clock=self._clock,
+            authorities=settings.push_ca,
         )
         self.devices.registry.on_removed(lambda device: self.pushes.forget_device(device.id))
+        self.devices.presence.on_online(lambda device, _: self.pushes.device_online(device.id))
         self.snapshots = Snapshots(
             registry=self.devices.registry,
             commands=self.devices.commands,
@@ -535,12 +541,17 @@ class Gateway:
         self.devices.registry.on_channel_changed(self.uppers.channel_changed)
         self.devices.presence.on_online(self.uppers.device_changed)
         self.devices.presence.on_offline(self.uppers.device_changed)
+        self.devices.messages.on_faults(self.uppers.faults_changed)
         self.reports.on_alarm(self.uppers.alarm)
         self.reports.on_position(self.uppers.place)
         self.reports.on_ptz(self.uppers.ptz_place)
         self.sessions.on_ended(self.uppers.calls.source_ended)
         self._at_end(self.uppers.close)
         self.agent.on_path_closed = self._path_closed
+
+    def _is_away(self, device_id: str) -> bool:
+        device = self.devices.registry.get(device_id)
+        return device is not None and not device.online
 
     async def _open_shared_port(self, host: str, port: int) -> None:
         try:
@@ -559,6 +570,7 @@ class Gateway:
         self.health.up("sip")
         self.subscriptions.begin()
         await self.sessions.recover()
+        self.downloads.begin()
         self.uppers.start()
         await self.recording.start()
         self._at_end(self.recording.close)

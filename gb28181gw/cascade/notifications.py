@@ -169,7 +169,7 @@ class _Subscription:
 
 
 class _Leftover:
-    """Bodies that were not answered, before what the feed has next."""
+    """Bodies that were not answered. Before they are, the feed is not asked for more: it gathers, they would grow."""
 
     def __init__(self, bodies: list[bytes], feed: Feed) -> None:
         self.bodies = bodies
@@ -181,11 +181,11 @@ class _Leftover:
 
     @property
     def needs_tree(self) -> bool:
-        return self.inner.needs_tree
+        return not self.bodies and self.inner.needs_tree
 
     def take(self, tree: trees.SharedTree | None) -> list[bytes]:
         bodies, self.bodies = self.bodies, []
-        return [*bodies, *(self.inner.take(tree) if self.inner.waiting else [])]
+        return bodies or self.inner.take(tree)
 
 
 class Notifications:

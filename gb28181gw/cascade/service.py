@@ -97,6 +97,8 @@ class Uppers:
         self._running = False
         self._faulty: set[Key] = set()
         """Channels that said VLOST or DEFECT; some may be well or gone again."""
+        self._naming: set[str] = set()
+        """Devices whose last keepalive named faulty channels of theirs; some may be gone."""
 
     # -- life ----------------------------------------------------------------------------------------------
 
@@ -490,6 +492,10 @@ class Uppers:
         for entry in self._entries.values():
             entry.notifications.device_touched(device.id)
 
+    def faults_changed(self, device: Device) -> None:
+        """`Messages.on_faults`."""
+        self._naming.add(device.id)
+
     def alarm(self, alarm: Alarm) -> None:
         """`Reports.on_alarm`."""
         for entry in self._entries.values():
@@ -547,7 +553,8 @@ class Uppers:
         return entry
 
     def _faults(self, upper_id: str) -> list[str]:
-        """What a keepalive names as faulty (9.6.1): shared channels without video or defective."""
+        """What a keepalive names as faulty (9.6.1): shared channels without video or defective, and those that the
+        keepalives from below named."""
         entry = self._entries[upper_id]
         found: list[str] = []
         for key in sorted(self._faulty):
@@ -557,6 +564,17 @@ class Uppers:
                 self._faulty.discard(key)
             elif not channel.gone and (shared_id := entry.sharing.shared_id(*key)) is not None:
                 found.append(shared_id)
+        return [*found, *sorted(self._faults_below(entry.sharing) - set(found))]
+
+    def _faults_below(self, sharing: Sharing) -> set[str]:
+        found: set[str] = set()
+        for device_id in list(self._naming):
+            device = self._book.get(device_id)
+            if device is None or not device.faulty:
+                self._naming.discard(device_id)
+            elif device.online:  # else they are off, and it will say anew
+                shared = (sharing.shared_id(device_id, channel_id) for channel_id in device.faulty)
+                found.update(one for one in shared if one is not None)
         return found
 
     def _start(self, entry: _Entry) -> None:

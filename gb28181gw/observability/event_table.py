@@ -642,6 +642,12 @@ _ROWS = (
         "The transfer broke off; it is resumed after `delay_s`.",
     ),
     _row(
+        "download.resumed",
+        "info",
+        "download_id device_id channel_id stream_id position_s frames",
+        "The gateway was started anew; a download goes on from what is on the disk.",
+    ),
+    _row(
         "download.finished",
         "info",
         "download_id device_id channel_id stream_id progress position_s rate bytes frames gaps sha256 duration_ms",

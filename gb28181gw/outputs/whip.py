@@ -11,7 +11,7 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 from gb28181gw.errors import GatewayError
@@ -87,6 +87,7 @@ class WhipInput:
                 return await self._open(session, offer, section, formats, local_host)
             except BaseException:
                 session.end("not_connected")
+                self._later(session.close())
                 raise
         finally:
             self._opening -= 1
@@ -102,14 +103,7 @@ class WhipInput:
         from gb28181gw.outputs.whip_sound import make_decoder  # PyAV is there since the talk began
 
         assert session.microphone is not None  # noqa: S101 - taken before
-        # One codec: what G.711 leaves out of a voice, a talk of 8 kHz does not carry either.
-        narrow = session.microphone.sample_rate == _NARROW_HZ
-        names = (
-            (Codec.PCMA.value, Codec.PCMU.value, OPUS)
-            if narrow
-            else (OPUS, Codec.PCMA.value, Codec.PCMU.value)
-        )
-        name = next(name for name in names if name in formats)
+        name = best_codec(formats, session.microphone.sample_rate)
         local = await self._host.open(session.transport, local_host)
         if session.ended:
             raise GatewayError("gb.route.talk_unknown", "The talk has ended meanwhile.")
@@ -159,12 +153,13 @@ class WhipInput:
         return session
 
     def _session_ended(self, session: WhipSession, reason: str) -> None:
-        self._sessions.pop(session.id, None)
+        begun = self._sessions.pop(session.id, None) is not None
         self.ended[reason] += 1
         microphone, session.microphone = session.microphone, None
         if microphone is not None:
             microphone.release(reason)
-        self._later(session.close())
+        if begun:  # else it is closed by who opens it, when its ports are bound
+            self._later(session.close())
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -175,6 +170,16 @@ class WhipInput:
         self._closing.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a WebRTC session did not end well", exc_info=error)
+
+
+def best_codec(offered: Collection[str], sample_rate: int) -> str:
+    """What G.711 leaves out of a voice, a talk of 8 kHz does not carry either, and it costs nothing to decode.
+
+    `offered`: at least one of ``opus``, ``pcma``, ``pcmu``.
+    """
+    narrow = (Codec.PCMA.value, Codec.PCMU.value)
+    order = (*narrow, OPUS) if sample_rate == _NARROW_HZ else (OPUS, *narrow)
+    return next(name for name in order if name in offered)
 
 
 def _sound(offer: Offer) -> tuple[Section, dict[str, Format]]:

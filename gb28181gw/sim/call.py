@@ -386,7 +386,9 @@ class Call:
         self._services.spawn(self._tell_status())
 
     def _file_ended(self) -> None:
-        if Quirk.PB_14 in self._quirks:
+        if Quirk.PB_14_SPEED in self._quirks and isinstance(self.stream, ReplayStream):
+            self.stream.change_scale(1.0)
+        if self._quirks & {Quirk.PB_14, Quirk.PB_14_SPEED}:
             self._services.spawn(self._tell_status())
 
     async def _tell_status(self) -> None:

@@ -168,6 +168,7 @@ class Quirk(StrEnum):
     PB_13 = "PB-13"
     PB_14 = "PB-14"
     PB_14_STOP = "PB-14-STOP"
+    PB_14_SPEED = "PB-14-SPEED"
     PB_16 = "PB-16"
     PB_18 = "PB-18"
     SES_01 = "SES-01"
@@ -347,6 +348,7 @@ TABLE: dict[Quirk, str] = {
     Quirk.PB_13: "5 s are missing at the end of every recorded file",
     Quirk.PB_14: "MediaStatus 121 at the end of every recorded file, and goes on with the next",
     Quirk.PB_14_STOP: "MediaStatus 121 at the end of a recorded file, and nothing of the next",
+    Quirk.PB_14_SPEED: "MediaStatus 121 at the end of every recorded file, and goes on with the next at speed 1",
     Quirk.PB_16: "486 to a playback or download while the channel streams anything",
     Quirk.PB_18: "recordings with blanks in Secrecy, a number as Type and raw characters in FilePath",
     Quirk.SES_01: "answers BYE with 200 and goes on sending for 60 s",

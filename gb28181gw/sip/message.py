@@ -111,10 +111,12 @@ class Headers:
 
     def get(self, name: str) -> str | None:
         """First value, decoded; of a comma list (Via, Contact, ...) its first element."""
-        name = canonical_name(name)
-        if name not in self._names:
-            return None
-        value = self._values[self._names.index(name)]
+        names = self._names
+        if name not in names:
+            name = canonical_name(name)
+            if name not in names:
+                return None
+        value = self._values[names.index(name)]
         if name in LIST_HEADERS and "," in value:
             return split_list(value, ",")[0]
         return value

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from gb28181gw.sip.exceptions import SipParseError
 from gb28181gw.sip.grammar import Params, find_param, format_params, parse_params
@@ -16,7 +17,7 @@ from gb28181gw.sip.quirks import SipQuirk
 # The form that nearly every message has; what it does not match goes the long way.
 _COMMON_URI = re.compile(r"(sips?):([^\s@:;?<>\"]+)@([0-9A-Za-z.\-]+)(?::([0-9]{1,5}))?", re.ASCII)
 _COMMON_ADDRESS = re.compile(
-    r"<(sips?):([^\s@:;?<>\"]+)@([0-9A-Za-z.\-]+)(?::([0-9]{1,5}))?>(?:;tag=([^\s;,=<>\"]+))?", re.ASCII
+    r"<(sips?:[^\s@:;?<>\"]+@[0-9A-Za-z.\-]+(?::[0-9]{1,5})?)>(?:;tag=([^\s;,=<>\"]+))?", re.ASCII
 )
 # scheme = ALPHA *( ALPHA / DIGIT / "+" / "-" / "." )
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*", re.ASCII)
@@ -47,11 +48,7 @@ class Uri:
     @classmethod
     def parse(cls, text: str) -> Uri:
         """Read one URI. Raises SipParseError."""
-        common = _COMMON_URI.fullmatch(text)
-        if common is not None:
-            scheme, user, host, port = common.groups()
-            return cls(scheme, user, host, None if port is None else _port(port))
-        return _parse_uri(text)
+        return _remembered(text) if len(text) <= _SHORT else _read_uri(text)
 
     @property
     def is_sip(self) -> bool:
@@ -69,6 +66,20 @@ class Uri:
         port = "" if self.port is None else f":{self.port}"
         question = f"?{self.headers}" if self.headers else ""
         return f"{self.scheme}:{user}{at}{self.host}{port}{format_params(self.params)}{question}"
+
+
+def _read_uri(text: str) -> Uri:
+    common = _COMMON_URI.fullmatch(text)
+    if common is None:
+        return _parse_uri(text)
+    scheme, user, host, port = common.groups()
+    return Uri(scheme, user, host, None if port is None else _port(port))
+
+
+_SHORT = 80
+"""Characters of a text that is remembered, so that nobody can fill memory with long ones (I10)."""
+_remembered = lru_cache(maxsize=8192)(_read_uri)
+"""Every message of a device has the same two or three URIs. Some 0.5 kB each; what is refused is not kept."""
 
 
 def _port(text: str) -> int:
@@ -142,9 +153,8 @@ class NameAddr:
         """Read name-addr or addr-spec with parameters. Raises SipParseError."""
         common = _COMMON_ADDRESS.fullmatch(text)
         if common is not None:
-            scheme, user, host, port, tag = common.groups()
-            uri = Uri(scheme, user, host, None if port is None else _port(port))
-            return cls(uri, "", () if tag is None else (("tag", tag),))
+            uri, tag = common.groups()
+            return cls(Uri.parse(uri), "", () if tag is None else (("tag", tag),))
         return _parse_address(text)
 
     @property

@@ -17,6 +17,8 @@ SUPPORTED_EXTENSIONS: frozenset[str] = frozenset()
 """Option tags that a `Require` may name. None yet."""
 
 _SINGLE = ("From", "To", "Call-ID", "CSeq")
+_LOOKED_AT = (*_SINGLE, "Via", "Contact", "Max-Forwards", "Require")
+_ONCE_EACH = [1] * len(_SINGLE)
 _MAX_HOPS = 255
 
 
@@ -25,12 +27,12 @@ def verdict(request: Request) -> tuple[int, str] | None:
 
     An ACK is never answered, whatever this says. For 420 see `unsupported_extensions`.
     """
-    counts = request.headers.count_each(_SINGLE)
-    for name, count in zip(_SINGLE, counts, strict=True):
-        if count != 1:
-            return 400, f"Missing {name}" if count == 0 else f"More than one {name}"
+    *singles, vias, contacts, hops, requires = request.headers.count_each(_LOOKED_AT)
+    if singles != _ONCE_EACH:
+        name, count = next(pair for pair in zip(_SINGLE, singles, strict=True) if pair[1] != 1)
+        return 400, f"Missing {name}" if count == 0 else f"More than one {name}"
     try:
-        _read_fields(request)
+        _read_fields(request, vias, contacts)
         uri = request.request_uri
     except SipParseError as error:
         return 400, error.reason
@@ -40,14 +42,19 @@ def verdict(request: Request) -> tuple[int, str] | None:
         return 416, REASONS[416]
     if uri.headers:
         return 400, "Headers in Request-URI"
-    return _hops(request) or _extensions(request) or _body(request)
+    refusal = _hops(request, hops) if hops else None  # devices leave it out
+    if refusal is None and requires:
+        refusal = _extensions(request)
+    return refusal or _body(request)
 
 
-def _read_fields(request: Request) -> None:
-    """Read every field that the transaction and dialog layers rely on. Raises SipParseError."""
+def _read_fields(request: Request, vias: int, contacts: int) -> None:
+    """Read every field that the transaction and dialog layers rely on. Raises SipParseError.
+
+    `vias`, `contacts`: how many fields of these there are.
+    """
     _ = request.call_id, request.cseq, request.from_, request.to
     headers = request.headers
-    vias, contacts = headers.count_each(("Via", "Contact"))
     if vias:  # without one the answer goes to the source all the same (XML-20)
         _ = request.via
         if vias > 1 or "," in (headers.field("Via") or ""):
@@ -60,13 +67,10 @@ def _read_fields(request: Request) -> None:
                 NameAddr.parse(value)
 
 
-def _hops(request: Request) -> tuple[int, str] | None:
-    value = request.headers.field("Max-Forwards")
-    if value is None:
-        return None  # devices leave it out
-    if request.headers.count("Max-Forwards") > 1:
+def _hops(request: Request, count: int) -> tuple[int, str] | None:
+    if count > 1:
         return 400, "More than one Max-Forwards"
-    hops = bounded_int(value, _MAX_HOPS)
+    hops = bounded_int(request.headers.field("Max-Forwards") or "", _MAX_HOPS)
     if hops is None:
         return 400, "Bad Max-Forwards"
     if hops == 0 and request.method not in ("ACK", "CANCEL"):

@@ -39,6 +39,22 @@ class Passage:
 
 PASSAGE: ContextVar[Passage | None] = ContextVar("passage", default=None)
 """Of the task that runs."""
+USER: ContextVar[str] = ContextVar("user", default="")
+"""Whose request of our own the task serves: the id of a key, which tells other platforms nothing but that it is one.
+Empty: nobody's."""
+
+
+def headers_for(method: str, own_id: str, *, platform: bool) -> tuple[tuple[str, str], ...]:
+    """What a request outside dialogs takes along: its passage, or the user of ours whom it is for.
+
+    Platforms are told of users, devices not (8.3).
+    """
+    passage, user = PASSAGE.get(), USER.get()
+    if passage is not None:
+        return passage.headers(method)
+    if not platform or not user or method not in _ON_BEHALF:
+        return ()
+    return (("Monitor-User-Identity", f"{own_id}-{user}"),)
 
 
 @contextmanager

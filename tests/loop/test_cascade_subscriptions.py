@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import pytest
+
 from gb28181gw.cascade.models import UpperChange
+from gb28181gw.cascade.notifications import Pace
 from gb28181gw.cascade.sharing import ShareItem
 from gb28181gw.devices.models import ChannelStatus, Presence
 from gb28181gw.devices.registry import ChannelChange
 from gb28181gw.devices.reports import Alarm, Place, PtzPlace
 from gb28181gw.gb.manscdp.catalogue import CatalogEvent
-from tests.support.sim_platform import SERVER_ID, MiniPlatform, platform
+from tests.support.sim_platform import REALM, SERVER_ID, MiniPlatform, platform
 from tests.support.uppers import LOCAL_ID, NVR, Lab, camera, lab, make_device, notifies, subscribe
 
 
@@ -114,10 +117,76 @@ async def test_f11_100_flaps_of_an_upper_leave_it_in_sync_and_others_untouched()
             switch(made, 1 + flap % 5, on=flap % 2 == 0)
             await upper.until(lambda: made.uppers.get(SERVER_ID).registered)
         wanted = {channel.id: channel.status.value for channel in made.book.devices[NVR].channels.values()}
-        await upper.until(lambda: all(told(upper).get(key) == state for key, state in wanted.items()))
+        await upper.until(lambda: all(told(upper).get(key, "ON") == state for key, state in wanted.items()))
         assert len(notifies(upper)) <= 100
         assert len([one for one in steady.seen if one.request.method == "REGISTER"]) == registrations
         assert made.uppers.counters.lost == 100
+
+
+async def test_i10_what_an_upper_leaves_unanswered_does_not_grow() -> None:
+    pace = Pace(gather_s=0.0, between_s=0.0, answer_s=0.05, again_s=0.0)
+    async with platform() as upper, lab(make_device(channels=2), pace=pace) as made:
+        await made.register_at(upper)
+        await made.uppers.share(SERVER_ID, [], share_all=True)
+        subscribe(upper, "Catalog")
+        await upper.until(lambda: made.uppers.get(SERVER_ID).subscriptions)
+        upper.withhold = lambda request: request.method == "NOTIFY"
+        for number in range(1, 12):
+            switch(made, 1, on=number % 2 == 0)
+            await upper.until(lambda number=number: made.uppers.notify_counters.failed >= number)  # type: ignore[misc]
+        upper.seen.clear()
+        upper.withheld.clear()
+        upper.release()
+        switch(made, 2, on=False)
+        await upper.until(lambda: told(upper) == {camera(1): "OFF", camera(2): "OFF"})
+        assert len(notifies(upper)) <= 3
+
+
+@pytest.mark.long
+async def test_f11_100_flaps_with_10000_changes_while_it_is_away_are_told_in_60_s_and_100_notify() -> None:
+    """Both at once, of 10,000 channels, at the pace of every day; another upper is told and served all the time."""
+    other_id = "34020000002000000009"
+    async with (
+        platform() as upper,
+        platform() as steady,
+        lab(make_device(channels=10_000), pace=Pace()) as made,
+    ):
+        await made.register_at(upper, transport="tcp")
+        values = {"domain": REALM, "host": "127.0.0.1", "port": steady.port, "password": steady.password}
+        await made.uppers.add(other_id, UpperChange(**values, keepalive_s=1))  # type: ignore[arg-type]
+        await steady.until(lambda: made.uppers.get(other_id).registered)
+        for upper_id, peer in ((SERVER_ID, upper), (other_id, steady)):
+            await made.uppers.share(upper_id, [], share_all=True)
+            subscribe(peer, "Catalog", call_id=upper_id)
+            await peer.until(lambda upper_id=upper_id: made.uppers.get(upper_id).subscriptions)  # type: ignore[misc]
+        changes = 0
+        for flap in range(100):
+            upper.drop_connections()
+            await upper.until(lambda: not made.uppers.get(SERVER_ID).registered)
+            for number in range(80):
+                switch(made, 1 + 80 * flap + number, on=False)
+                changes += 1
+            for number in range(20):  # those of the flap before are on again
+                switch(made, 1 + 80 * max(flap - 1, 0) + number, on=True)
+                changes += 1
+            if flap % 10 == 0:
+                steady.query(LOCAL_ID, "DeviceInfo", sn=7000 + flap)
+                mark = b"<SN>%d</SN>" % (7000 + flap)
+                await steady.until(lambda mark=mark: any(mark in one.request.body for one in steady.seen))  # type: ignore[misc]
+            await upper.until(lambda: made.uppers.get(SERVER_ID).registered)
+        assert changes == 10_000 and made.uppers.counters.lost == 100
+        channels = made.book.devices[NVR].channels.values()
+        wanted = {one.id for one in channels if one.status is ChannelStatus.OFF}
+        assert len(wanted) > 5_000
+
+        def in_sync(peer: MiniPlatform) -> bool:
+            return {key for key, event in told(peer).items() if event == "OFF"} == wanted
+
+        await upper.until(lambda: in_sync(upper), 60)
+        assert len(notifies(upper)) <= 100
+        await steady.until(lambda: in_sync(steady), 60)
+        assert len([one for one in steady.seen if one.request.method == "REGISTER"]) == 2
+        assert made.uppers.get(other_id).registered and made.uppers.notify_counters.failed <= 100
 
 
 async def test_cs18_alarms_positions_and_ptz_are_told_to_who_subscribed_in_its_ids() -> None:

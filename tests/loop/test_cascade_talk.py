@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import wave
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -146,14 +147,22 @@ async def test_r136_an_upper_talks_both_ways_with_a_device_that_knows_talk(tmp_p
         assert [(talk["way"], talk["holder"]) for talk in talks] == [("talk", "City")] * 3
         begun = made.next_below.seen("upper.stream_started", kind="talk", upper_id=TOP)
         assert [one["transport"] for one in begun] == ["udp", "tcp-active", "tcp-passive"]
+        await until(
+            lambda: len(made.next_below.seen("upper.stream_stopped", reason="upper_bye")) == 3,
+            "every end to be told",
+        )
         ended = made.next_below.seen("upper.stream_stopped", reason="upper_bye")
-        assert len(ended) == 3 and all(one["bytes"] > 1_000 for one in ended)
+        assert all(one["bytes"] > 1_000 for one in ended)
 
 
 async def test_r136_a_talk_goes_through_a_chain_as_broadcast_and_live_play(tmp_path: Path) -> None:
     async with talkers(tmp_path, hops=2) as made:
-        talking = await converse(made, 220, 1_000)
         low, middle = made.gateways
+        # R064: who asks for something at a gateway is named to the platforms below it by the id of the key.
+        await asyncio.to_thread(middle.live, LOW, CAMERA)
+        watched = await asyncio.to_thread(low.wait_event, "upper.stream_started", kind="play")
+        assert re.fullmatch(f"{MIDDLE}-[0-9a-f]{{16}}", watched["user_identity"])
+        talking = await converse(made, 220, 1_000)
         assert middle.seen("talk.started")[0]["way"] == low.seen("talk.started")[0]["way"] == "broadcast"
         assert {one["kind"] for one in low.seen("upper.stream_started")} == {"broadcast", "play"}
         # The device has enough: every hop ends, the top by our BYE.

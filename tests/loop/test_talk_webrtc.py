@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,9 @@ from gb28181gw.errors import GatewayError
 from gb28181gw.outputs import whip_session
 from gb28181gw.outputs.listener import ListenerConfig, MediaListener
 from gb28181gw.outputs.webrtc_host import WebRtcConfig, WebRtcHost
-from gb28181gw.outputs.whip import WhipInput
+from gb28181gw.outputs.webrtc_sdp import LocalTransport
+from gb28181gw.outputs.whip import WhipInput, best_codec
+from tests.support import webrtc as support
 from tests.support.devices import until
 from tests.support.outputs import Source
 from tests.support.talking import TalkBench, heard_level, loud_part, talk_bench, tone
@@ -122,7 +124,7 @@ async def arrived(speaker: WhipClient) -> int | None:
     return next((one.packetsLost for one in reports if one.type == "remote-inbound-rtp"), None)
 
 
-@pytest.mark.parametrize("codec", ["audio/opus", "audio/pcma"])
+@pytest.mark.parametrize("codec", ["audio/opus", pytest.param("audio/pcma", marks=pytest.mark.long)])
 async def test_r133_a_tone_by_webrtc_is_heard_at_the_loudspeaker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str
 ) -> None:
@@ -226,6 +228,32 @@ async def test_what_a_microphone_is_not(tmp_path: Path) -> None:
         assert (preflight.status_code, preflight.headers["accept-post"]) == (204, "application/sdp")
         assert s.network.made == []
         assert not s.bench.running.bus.of("talk.microphone_opened")
+
+
+def test_a_talk_of_8_khz_takes_g711_and_any_other_opus_first() -> None:
+    everything = ("opus", "pcmu", "pcma")
+    assert (best_codec(everything, 8_000), best_codec(everything, 16_000)) == ("pcma", "opus")
+    assert (best_codec(("opus",), 8_000), best_codec(("pcmu",), 16_000)) == ("opus", "pcmu")
+
+
+async def test_a_talk_that_ends_while_ice_is_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = asyncio.Event()
+
+    class Slow(FakeTransport):
+        async def open(self, addresses: Sequence[str]) -> LocalTransport:
+            await ended.wait()
+            assert not self.closed, "what is being bound is not closed"
+            return await super().open(addresses)
+
+    monkeypatch.setattr(support, "FakeTransport", Slow)
+    async with studio(tmp_path) as s:
+        offering = asyncio.create_task(s.offer())
+        await until(lambda: s.bench.talks.get(s.talk_id).microphone)
+        await s.bench.talks.stop(s.talk_id)
+        ended.set()
+        response = await offering
+        assert (response.status_code, response.json()["code"]) == (404, "gb.route.talk_unknown")
+        await until(lambda: s.network.made[0].closed)
 
 
 async def test_one_source_at_a_time(tmp_path: Path) -> None:

@@ -189,7 +189,9 @@ class FakeStreams:
         centre: bool = False,
     ) -> StreamView:
         self.recordings.append((device_id, channel_id, start, end, transport, centre))
-        history = HistoryView(start=start.timestamp(), end=end.timestamp(), position_s=0.0)
+        history = HistoryView(
+            start=start.timestamp(), end=end.timestamp(), position_s=0.0, gaps=((20.0401, 5.0),)
+        )
         view = replace(make_stream(device_id, channel_id), id="p1", kind=StreamKind.PLAYBACK, history=history)
         return self.views.setdefault("p1", view)
 
@@ -242,7 +244,7 @@ class FakeDownloads:
         self.views: dict[str, DownloadView] = {}
         self.error: GatewayError | None = None
 
-    def add(
+    async def add(
         self,
         device_id: str,
         channel_id: str,

@@ -14,6 +14,7 @@ import httpx
 
 from gb28181gw.access.roles import Role
 from gb28181gw.clock import SystemClock
+from gb28181gw.devices.records import Records
 from gb28181gw.devices.talking import TalkPartners
 from gb28181gw.downloads.job import JobLimits
 from gb28181gw.downloads.table import DownloadLimits, Downloads
@@ -29,6 +30,7 @@ from gb28181gw.sessions.talk import TalkLimits
 from gb28181gw.sessions.talks import Talks
 from gb28181gw.sip.timers import Timers
 from gb28181gw.storage.calls import SqliteCallStore
+from gb28181gw.storage.downloads import SqliteDownloadStore
 from tests.support.api_services import api_rig
 from tests.support.commanding import PASSWORD
 from tests.support.devices import PLATFORM, Running, gateway, until
@@ -47,6 +49,7 @@ HISTORY: Final = HistoryLimits(
     tail_s=0.2,
     end_silence_s=0.7,
     end_near_s=1.0,
+    file_s=1.5,
     end_margin_s=2.0,
 )
 TALK: Final = TalkLimits(answer_s=6.0, notify_s=1.0, call_s=0.5, invite_s=1.0, connect_s=0.5, idle_s=30.0)
@@ -177,17 +180,23 @@ async def refusal_bench(
             clock=clock,
             limits=CALL,
         )
-        sessions = Sessions(context, registry, STREAM, HISTORY)
+        records = Records(
+            registry=registry, queries=running.devices.queries, bus=running.bus, timezone="+08:00"
+        )
+        sessions = Sessions(context, registry, STREAM, HISTORY, records.spans)
         downloads = Downloads(
             recordings=sessions,
             engine=plane,
             bus=running.bus,
             clock=clock,
             directory=directory,
+            store=SqliteDownloadStore(running.database),
+            is_away=lambda _: False,
             limits=DownloadLimits(at_once=16, job=JOB),
         )
         sessions.on_ended(downloads.stream_ended)
         await downloads.start()
+        downloads.begin()
         partners = TalkPartners(registry=registry, queries=running.devices.queries, own_id=PLATFORM)
         talks = Talks(context, partners, partners.device_of, TALK)
         running.agent.on_request("INVITE", talks.on_invite)
@@ -215,4 +224,5 @@ async def refusal_bench(
             await downloads.close()
             await talks.close()
             await sessions.close()
+            await records.close()
         await plane.close()

@@ -75,6 +75,8 @@ class MiniPlatform:
         self.authorizations: list[str] = []
         self.registered: dict[str, object] = {}
         self.answer_keepalives = True
+        self.keepalive_status = 200
+        """401 comes with a challenge."""
         self.register_status = 200
         self.silent = False
         self.withhold: Callable[[Request], bool] = lambda request: False
@@ -172,6 +174,10 @@ class MiniPlatform:
             self._register(request, source)
         elif request.method == "MESSAGE":
             if b"Keepalive" in request.body and not self.answer_keepalives:
+                return
+            if b"Keepalive" in request.body and self.keepalive_status != 200:
+                asks = [("WWW-Authenticate", f'Digest realm="{REALM}", nonce="again"')]
+                self.send(Response.reply_to(request, self.keepalive_status, to_tag="p", headers=asks), source)
                 return
             self.send(Response.reply_to(request, 200, to_tag="p"), source)
         elif request.method in ("BYE", "NOTIFY"):

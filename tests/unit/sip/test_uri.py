@@ -2,6 +2,7 @@
 
 import pytest
 
+from gb28181gw.sip import uri
 from gb28181gw.sip.exceptions import SipParseError
 from gb28181gw.sip.uri import STAR, NameAddr, Uri
 
@@ -149,3 +150,12 @@ def test_name_addr_refused(text: str) -> None:
 def test_star_is_not_an_address() -> None:
     assert STAR.is_star
     assert not NameAddr.parse("<sip:1@2>").is_star
+
+
+def test_i10_long_texts_are_not_remembered_and_equal_ones_are_read_once() -> None:
+    text = "sip:34020000001320000001@3402000000"
+    assert Uri.parse(text) is Uri.parse("".join(text))
+    assert NameAddr.parse(f"<{text}>;tag=a").uri is NameAddr.parse(f"<{text}>").uri
+    before = uri._remembered.cache_info().currsize
+    Uri.parse("sip:" + "9" * 200 + "@3402000000")
+    assert uri._remembered.cache_info().currsize == before
