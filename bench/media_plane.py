@@ -595,6 +595,30 @@ class Bench:
             met=first["p50"] <= 1.0,
             note=f"p99 {first['p99']:.2f}, {first['count']} requests",
         )
+        yield self.first_picture(15)
+
+    def first_picture(self, streams: int) -> Row:
+        """From the first packet of a stream to its first picture at a consumer that waits for it."""
+        with self.server() as server:
+            server.ask("open", count=streams, port=self._in_port)
+            delays = []
+            for number in range(streams):
+                sink = self.load(
+                    "flv_sink", port=server.port, path=f"/live/s{number}_c.flv?token=x", stamps=True
+                )
+                time.sleep(0.3)  # it waits
+                sender = self.load(
+                    "rtp_send", port=self._in_port + 2 * number, ssrc=1000 + number, seconds=600
+                )
+                sink.wait_ready()
+                delays.append(sink.stop()["first_picture_ms"]["p50"])
+                sender.stop()
+        return Row(
+            work="first packet of a stream to the whole of its first picture at a waiting consumer, p50",
+            unit="ms",
+            value=float(median(delays)),
+            note=f"{min(delays):.1f} to {max(delays):.1f}, {streams} streams",
+        )
 
     def idle(self) -> Iterator[Row]:
         """Memory and descriptors of receivers that wait."""

@@ -32,7 +32,7 @@ from gb28181gw.observability.events import EventBus
 from gb28181gw.observability.logs import configure_logging
 from gb28181gw.outputs.listener import ListenerConfig, MediaListener
 from gb28181gw.outputs.transcode_protocol import Made
-from gb28181gw.outputs.webrtc import WebRtcConfig
+from gb28181gw.outputs.webrtc_host import WebRtcConfig
 from gb28181gw.outputs.worker_transcoder import WorkerTranscoder
 
 _FPS = 25

@@ -233,6 +233,12 @@ _ROWS = (
         "Nothing recorded",
         "Ask for the recordings of the time with GET …/records; the device has none for the span that was asked.",
     ),
+    _row(
+        "gb.media.store_unavailable",
+        503,
+        "Object store does not answer",
+        "What was asked for is in the object store only; see detail, and check [recording.s3], its keys and the way to it.",
+    ),
     _row("gb.media.silent", 504, "Media stopped", "The device stopped sending; check its network."),
     _row(
         "gb.media.port_exhausted",
@@ -300,7 +306,13 @@ _ROWS = (
         "gb.output.bad_offer",
         400,
         "WebRTC offer cannot be read",
-        "Post the SDP of RTCPeerConnection.createOffer() as it is, with receiving transceivers for video and audio.",
+        "Post the SDP of RTCPeerConnection.createOffer() as it is: with receiving transceivers for video and audio to play, with a sending one for a microphone.",
+    ),
+    _row(
+        "gb.output.no_sound_offered",
+        406,
+        "The offer sends no sound that can be spoken",
+        "Offer one sending audio section with Opus, PCMA or PCMU: addTransceiver(track, {direction: 'sendonly'}).",
     ),
     _row(
         "gb.output.codec_not_offered",

@@ -278,11 +278,35 @@ def _storage_url(url: str) -> str:
     return url
 
 
+def _bucket(text: str) -> str:
+    if text and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", text, re.ASCII):
+        raise ValueError(
+            f"{text!r} is not the name of a bucket: 3 to 63 small letters, digits, dots and hyphens."
+        )
+    return text
+
+
+def _endpoint(url: str) -> str:
+    if url and not re.fullmatch(r"https?://[^\s/?#@]+/?", url):
+        raise ValueError(f"{url!r} is not an endpoint; write for example https://s3.example.org.")
+    return url
+
+
+def _prefix(text: str) -> str:
+    if not re.fullmatch(r"[\w.=-]*(/[\w.=-]+)*/?", text, re.ASCII) or text.startswith("/"):
+        raise ValueError(f"{text!r} is not a prefix; write for example cameras/.")
+    return text
+
+
 Listen = Annotated[str, AfterValidator(_listen)]
 
 
 def _number(default: int, description: str, *, low: int, high: int, unit: str = "") -> Any:
     return Field(default=default, description=description, ge=low, le=high, json_schema_extra={"unit": unit})
+
+
+def _switch(default: bool, description: str) -> Any:
+    return Field(default=default, description=description)
 
 
 def _text(default: str, description: str) -> Any:
@@ -420,7 +444,8 @@ class MediaSettings(Section):
     token_s: int = _number(300, "A play URL may be opened for so long.", low=5, high=86400, unit="seconds")
     shared_port: int = _number(
         0,
-        "One UDP and TCP port for all streams that are received, with RTCP on the port above it; 0: each its own.",
+        "One UDP and TCP port for all that is received, with RTCP on the port above it; 0: each its own. "
+        "Broadcasts to loudspeakers keep media.ports.",
         low=0,
         high=65534,
     )
@@ -452,7 +477,10 @@ class MediaSettings(Section):
         unit="milliseconds",
     )
     webrtc_sessions: int = _number(
-        100, "WebRTC viewers at the same time; each costs far more CPU than one over HTTP.", low=0, high=10000
+        100,
+        "WebRTC viewers and microphones at the same time; a viewer costs far more CPU than one over HTTP.",
+        low=0,
+        high=10000,
     )
     transcode: int = _number(
         0,
@@ -561,6 +589,69 @@ class DownloadSettings(Section):
     )
 
 
+class S3Settings(Section):
+    """S3-compatible storage for what the gateway records; with an empty bucket nothing is brought there."""
+
+    bucket: Annotated[str, AfterValidator(_bucket)] = _text(
+        "", "The bucket, which must be there; empty: no object store is used."
+    )
+    endpoint: Annotated[str, AfterValidator(_endpoint)] = _text(
+        "", "The URL of the store without the bucket, as in https://s3.example.org."
+    )
+    region: str = _text("us-east-1", "The region that the store expects in signatures.")
+    prefix: Annotated[str, AfterValidator(_prefix)] = _text(
+        "",
+        "What the names of all objects begin with, as in cameras/; behind it come device, channel, day and time.",
+    )
+    access_key: str = _text("", "The id of the access key.")
+    secret_key: str = Field(
+        default="",
+        description=(
+            "The secret of the access key; taken from the environment only "
+            "(GB28181GW_RECORDING__S3__SECRET_KEY), never from this file."
+        ),
+        repr=False,
+    )
+    secret_key_file: str = _text(
+        "", "A file with nothing but the secret of the access key, in place of the environment; mode 0600."
+    )
+    virtual_host: bool = _switch(
+        False, "The bucket is a part of the host's name, not of the path; some public clouds want it."
+    )
+    allow_http: bool = _switch(
+        False, "An endpoint without TLS may be used; then everybody on the way sees the recordings."
+    )
+    ca_file: str = _text("", "A file of certificates (PEM) that are trusted beside those of the system.")
+    parallel: int = _number(2, "Files that are uploaded at the same time.", low=1, high=32)
+    keep_local: bool = _switch(
+        True, "Files stay here as well for their time; false: they go when the store has them, unless locked."
+    )
+
+    def secret(self) -> str:
+        """From the environment or the file. Raises ValueError with a sentence."""
+        if self.secret_key:
+            return self.secret_key
+        path = Path(self.secret_key_file)
+        try:
+            with path.open("rb") as file:
+                if os.fstat(file.fileno()).st_mode & 0o077:
+                    raise ValueError(
+                        f"{path} can be read by other users of this host; run 'chmod 600 {path}'."
+                    )
+                text = file.read(4096).decode("ascii").strip()
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} holds more than the secret of a key.") from error
+        if not text or len(text.split()) != 1:
+            raise ValueError(f"{path} must hold the secret of the key and nothing else.")
+        return text
+
+    def certificates(self) -> str:
+        """Of `ca_file`; empty: there is none. Raises OSError, ValueError."""
+        return Path(self.ca_file).read_text(encoding="utf-8") if self.ca_file else ""
+
+
 class RecordingSettings(Section):
     """What the gateway records itself; which channels, people say over the API."""
 
@@ -587,6 +678,7 @@ class RecordingSettings(Section):
         high=100_000_000,
         unit="MB",
     )
+    s3: S3Settings = S3Settings()
 
 
 class LogSettings(Section):
@@ -658,7 +750,9 @@ def load_settings(
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     if path is not None:
-        _merge(values, _read_file(path))
+        found = _read_file(path)
+        problems += _secrets_in(found)
+        _merge(values, found)
     for name, keys, value in _environment(os.environ if environ is None else environ, problems):
         sources[".".join(keys)] = name
         _merge(values, _nested(keys, value))
@@ -685,6 +779,18 @@ def _read_file(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         problem = f"The configuration file {path} is not valid TOML: {error}."
     raise SettingsError((problem,))
+
+
+def _secrets_in(found: Mapping[str, Any]) -> Iterator[str]:
+    """What may not stand in a configuration file, which is copied, shown and kept in version control."""
+    section: Any = found
+    for name in ("recording", "s3", "secret_key"):
+        section = section.get(name) if isinstance(section, Mapping) else None
+    if section:
+        yield (
+            "recording.s3.secret_key: a secret does not belong into this file; give it in the environment as "
+            "GB28181GW_RECORDING__S3__SECRET_KEY, or write it into a file of its own and name that in secret_key_file."
+        )
 
 
 def _environment(
@@ -735,13 +841,16 @@ _KEYS: dict[str, KeyInfo] = {}
 def known_keys() -> Mapping[str, KeyInfo]:
     """Every key by its dotted name, in the order of the file."""
     if not _KEYS:
-        for name, field in Settings.model_fields.items():
-            if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-                for key, inner in field.annotation.model_fields.items():
-                    _KEYS[f"{name}.{key}"] = _key_info(inner)
-            else:
-                _KEYS[name] = _key_info(field)
+        _KEYS.update(_keys_of(Settings, ""))
     return _KEYS
+
+
+def _keys_of(section: type[Section], before: str) -> Iterator[tuple[str, KeyInfo]]:
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from _keys_of(field.annotation, f"{before}{name}.")
+        else:
+            yield before + name, _key_info(field)
 
 
 def _key_info(field: Any) -> KeyInfo:
@@ -752,6 +861,8 @@ def _key_info(field: Any) -> KeyInfo:
         kind = "list of strings"
     elif annotation is int:
         kind = "integer"
+    elif annotation is bool:
+        kind = "true or false"
     elif "Literal" in str(annotation):
         kind = "one of " + ", ".join(annotation.__args__)
     else:
@@ -777,10 +888,19 @@ def _nearest(key: str) -> str:
     return f" Did you mean {close[0]}?" if close else " See docs/reference/configuration.md."
 
 
+def _key_of(location: tuple[str, ...]) -> str:
+    """The key that an error is about; what follows it is a place in its value."""
+    names = known_keys()
+    for length in range(1, len(location)):
+        if ".".join(location[:length]) in names:
+            return ".".join(location[:length])
+    return ".".join(location)
+
+
 def _sentence(item: Any, sources: Mapping[str, str]) -> str:
     """One error of pydantic as a sentence that names the key, or the variable that it came from."""
     location = tuple(str(part) for part in item["loc"])
-    key = ".".join(location[:2] if location[0] in Settings.model_fields else location)
+    key = _key_of(location)
     name = sources.get(key)
     subject = f"{key} (environment variable {name})" if name else key
     kind, value, context = item["type"], item["input"], item.get("ctx", {})
@@ -795,6 +915,8 @@ def _sentence(item: Any, sources: Mapping[str, str]) -> str:
         info = known_keys()[key]
         bound = f"at least {context['ge']}" if "ge" in context else f"at most {context['le']}"
         return f"{subject}: {shown} must be {bound}{' ' + info.unit if info.unit else ''}."
+    if kind.startswith("bool"):
+        return f"{subject}: {shown} must be true or false without quotes."
     if kind.startswith("int"):
         return f"{subject}: {shown} must be a whole number without quotes."
     if kind in ("model_type", "model_attributes_type"):
@@ -845,6 +967,34 @@ def _conflicts(settings: Settings) -> Iterator[str]:
     for key, file in (("http.cert", settings.http.cert), ("http.key", settings.http.key)):
         if file and not Path(file).is_file():
             yield f"{key}: there is no file {file}."
+
+    yield from _store_conflicts(settings.recording.s3)
+
+
+def _store_conflicts(s3: S3Settings) -> Iterator[str]:
+    if not s3.bucket:
+        return
+    if not s3.endpoint:
+        yield "recording.s3.endpoint: a bucket needs the URL of its store, as in https://s3.example.org."
+    elif s3.endpoint.startswith("http:") and not s3.allow_http:
+        yield (
+            "recording.s3.endpoint: http:// sends recordings in the clear; use https://, or set "
+            "recording.s3.allow_http if the way there is safe."
+        )
+    if not s3.access_key:
+        yield "recording.s3.access_key: a bucket needs a key; it is never used without one."
+    if bool(s3.secret_key) == bool(s3.secret_key_file):
+        yield (
+            "recording.s3.secret_key: give the secret of the key in the environment as "
+            "GB28181GW_RECORDING__S3__SECRET_KEY, or name a file with it in secret_key_file; one of the two."
+        )
+    elif s3.secret_key_file:
+        try:
+            s3.secret()
+        except ValueError as error:
+            yield f"recording.s3.secret_key_file: {error}"
+    if s3.ca_file and not Path(s3.ca_file).is_file():
+        yield f"recording.s3.ca_file: there is no file {s3.ca_file}."
 
 
 def _warnings(settings: Settings) -> Iterator[SettingsWarning]:

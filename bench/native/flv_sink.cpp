@@ -7,7 +7,7 @@
 // frame a connection is parsed; after it the bytes are dropped in the kernel, unless `--stamps` asks for the delay and
 // the missing numbers of all pictures. Prints {"event":"ready"} when every connection had its first key frame, and at
 // the end (`--seconds` later, or SIGTERM) one JSON object. `first_key_ms`: from the request to the first byte of the
-// first key picture. The delay is that of pictures sent `--settle` seconds after the request or later. `--one-by-one`: each connection is closed when it had that, then the next one opens.
+// first key picture; `first_picture_ms`: from the sending of the first picture to its last byte. The delay is that of pictures sent `--settle` seconds after the request or later. `--one-by-one`: each connection is closed when it had that, then the next one opens.
 
 #include <algorithm>
 #include <string_view>
@@ -233,7 +233,7 @@ private:
         if (!stamps_) return;
         Stamp stamp;
         if (!find_stamp(data, std::min<std::size_t>(size, 512), stamp)) return;
-        ++consumer.pictures;
+        if (consumer.pictures++ == 0) first_picture_.add(now - stamp.sent_ns);
         if (consumer.expected_number >= 0 && stamp.number != consumer.expected_number) {
             consumer.missing += static_cast<std::uint32_t>(stamp.number - consumer.expected_number);
         }
@@ -263,11 +263,12 @@ private:
             pause = std::max(pause, consumer.longest_pause_ns);
         }
         std::printf("{\"bytes\":%llu,\"least_bytes\":%llu,\"most_bytes\":%llu,\"closed\":%zu,\"pictures\":%llu,"
-                    "\"missing\":%llu,\"longest_pause_ms\":%.3f,\"cpu_s\":%.3f,\"first_key_ms\":%s,\"delay_ms\":%s}\n",
+                    "\"missing\":%llu,\"longest_pause_ms\":%.3f,\"cpu_s\":%.3f,\"first_key_ms\":%s,"
+                    "\"first_picture_ms\":%s,\"delay_ms\":%s}\n",
                     static_cast<unsigned long long>(bytes), static_cast<unsigned long long>(least),
                     static_cast<unsigned long long>(most), closed_, static_cast<unsigned long long>(pictures),
                     static_cast<unsigned long long>(missing), static_cast<double>(pause) / 1e6, cpu_s(),
-                    first_key_.json().c_str(), delay_.json().c_str());
+                    first_key_.json().c_str(), first_picture_.json().c_str(), delay_.json().c_str());
     }
 
     const Options& options_;
@@ -282,6 +283,7 @@ private:
     std::size_t ready_ = 0;
     std::size_t closed_ = 0;
     Histogram first_key_;
+    Histogram first_picture_;
     Histogram delay_;
 };
 

@@ -1,4 +1,7 @@
-"""Who may open a play URL: by token, or by a key in the header. Satisfies `outputs.source.PlayGuard`."""
+"""Who may open a URL of the media listener: by token, or by a key in the header.
+
+Satisfies `outputs.source.PlayGuard`.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ class MediaGuard:
         keys.on_gone(self._key_gone)
 
     def check(self, path: str, token: str | None, authorization: str | None, client: str) -> Grant:
-        """The grant under which `client` may open `path`.
+        """The grant under which `client` may open `path`: a stream to play, or the microphone of a talk.
 
         Raises GatewayError gb.output.bad_token for a token that does not fit, is expired or revoked (the same
         words for all, so that nothing can be learnt from them), and gb.route.unauthorised without a valid key.
@@ -46,9 +49,9 @@ class MediaGuard:
         key = self._keys.find(text) if text else None
         if key is None:
             raise GatewayError(
-                "gb.route.unauthorised", "The play URL needs its token, or a key in the header.", peer=client
+                "gb.route.unauthorised", "The URL needs its token, or a key in the header.", peer=client
             )
-        if not may(key.role, Action.PLAY):
+        if not may(key.role, Action.TALK if path.startswith("/talks/") else Action.PLAY):
             raise GatewayError("gb.route.not_authorised", peer=client)
         return make_grant(key.id)
 

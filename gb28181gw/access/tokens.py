@@ -20,7 +20,7 @@ from typing import Final
 _MAC_BYTES: Final = 16
 _MAX_TOKEN_CHARS: Final = 160
 _FORMS: Final = re.compile(
-    r"(?:\.(?:flv|mp4|ts)|/(?:index\.m3u8|(?:init|segment|part)-[0-9-]{1,20}\.(?:mp4|m4s)|whep(?:/.*)?))\Z",
+    r"(?:\.(?:flv|mp4|ts)|/(?:index\.m3u8|(?:init|segment|part)-[0-9-]{1,20}\.(?:mp4|m4s)|wh[ei]p(?:/.*)?))\Z",
     re.ASCII | re.DOTALL,
 )
 _GRANT: Final = re.compile(r"[0-9a-z]{1,32}-[0-9A-Za-z_-]{6,32}", re.ASCII)
@@ -44,7 +44,9 @@ def make_grant(key_id: str) -> Grant:
 
 
 def stream_path(path: str) -> str:
-    """The stream that a decoded request path names: ``/live/A_B.flv``, ``/live/A_B/index.m3u8`` are ``live/A_B``."""
+    """What a decoded request path names: ``/live/A_B.flv``, ``/live/A_B/index.m3u8`` are ``live/A_B``, and
+    ``/talks/A/whip`` is ``talks/A``.
+    """
     return _FORMS.sub("", path.strip("/"))
 
 

@@ -19,13 +19,14 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gb28181gw.access.guard import bearer
-from gb28181gw.access.keys import Keys
+from gb28181gw.access.keys import Key, Keys
 from gb28181gw.access.roles import Action, may
 from gb28181gw.access.tokens import PlayTokens
 from gb28181gw.api.errors import from_http, problem_response
 from gb28181gw.errors import GatewayError
 from gb28181gw.observability.events import EventBus
 from gb28181gw.observability.metrics import Histogram, Labels
+from gb28181gw.ua.passage import USER
 
 PUBLIC_PATHS: Final = frozenset({"/healthz", "/readyz"})
 """What needs no key; it tells nothing but the state."""
@@ -145,9 +146,14 @@ class Gate:
             found = error if isinstance(error, GatewayError) else from_http(scope, error)
             await problem_response(found, trace_id=scope["state"]["trace_id"])(scope, receive, send)
             return
-        await self._app(scope, limited, send)
+        key = scope["state"].get("key")
+        token = USER.set(key.id if key is not None else "")
+        try:
+            await self._app(scope, limited, send)
+        finally:
+            USER.reset(token)
 
-    async def _authenticate(self, scope: Scope) -> object:
+    async def _authenticate(self, scope: Scope) -> Key:
         text = bearer(Headers(scope=scope).get("authorization"))
         key = await self._keys.verify(text) if text else None
         if key is not None:

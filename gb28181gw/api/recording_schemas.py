@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from gb28181gw.api.schemas import Answer, Body, Moment, PlayUrls, TrackAnswer, iso_time, track_answer
-from gb28181gw.recording.models import RecorderView, RecordingPlan, RecordMode, Span, WeekSpan
+from gb28181gw.recording.models import RecorderView, RecordingPlan, RecordMode, Segment, Span, WeekSpan
 from gb28181gw.recording.playback import RecordingPlayback
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -90,6 +90,21 @@ class SpanAnswer(Answer):
     files: int
     locked: bool
     trigger: str = Field(description="continuous, plan or event.")
+    uploaded: int = Field(description="So many of its files are complete in the object store.")
+
+
+class SegmentAnswer(Answer):
+    """One file of the index."""
+
+    start: str | None
+    end: str | None = Field(description="null: it is being written.")
+    size: int
+    file: str = Field(description="Below [recording] directory.")
+    locked: bool
+    trigger: str = Field(description="continuous, plan or event.")
+    local: bool = Field(description="The file is in the directory.")
+    uploaded: bool = Field(description="It is complete in the object store.")
+    object: str = Field(description="Its name in the bucket; empty: it is not there.")
 
 
 class LockBody(Body):
@@ -154,6 +169,21 @@ def span_answer(span: Span, zone: tzinfo) -> SpanAnswer:
         files=span.segments,
         locked=span.locked,
         trigger=span.trigger,
+        uploaded=span.uploaded,
+    )
+
+
+def segment_answer(segment: Segment, zone: tzinfo) -> SegmentAnswer:
+    return SegmentAnswer(
+        start=iso_time(segment.start, zone),
+        end=iso_time(segment.end, zone) if segment.end is not None else None,
+        size=segment.size,
+        file=segment.file,
+        locked=segment.locked,
+        trigger=segment.trigger,
+        local=segment.local,
+        uploaded=bool(segment.object),
+        object=segment.object,
     )
 
 

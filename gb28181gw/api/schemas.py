@@ -421,6 +421,13 @@ class ControlAnswer(Answer):
     )
 
 
+class LeapAnswer(Answer):
+    """What of a recording is not there, as far as the device's times or its list tell."""
+
+    at_s: float = Field(description="Seconds from start.")
+    seconds: float
+
+
 class HistoryAnswer(Answer):
     """Where a playback or download stands."""
 
@@ -432,6 +439,7 @@ class HistoryAnswer(Answer):
     scale: float = Field(description="As asked for.")
     rate: float | None = Field(description="As measured: seconds of recording in a second.")
     file_size: int | None = None
+    gaps: list[LeapAnswer]
     control: ControlAnswer | None = None
 
 
@@ -444,6 +452,7 @@ def history_answer(history: HistoryView, zone: tzinfo) -> HistoryAnswer:
         time=iso_time(history.start + history.position_s, zone),
         paused=history.paused,
         scale=history.scale,
+        gaps=[LeapAnswer(at_s=round(at_s, 2), seconds=round(seconds, 2)) for at_s, seconds in history.gaps],
         rate=round(history.rate, 2) if history.rate is not None else None,
         file_size=history.file_size,
         control=ControlAnswer(

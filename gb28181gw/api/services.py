@@ -34,8 +34,9 @@ from gb28181gw.observability.health import HealthBoard
 from gb28181gw.observability.metrics import Metrics
 from gb28181gw.observability.trace import SipTrace
 from gb28181gw.outputs.push import PushView
-from gb28181gw.recording.models import RecorderView, RecordingPlan, Span
+from gb28181gw.recording.models import RecorderView, RecordingPlan, Segment, Span
 from gb28181gw.recording.playback import RecordingPlayback
+from gb28181gw.sessions.microphone import Microphone, MicrophoneKind
 from gb28181gw.sessions.models import ControlView, StreamView
 from gb28181gw.sessions.talk import Holder, TalkView, TalkWay
 from gb28181gw.stills.stills import Still
@@ -91,7 +92,7 @@ class RecordBook(Protocol):
 class DownloadBook(Protocol):
     """Recordings that are copied into files (`downloads.table.Downloads`)."""
 
-    def add(
+    async def add(
         self,
         device_id: str,
         channel_id: str,
@@ -239,6 +240,10 @@ class RecordingBook(Protocol):
         self, device_id: str, channel_id: str, start: datetime, end: datetime
     ) -> Sequence[Span]: ...
 
+    async def segments(
+        self, device_id: str, channel_id: str, start: datetime, end: datetime
+    ) -> Sequence[Segment]: ...
+
     async def lock(
         self, device_id: str, channel_id: str, start: datetime, end: datetime, *, locked: bool
     ) -> int: ...
@@ -306,6 +311,10 @@ class TalkBook(Protocol):
     def get(self, talk_id: str) -> TalkView: ...
 
     def feed(self, talk_id: str, pcm: bytes, rate: int, *, live: bool) -> None: ...
+
+    def take_microphone(
+        self, talk_id: str, *, kind: MicrophoneKind, client: str, on_over: Callable[[], None] | None = None
+    ) -> Microphone: ...
 
     async def stop(self, talk_id: str, reason: str = "stopped") -> None: ...
 

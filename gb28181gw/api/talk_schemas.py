@@ -42,11 +42,16 @@ class TalkAnswer(Answer):
     spoken_s: float = Field(description="Seconds of sound that were sent, silence not counted.")
     queued_s: float
     dropped_s: float = Field(description="Sound of a microphone that came too late to be spoken.")
+    microphone: Literal["websocket", "webrtc"] | None = Field(description="The microphone that is open.")
     started_at: str | None
     audio_url: str | None = Field(
         default=None,
         description="WebSocket for PCM: binary messages of signed 16-bit little-endian mono samples; add &rate=48000 "
         "for another rate than 8000. Only in the answer to the start.",
+    )
+    whip_url: str | None = Field(
+        default=None,
+        description="For a microphone by WebRTC (WHIP, RFC 9725): POST an offer. Only in the answer to the start.",
     )
 
 
@@ -57,7 +62,9 @@ class SpokenAnswer(Answer):
     queued_s: float
 
 
-def talk_answer(view: TalkView, zone: tzinfo, *, audio_url: str | None = None) -> TalkAnswer:
+def talk_answer(
+    view: TalkView, zone: tzinfo, *, audio_url: str | None = None, whip_url: str | None = None
+) -> TalkAnswer:
     return TalkAnswer(
         id=view.id,
         state=view.state.value,
@@ -74,6 +81,8 @@ def talk_answer(view: TalkView, zone: tzinfo, *, audio_url: str | None = None) -
         spoken_s=round(view.spoken_s, 3),
         queued_s=round(view.queued_s, 3),
         dropped_s=round(view.dropped_s, 3),
+        microphone=view.microphone,
         started_at=iso_time(view.started_at, zone),
         audio_url=audio_url,
+        whip_url=whip_url,
     )

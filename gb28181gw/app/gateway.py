@@ -28,7 +28,8 @@ from gb28181gw.api.services import ApiServices, PlayUrlConfig
 from gb28181gw.app.metrics import register_metrics
 from gb28181gw.app.play_source import PlaySource
 from gb28181gw.cascade.answers import Answers
-from gb28181gw.cascade.calls import CallTools, UpperCalls
+from gb28181gw.cascade.call import CallTools
+from gb28181gw.cascade.calls import UpperCalls
 from gb28181gw.cascade.service import Uppers
 from gb28181gw.clock import Clock, SystemClock, clock_synchronised
 from gb28181gw.devices.config import DateMode, DevicesConfig, Enrolment
@@ -57,8 +58,8 @@ from gb28181gw.observability.trace import Direction, SipTrace
 from gb28181gw.outputs.listener import ListenerConfig, MediaListener
 from gb28181gw.outputs.push import Pushes
 from gb28181gw.outputs.rtsp import RtspConfig, RtspListener
-from gb28181gw.outputs.webrtc import WebRtcConfig
-from gb28181gw.recording.table import Recording, RecordingLimits
+from gb28181gw.outputs.webrtc_host import WebRtcConfig
+from gb28181gw.recording.table import Recording, RecordingLimits, UploadPlan
 from gb28181gw.sessions.call import CallContext, CallLimits
 from gb28181gw.sessions.ending import CallEnder
 from gb28181gw.sessions.models import StreamState
@@ -66,14 +67,16 @@ from gb28181gw.sessions.pool_watch import PoolWatch
 from gb28181gw.sessions.stream import StreamLimits
 from gb28181gw.sessions.table import Sessions
 from gb28181gw.sessions.talks import Talks
-from gb28181gw.settings import HostPort, MediaSettings, Settings
+from gb28181gw.settings import HostPort, MediaSettings, S3Settings, Settings
 from gb28181gw.sip.endpoint import Endpoint
 from gb28181gw.sip.path import Path
 from gb28181gw.stills.files import StillFiles
 from gb28181gw.stills.stills import Stills
 from gb28181gw.storage.calls import SqliteCallStore
 from gb28181gw.storage.database import Database
+from gb28181gw.storage.downloads import SqliteDownloadStore
 from gb28181gw.storage.keys import SqliteKeyStore
+from gb28181gw.storage.objects import S3Config, S3Objects
 from gb28181gw.storage.pushes import SqlitePushStore
 from gb28181gw.storage.recordings import SqliteRecordingStore
 from gb28181gw.storage.reports import SqliteReportStore
@@ -361,6 +364,7 @@ class Gateway:
             context,
             self.devices.registry,
             StreamLimits(idle_stop_s=float(settings.idle_stop_s), transport=settings.transport),
+            recorded=self.records.spans,
         )
         self._at_end(self.sessions.close)
         self.devices.messages.on_media_status(self._media_status)
@@ -381,6 +385,8 @@ class Gateway:
             bus=self.bus,
             clock=self._clock,
             directory=self.settings.data_dir / "downloads",
+            store=SqliteDownloadStore(self.database),
+            is_away=self._is_away,
             limits=DownloadLimits(
                 at_once=limits.at_once,
                 per_device=limits.per_device,
@@ -422,6 +428,7 @@ class Gateway:
             ),
         )
         self.listener.webrtc.ask_key_frame = self.devices.ask_key_frame
+        self.listener.whip.talks = self.talks
         self.guard.on_revoked(self.listener.close_grants)
         self._make_recording(source)
         self.pushes = Pushes(
@@ -485,6 +492,7 @@ class Gateway:
                 min_free_mb=float(wanted.min_free_mb),
                 idle_s=float(self.settings.media.idle_stop_s),
             ),
+            upload=upload_plan(wanted.s3),
         )
         source.recording = self.recording
         self.sessions.on_ended(self.recording.stream_ended)
@@ -513,6 +521,7 @@ class Gateway:
                 CallTools(
                     agent=self.agent,
                     source=self.sessions,
+                    talks=self.talks,
                     engine=self.engine,
                     ports=self.ports,
                     ssrcs=self.ssrcs,
@@ -523,7 +532,6 @@ class Gateway:
                     media_advertise=self.settings.media.advertise,
                 )
             ),
-            talks=self.talks,
             default_local_id=sip.id,
             is_device_path=self.devices.registry.is_bound,
             zone=sip.zone,
@@ -532,12 +540,17 @@ class Gateway:
         self.devices.registry.on_channel_changed(self.uppers.channel_changed)
         self.devices.presence.on_online(self.uppers.device_changed)
         self.devices.presence.on_offline(self.uppers.device_changed)
+        self.devices.messages.on_faults(self.uppers.faults_changed)
         self.reports.on_alarm(self.uppers.alarm)
         self.reports.on_position(self.uppers.place)
         self.reports.on_ptz(self.uppers.ptz_place)
         self.sessions.on_ended(self.uppers.calls.source_ended)
         self._at_end(self.uppers.close)
         self.agent.on_path_closed = self._path_closed
+
+    def _is_away(self, device_id: str) -> bool:
+        device = self.devices.registry.get(device_id)
+        return device is not None and not device.online
 
     async def _open_shared_port(self, host: str, port: int) -> None:
         try:
@@ -556,6 +569,7 @@ class Gateway:
         self.health.up("sip")
         self.subscriptions.begin()
         await self.sessions.recover()
+        self.downloads.begin()
         self.uppers.start()
         await self.recording.start()
         self._at_end(self.recording.close)
@@ -675,6 +689,33 @@ class Gateway:
             self.trace.record(peer_id, Direction(direction), path, data)
         else:
             self.trace.record_stranger(Direction(direction), path, data)
+
+
+def upload_plan(settings: S3Settings) -> UploadPlan | None:
+    """None: no object store is configured. Raises GatewayError gb.config.invalid."""
+    if not settings.bucket:
+        return None
+    try:
+        ca = settings.certificates()
+        secret = settings.secret()
+    except (OSError, ValueError) as error:
+        raise GatewayError("gb.config.invalid", f"recording.s3: {error}") from error
+    config = S3Config(
+        endpoint=settings.endpoint,
+        bucket=settings.bucket,
+        region=settings.region,
+        access_key=settings.access_key,
+        secret_key=secret,
+        virtual_host=settings.virtual_host,
+        allow_http=settings.allow_http,
+        ca=ca,
+    )
+    return UploadPlan(
+        objects=S3Objects(config),
+        prefix=settings.prefix,
+        parallel=settings.parallel,
+        keep_local=settings.keep_local,
+    )
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -57,6 +57,18 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
         "1 while the disk takes no recordings.",
         lambda: int(bool(gateway.recording.disk_full)),
     )
+    _export(metrics, "recording_upload", gateway.recording.upload_counters)
+    uploads = gateway.recording.uploads
+    metrics.gauge(
+        "recording_upload_waiting",
+        "Files that wait to be uploaded.",
+        lambda: uploads.waiting if uploads is not None else 0,
+    )
+    metrics.gauge(
+        "recording_upload_failing",
+        "1 while the object store takes nothing.",
+        lambda: int(uploads is not None and bool(uploads.failing)),
+    )
     _export(metrics, "push", gateway.pushes.counters)
     metrics.gauges("pushes", "Pushes by state.", ("state",), lambda: _labelled(gateway.pushes.gauges))
     _export(metrics, "subscriptions", gateway.subscriptions.counters)
@@ -192,7 +204,16 @@ def register_metrics(metrics: Metrics, gateway: Gateway) -> None:
     metrics.gauge(
         "media_http_connections", "Connections that are no viewers yet.", lambda: gateway.listener.connections
     )
-    metrics.gauge("webrtc_sessions", "Open WebRTC sessions.", lambda: len(gateway.listener.webrtc))
+    metrics.gauge("webrtc_sessions", "Open WebRTC sessions of viewers.", lambda: len(gateway.listener.webrtc))
+    metrics.gauge(
+        "webrtc_microphones", "Open WebRTC sessions of microphones.", lambda: len(gateway.listener.whip)
+    )
+    metrics.counters(
+        "webrtc_microphones_ended",
+        "WebRTC sessions of microphones that ended, by reason.",
+        ("reason",),
+        lambda: _labelled(gateway.listener.whip.ended),
+    )
     metrics.gauge(
         "transcoders",
         "Worker processes that transcode for WebRTC viewers.",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timezone
-from typing import Protocol
+from typing import Final, Protocol
 
 from gb28181gw.cascade import tree as trees
 from gb28181gw.cascade.link import UpperLink
@@ -28,6 +28,9 @@ from gb28181gw.gb.manscdp.document import Document
 from gb28181gw.gb.manscdp.schema import Value, Values, read_values
 from gb28181gw.gb.times import format_time
 from gb28181gw.observability.events import EventBus
+
+_OTHER_CHANNEL: Final = "DeviceID2"
+"""Of TargetTrack: a second camera of the same device."""
 
 
 class DeviceCommands(Protocol):
@@ -123,12 +126,15 @@ class Answers:
             older = getattr(node, "older", "")
             if older and older in values and node.name not in values:
                 values[node.name] = values[older]
+        values = {name: value for name, value in values.items() if name in known}
+        other = values.get(_OTHER_CHANNEL)
+        if isinstance(other, str) and other and isinstance(key, Key):
+            second = sharing.key_of(other)
+            if second is None or second.device_id != key.device_id:
+                return Refusal(status=404, why=f"{other[:64]} is not shared, or is of another device")
+            values[_OTHER_CHANNEL] = second.channel_id
         return Demand(
-            command=command,
-            sn=document.sn or 0,
-            asked_id=document.device_id,
-            values={name: value for name, value in values.items() if name in known},
-            key=key,
+            command=command, sn=document.sn or 0, asked_id=document.device_id, values=values, key=key
         )
 
     def _target(self, upper: Upper, sharing: Sharing, wanted: str, command: Command) -> Key | Refusal | None:

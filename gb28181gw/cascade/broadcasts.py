@@ -11,11 +11,13 @@ import asyncio
 import contextlib
 import secrets
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
-from gb28181gw.cascade.calls import CallTools
+from gb28181gw.cascade.call import CallTools
 from gb28181gw.cascade.link import UpperLink
+from gb28181gw.cascade.routes import Route
 from gb28181gw.cascade.sharing import Key
+from gb28181gw.cascade.sound import RATE, samples_of
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb.exceptions import GbError
 from gb28181gw.gb.manscdp.broadcast import BroadcastNotify, BroadcastResponse, write_broadcast_response
@@ -30,15 +32,14 @@ from gb28181gw.media.engine import (
 )
 from gb28181gw.media.ports import PortLease
 from gb28181gw.media.ssrc import SsrcLease
-from gb28181gw.media.tracks import Frame, TrackKind
-from gb28181gw.media.wire import g711
-from gb28181gw.sessions.talk import Holder, TalkView, TalkWay
+from gb28181gw.media.tracks import Frame
+from gb28181gw.sessions.talk import Holder
 from gb28181gw.sip.dialog import Dialog
 from gb28181gw.ua.incoming import Incoming
 from gb28181gw.ua.models import Answer
+from gb28181gw.ua.passage import passing
 
 _PAYLOADS: Final = (Payload(8, "PCMA", 8000),)
-_RATE: Final = 8000
 _LISTEN_S: Final = 12.0
 """Until the device listens: then the upper is told ERROR."""
 _ANSWER_S: Final = 10.0
@@ -46,18 +47,6 @@ _SILENCE_S: Final = 30.0
 _BYE_S: Final = 4.0
 _NOT_LIKE_THIS: Final = frozenset({415, 488, 606})
 """Answers of a source that cannot send what was offered (RFC 3261 13.2.1)."""
-
-
-class Talks(Protocol):
-    """`sessions.talks.Talks`."""
-
-    async def start(
-        self, device_id: str, channel_id: str, holder: Holder, *, way: TalkWay | None = None
-    ) -> TalkView: ...
-
-    def feed(self, talk_id: str, pcm: bytes, rate: int, *, live: bool) -> None: ...
-
-    async def stop(self, talk_id: str, reason: str = "stopped") -> None: ...
 
 
 @dataclass(slots=True)
@@ -75,17 +64,18 @@ class UpperBroadcast:
     def __init__(
         self,
         tools: CallTools,
-        talks: Talks,
         counters: BroadcastCounters,
         link: UpperLink,
         key: Key,
         notify: BroadcastNotify,
+        route: Route,
     ) -> None:
+        self._route = route
         self._tools = tools
-        self._talks = talks
+        self._talks = tools.talks
         self._counters = counters
         self._link = link
-        self._key = key
+        self.key = self._key = key
         self._notify = notify
         self._talk_id = ""
         self._stream_id = f"upper-{secrets.token_hex(8)}"
@@ -94,6 +84,7 @@ class UpperBroadcast:
         self._ssrc: SsrcLease | None = None
         self._dialog: Dialog | None = None
         self._transport = MediaTransport.UDP
+        self._watching: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
         self._reason = ""
 
@@ -101,12 +92,14 @@ class UpperBroadcast:
         """Until it is over. Raises GatewayError when it never began; the upper was told ERROR then."""
         try:
             try:
-                await self._listen()
+                with passing(self._route.passage()):
+                    await self._listen()
             except GatewayError:
                 self._counters.refused += 1
                 await reply(self._link, self._notify, ok=False)
                 raise
             await reply(self._link, self._notify, ok=True)
+            self._watching = asyncio.get_running_loop().create_task(self._watch())
             await self._call()
             self._counters.started += 1
             self._tell("upper.stream_started")
@@ -215,13 +208,16 @@ class UpperBroadcast:
     # -- what happens --------------------------------------------------------------------------------------
 
     def _on_frames(self, frames: list[Frame]) -> None:
-        for frame in frames:
-            if frame.track.kind is TrackKind.AUDIO and frame.track.codec.value in ("pcma", "pcmu"):
-                pcm = g711.decode(bytes(frame.payload), frame.track.codec.value)
-                try:
-                    self._talks.feed(self._talk_id, pcm, _RATE, live=True)
-                except GatewayError:
-                    self.end("device_bye")  # the talk below has ended
+        for pcm in samples_of(frames):
+            with contextlib.suppress(GatewayError):  # the talk below has ended, which `_watch` sees
+                self._talks.feed(self._talk_id, pcm, RATE, live=True)
+
+    async def _watch(self) -> None:
+        try:
+            reason = await self._talks.ended(self._talk_id)
+        except GatewayError:
+            reason = ""  # it was over before we looked
+        self.end(reason or "device_bye")
 
     def _on_media(self, event: EngineEvent) -> None:
         if event.kind is EventKind.SILENCE:
@@ -249,6 +245,8 @@ class UpperBroadcast:
 
     async def _release(self) -> None:
         self._dialog_over()
+        if self._watching is not None:
+            self._watching.cancel()
         engine = self._tools.engine
         if self._receiver is not None:
             engine.close_receiver(self._receiver.id)
@@ -270,6 +268,7 @@ class UpperBroadcast:
             ssrc=self._ssrc.text if self._ssrc is not None else None,
             transport=self._transport.value,
             kind="broadcast",
+            user_identity=self._route.identity or None,
             **fields,
         )
 

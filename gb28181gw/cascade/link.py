@@ -29,6 +29,7 @@ from gb28181gw.transport.tls import client_context
 from gb28181gw.transport.transports import Transports
 from gb28181gw.ua.agent import UserAgent
 from gb28181gw.ua.models import Target
+from gb28181gw.ua.passage import passing
 from gb28181gw.ua.registration import Account, Redirected, Registration
 
 MISSES: Final = 3
@@ -157,15 +158,16 @@ class UpperLink:
 
     async def send(self, body: bytes, *, user: str = "", timeout_s: float | None = None) -> Response:
         """A MANSCDP body to the upper (or a user of it) in our name there. Raises as `UserAgent.request`."""
-        return await self._agent.request(
-            self.target(user),
-            "MESSAGE",
-            body=body,
-            content_type=CONTENT_TYPE,
-            timeout_s=timeout_s if timeout_s is not None else self._timers.answer_s,
-            from_user=self.upper.local_id,
-            from_domain=self.upper.domain,
-        )
+        with passing(None):  # what goes up is nobody's wish
+            return await self._agent.request(
+                self.target(user),
+                "MESSAGE",
+                body=body,
+                content_type=CONTENT_TYPE,
+                timeout_s=timeout_s if timeout_s is not None else self._timers.answer_s,
+                from_user=self.upper.local_id,
+                from_domain=self.upper.domain,
+            )
 
     # -- the task ------------------------------------------------------------------------------------------
 

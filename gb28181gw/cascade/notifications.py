@@ -26,6 +26,7 @@ from gb28181gw.cascade.feeds import (
 )
 from gb28181gw.cascade.link import UpperLink
 from gb28181gw.cascade.requests import read_body
+from gb28181gw.cascade.routes import read_route
 from gb28181gw.cascade.sharing import ChannelBook, Key, Sharing
 from gb28181gw.devices.reports import Alarm, Place, PtzPlace
 from gb28181gw.errors import GatewayError
@@ -263,6 +264,8 @@ class Notifications:
             cmd=subscribed.cmd_type,
             device_id=subscribed.target or None,
             expires_s=grant.expires_s,
+            user_identity=read_route(incoming.request, own_id=self.link.upper.local_id, lower_id="").identity
+            or None,
         )
         one.task = asyncio.get_running_loop().create_task(
             self._live(one), name=f"notify {self.link.upper.id}"

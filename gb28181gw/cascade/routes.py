@@ -14,6 +14,9 @@ _MAX_IDENTITY: Final = 512
 _IDS = re.compile(r"\d{20}(?:-\d{20})*", re.ASCII)
 
 
+GOES_ROUND: Final = "Monitor-User-Identity names us already, or too many: it goes round"
+
+
 class OfferError(Exception):
     """An INVITE cannot be served as it is: SIP status and a sentence."""
 
@@ -36,12 +39,21 @@ class Route:
     """`Monitor-User-Identity`: newest gateway first, the user last."""
 
     def check(self) -> None:
-        """Raises OfferError for a path that goes round (482) or leads elsewhere (404)."""
+        """Raises OfferError for a path that goes round, or a chain of askers that does (482), and for a path that leads
+        elsewhere (404)."""
+        if self.goes_round:
+            raise OfferError(482, GOES_ROUND)
         if len(set(self.preferred)) != len(self.preferred) or len(self.preferred) > _MAX_HOPS:
             raise OfferError(482, "X-PreferredPath goes round")
         rest = self.rest
         if rest and rest[0] != self.lower_id:
             raise OfferError(404, f"X-PreferredPath leads to {rest[0]}, which does not have the channel here")
+
+    @property
+    def goes_round(self) -> bool:
+        """We have passed this on before, or it came through more hops than anybody has."""
+        hops = self.identity.split("-")
+        return self.own_id in hops or len(hops) > _MAX_HOPS + 1
 
     @property
     def rest(self) -> tuple[str, ...]:
@@ -62,7 +74,7 @@ class Route:
         if not self.lower_id:
             return Passage()
         return Passage(
-            preferred=self.rest[1:],
+            preferred=self.rest,
             identity=f"{self.own_id}-{self.identity}"[:_MAX_IDENTITY] if self.identity else "",
         )
 

@@ -12,13 +12,13 @@ from typing import Final
 
 from gb28181gw.cascade import tree as trees
 from gb28181gw.cascade.answers import Answers, Demand, Refusal
-from gb28181gw.cascade.broadcasts import BroadcastCounters, Talks, UpperBroadcast
+from gb28181gw.cascade.broadcasts import BroadcastCounters, UpperBroadcast
 from gb28181gw.cascade.calls import UpperCalls
 from gb28181gw.cascade.link import LinkCounters, LinkTimers, UpperLink
 from gb28181gw.cascade.models import UPPER_LIMIT, Tree, Upper, UpperChange, UpperView, check
 from gb28181gw.cascade.notifications import Notifications, NotifyCounters, Pace
 from gb28181gw.cascade.requests import Budget, PathTable, read_body
-from gb28181gw.cascade.routes import Route, read_route
+from gb28181gw.cascade.routes import GOES_ROUND, Route, read_route
 from gb28181gw.cascade.sharing import ChannelBook, Key, ShareItem, Sharing, sharing_of
 from gb28181gw.cascade.store import ShareRow, UpperStore
 from gb28181gw.clock import Clock
@@ -68,7 +68,6 @@ class Uppers:
         book: ChannelBook,
         answers: Answers,
         calls: UpperCalls,
-        talks: Talks,
         default_local_id: str,
         is_device_path: Callable[[Path], bool],
         zone: timezone,
@@ -81,7 +80,6 @@ class Uppers:
         self.answers = answers
         self.calls = calls
         self.broadcast_counters = BroadcastCounters()
-        self._talks = talks
         self._store = store
         self._agent = agent
         self._bus = bus
@@ -99,6 +97,8 @@ class Uppers:
         self._running = False
         self._faulty: set[Key] = set()
         """Channels that said VLOST or DEFECT; some may be well or gone again."""
+        self._naming: set[str] = set()
+        """Devices whose last keepalive named faulty channels of theirs; some may be gone."""
 
     # -- life ----------------------------------------------------------------------------------------------
 
@@ -183,6 +183,10 @@ class Uppers:
         else:
             entry.upper = entry.link.upper = upper
             entry.sharing = sharing
+            if not upper.control:
+                self.calls.end_talks(upper_id, "revoked")
+                for broadcast in list(entry.broadcasts):
+                    broadcast.end("revoked")
         await self._follow(entry)
         return self._view(entry)
 
@@ -223,6 +227,9 @@ class Uppers:
         entry.sharing = changed
         entry.notifications.touched([key for key in {**before, **after} if before.get(key) != after.get(key)])
         self.calls.end_unshared(upper_id, lambda key: changed.shared_id(*key) is not None)
+        for broadcast in list(entry.broadcasts):
+            if changed.shared_id(*broadcast.key) is None:
+                broadcast.end("unshared")
         self._bus.emit("upper.shared", upper_id=upper_id, channels=len(changed), all=share_all)
         return after_rows
 
@@ -267,7 +274,7 @@ class Uppers:
         if incoming.method == "MESSAGE":
             return self._message(entry, incoming, bound=bound)
         if incoming.method == "INVITE":
-            return self._invite(entry, incoming)
+            return self._invite(entry, incoming, bound=bound)
         self._subscribe(entry, incoming)
         return True
 
@@ -331,6 +338,9 @@ class Uppers:
             demand = Refusal(
                 status=403, why=f"{demand.command.name} from another port than we are registered at"
             )
+        route = self._route_of(entry, incoming, demand.key if isinstance(demand, Demand) else None)
+        if isinstance(demand, Demand) and route.goes_round:
+            demand = Refusal(status=482, why=GOES_ROUND)
         if isinstance(demand, Refusal):
             self.answers.counters.refused += 1
             self._bus.emit(
@@ -345,12 +355,21 @@ class Uppers:
             incoming.respond(503, headers=(("Retry-After", "5"),))
         else:
             incoming.respond(200)
-            route = self._route_of(entry, incoming, demand.key)
             entry.budget.run(self._serve(entry, demand, route))
         return True
 
     async def _serve(self, entry: _Entry, demand: Demand, route: Route) -> None:
         PASSAGE.set(route.passage())
+        if demand.command.root == "Control" and demand.key is not None:
+            self._bus.emit(
+                "upper.control",
+                upper_id=entry.upper.id,
+                device_id=demand.key.device_id,
+                channel_id=demand.key.channel_id,
+                cmd=demand.command.name,
+                sn=demand.sn,
+                user_identity=route.identity or None,
+            )
         try:
             if demand.command.name == "Catalog":
                 await self._follow(entry)
@@ -380,11 +399,13 @@ class Uppers:
         if key is None or not bound or not entry.upper.control or entry.budget.busy:
             incoming.respond(404 if key is None else 403)
             return
+        route = self._route_of(entry, incoming, key)
+        if route.goes_round:
+            incoming.respond(482)
+            return
         incoming.respond(200)
         self.broadcast_counters.asked += 1
-        broadcast = UpperBroadcast(
-            self.calls.tools, self._talks, self.broadcast_counters, entry.link, key, notify
-        )
+        broadcast = UpperBroadcast(self.calls.tools, self.broadcast_counters, entry.link, key, notify, route)
         entry.budget.run(self._speak(entry, broadcast))
 
     async def _speak(self, entry: _Entry, broadcast: UpperBroadcast) -> None:
@@ -411,7 +432,7 @@ class Uppers:
 
     # -- INVITE --------------------------------------------------------------------------------------------
 
-    def _invite(self, entry: _Entry, incoming: Incoming) -> bool:
+    def _invite(self, entry: _Entry, incoming: Incoming, *, bound: bool) -> bool:
         if incoming.request.to.tag:
             incoming.respond(481)  # of a dialog that is over
             return True
@@ -421,7 +442,7 @@ class Uppers:
         route = self._route_of(entry, incoming, key)
         if key is None and self._is_device_path(incoming.path):
             return False  # a platform that is below us too may call to listen to a talk (CS-11)
-        self.calls.invite(entry.link, incoming, key, route)
+        self.calls.invite(entry.link, incoming, key, route, bound=bound)
         return True
 
     def _route_of(self, entry: _Entry, incoming: Incoming, key: Key | None) -> Route:
@@ -470,6 +491,10 @@ class Uppers:
         """A device came online or went offline (`PresenceKeeper`)."""
         for entry in self._entries.values():
             entry.notifications.device_touched(device.id)
+
+    def faults_changed(self, device: Device) -> None:
+        """`Messages.on_faults`."""
+        self._naming.add(device.id)
 
     def alarm(self, alarm: Alarm) -> None:
         """`Reports.on_alarm`."""
@@ -528,7 +553,8 @@ class Uppers:
         return entry
 
     def _faults(self, upper_id: str) -> list[str]:
-        """What a keepalive names as faulty (9.6.1): shared channels without video or defective."""
+        """What a keepalive names as faulty (9.6.1): shared channels without video or defective, and those that the
+        keepalives from below named."""
         entry = self._entries[upper_id]
         found: list[str] = []
         for key in sorted(self._faulty):
@@ -538,6 +564,17 @@ class Uppers:
                 self._faulty.discard(key)
             elif not channel.gone and (shared_id := entry.sharing.shared_id(*key)) is not None:
                 found.append(shared_id)
+        return [*found, *sorted(self._faults_below(entry.sharing) - set(found))]
+
+    def _faults_below(self, sharing: Sharing) -> set[str]:
+        found: set[str] = set()
+        for device_id in list(self._naming):
+            device = self._book.get(device_id)
+            if device is None or not device.faulty:
+                self._naming.discard(device_id)
+            elif device.online:  # else they are off, and it will say anew
+                shared = (sharing.shared_id(device_id, channel_id) for channel_id in device.faulty)
+                found.update(one for one in shared if one is not None)
         return found
 
     def _start(self, entry: _Entry) -> None:

@@ -21,6 +21,7 @@ from gb28181gw.cli.host import (
     check_offloads,
     check_plane,
     check_socket_buffers,
+    check_store,
     check_transcoding,
 )
 from gb28181gw.errors import GatewayError
@@ -94,6 +95,7 @@ def examine(config: Path | None, *, deep: bool) -> list[Finding]:
     findings += check_data_dir(settings)
     findings += check_plane(settings)
     findings += check_transcoding(settings)
+    findings += check_store(settings)
     findings += check_socket_buffers()
     findings += check_offloads()
     findings += check_files()

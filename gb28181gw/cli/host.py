@@ -209,6 +209,22 @@ def check_transcoding(settings: Settings) -> Iterator[Finding]:
     yield _warning(name, detail) if allowed * _TRANSCODE_CORES > cores / 2 else _ok(name, detail)
 
 
+def check_store(settings: Settings) -> Iterator[Finding]:
+    """The library for `[recording.s3]` is an extra. Whether the store answers, the log tells."""
+    from gb28181gw.app.gateway import upload_plan
+    from gb28181gw.errors import GatewayError
+
+    s3, name = settings.recording.s3, "recording.s3"
+    if not s3.bucket:
+        return
+    try:
+        upload_plan(s3)
+    except GatewayError as error:
+        yield _error(name, error.detail)
+    else:
+        yield _ok(name, f"Recordings are brought to {s3.endpoint.rstrip('/')}/{s3.bucket}.")
+
+
 def check_socket_buffers() -> Iterator[Finding]:
     """UDP bursts of key frames need room in the kernel, coming and going."""
     for file, wanted, what in (

@@ -139,6 +139,42 @@ def spans(
     with_gateway(run, config, url, key)
 
 
+@app.command("files")
+def files(
+    device_id: DeviceArgument,
+    channel_id: ChannelArgument,
+    start: StartOption,
+    end: EndOption,
+    as_json: JsonOption = False,
+    url: UrlOption = "",
+    key: KeyOption = "",
+    config: ConfigOption = None,
+) -> None:
+    """The files of a channel, and whether they are here and in the object store."""
+
+    def run(gateway: RunningGateway) -> None:
+        found = gateway.get_json(
+            f"{channel_path(device_id, channel_id)}/recording/files?{_time(start, end)}&size=500"
+        )
+        if as_json:
+            print(json.dumps(found))
+            return
+        rows = [
+            [
+                one["start"],
+                one["end"] or "",
+                f"{one['size'] / 1e6:.1f}",
+                "yes" if one["locked"] else "",
+                one["file"] if one["local"] else "",
+                one["object"],
+            ]
+            for one in found["items"]
+        ]
+        print_table(["Start", "End", "MB", "Locked", "File", "Object"], rows)
+
+    with_gateway(run, config, url, key)
+
+
 @app.command("fetch")
 def fetch(
     device_id: DeviceArgument,

@@ -230,8 +230,17 @@ def platform(
     output: Annotated[
         Path | None, typer.Option(help="Write the program stream to this file.", show_default=False)
     ] = None,
-    seconds: Annotated[float, typer.Option(help="Play for so long.")] = 10.0,
+    seconds: Annotated[float, typer.Option(help="Play or talk for so long.")] = 10.0,
     media: Annotated[MediaWay, typer.Option(help="Transport of the media, as offered.")] = MediaWay.UDP,
+    talk: Annotated[
+        str,
+        typer.Option(
+            help="Talk with this channel (s=Talk), or 'first': a tone goes down.", show_default=False
+        ),
+    ] = "",
+    hear: Annotated[
+        Path | None, typer.Option(help="Write what it says to this WAV file.", show_default=False)
+    ] = None,
     ptz: Annotated[
         str, typer.Option(help="Move for a second: left, right, up, down, in or out.", show_default=False)
     ] = "",
@@ -264,6 +273,8 @@ def platform(
         seconds=seconds,
         media=media.value,
         ptz=ptz,
+        talk=talk,
+        hear=hear,
         subscribe=tuple(subscribe or ()),
         duration_s=duration,
         json=as_json,

@@ -128,6 +128,7 @@ class Messages:
         self._on_refused = on_refused
         self._handlers: dict[tuple[str, str], Handler] = {}
         self._media_status: Callable[[str, MediaStatus, str], None] | None = None
+        self._faults: Callable[[Device], None] | None = None
         self._notified: Callable[[Device, Request], int] | None = None
         self._told: OrderedDict[str, float] = OrderedDict()
         self._poison: OrderedDict[tuple[str, str], _Poison] = OrderedDict()
@@ -140,6 +141,10 @@ class Messages:
     def on_document(self, root: str, cmd_type: str, handler: Handler) -> None:
         """Give documents that answer no question of ours to `handler(device, document, envelope)`."""
         self._handlers[root, cmd_type] = handler
+
+    def on_faults(self, hear: Callable[[Device], None]) -> None:
+        """`hear(device)` when `device.faulty` changed."""
+        self._faults = hear
 
     def on_media_status(self, hear: Callable[[str, MediaStatus, str], None]) -> None:
         """`hear(device_id, status, call_id)` for MediaStatus outside a watched dialog (XML-19)."""
@@ -228,6 +233,8 @@ class Messages:
         self._presence.keepalive(device)
         if keepalive.status != "OK" or device.warning:
             self._warn(device, keepalive)
+        if device.faulty:
+            self._note_faults(device, keepalive)
         if device.trial_until:
             # On trial: unanswered, so that the device registers from where it is now.
             incoming.ignore()
@@ -249,6 +256,24 @@ class Messages:
                 reason="keepalive",
                 detail=warning or "OK again",
             )
+
+    def _note_faults(self, device: Device, keepalive: Keepalive) -> None:
+        """What it calls faulty of what it has (9.6.1); each keepalive tells all of it."""
+        faulty = frozenset(one for one in keepalive.fault_ids if one in device.channels)
+        if faulty == device.faulty:
+            return
+        device.faulty = faulty
+        named = ", ".join(sorted(faulty)[:16])
+        self._bus.emit(
+            "device.status",
+            device_id=device.id,
+            online=True,
+            status=keepalive.status,
+            reason="keepalive",
+            detail=f"{len(faulty)} faulty: {named}" if faulty else "nothing faulty any more",
+        )
+        if self._faults is not None:
+            self._faults(device)
 
     # -- everything else -----------------------------------------------------------------------------------
 
@@ -353,7 +378,10 @@ class Messages:
         if cmd_type == "Keepalive":
             self.counters.keepalives_slow += 1
             self._presence.keepalive(device)
-            self._warn(device, read_keepalive(document))
+            keepalive = read_keepalive(document)
+            self._warn(device, keepalive)
+            if envelope.bound:
+                self._note_faults(device, keepalive)
             return
         root = document.root
         if envelope.method == "NOTIFY" and root == "Response":

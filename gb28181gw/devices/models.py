@@ -216,6 +216,8 @@ class Device:
     keepalive_at: float = 0.0
     keepalive_gaps: tuple[int, ...] = ()
     keepalives: int = 0
+    faulty: frozenset[str] = frozenset()
+    """Channels that its last keepalive called faulty (9.6.1); those of a lower platform are passed on."""
     warning: str = ""
     """What a keepalive or DeviceStatus reported besides OK (KA-06)."""
     lost_at: float = 0.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
@@ -124,6 +124,31 @@ class Records:
             running.add_done_callback(lambda _: self._running.pop(question, None))
         # Whoever asked first may leave: the others still want the answer.
         return await asyncio.shield(running)
+
+    async def spans(
+        self, device_id: str, channel_id: str, start: int, end: int, *, centre: bool
+    ) -> list[tuple[float, float]]:
+        """(start, end) of what is recorded of a span, oldest first, all in seconds since 1970 UTC.
+
+        Empty for nothing, and for a device that does not tell, or not all.
+        """
+        try:
+            found = await self.search(
+                device_id,
+                channel_id,
+                datetime.fromtimestamp(start, UTC),
+                datetime.fromtimestamp(end, UTC),
+                location=Location.CENTRE if centre else Location.FRONT_END,
+            )
+        except GatewayError:
+            return []
+        if found.partial:
+            return []
+        return [
+            (record.start.timestamp(), record.end.timestamp())
+            for record in found.items
+            if record.start is not None and record.end is not None
+        ]
 
     async def close(self) -> None:
         """End the searches."""

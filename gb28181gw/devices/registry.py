@@ -21,7 +21,7 @@ from gb28181gw.errors import GatewayError
 from gb28181gw.gb.charset import Charset
 from gb28181gw.gb.dialect import DEFAULT, Edition, PayloadSet, Profile
 from gb28181gw.gb.exceptions import GbError
-from gb28181gw.gb.ids import is_gb_id, valid_lenient_id
+from gb28181gw.gb.ids import NodeKind, is_gb_id, node_kind, valid_lenient_id
 from gb28181gw.gb.manscdp.catalogue import CatalogEvent, Status
 from gb28181gw.gb.mansrtsp import RtspVersion
 from gb28181gw.gb.times import parse_zone
@@ -189,7 +189,12 @@ class Registry:
                 "gb.route.not_authorised",
                 f"Device {device_id} speaks from a new address and has not registered from there yet.",
             )
-        return Target(path=device.path, user=channel_id or device_id, domain=device.domain)
+        return Target(
+            path=device.path,
+            user=channel_id or device_id,
+            domain=device.domain,
+            platform=node_kind(device_id) is NodeKind.SYSTEM,
+        )
 
     async def reach(
         self,

@@ -6,11 +6,15 @@ A part that breaks off is followed by another that begins some seconds earlier; 
 counts against the tries. A part that the device ends before the span does is followed by one from its end on (PB-14);
 a device that has nothing further then has sent all. What ends a part is `sessions`' to say; this module never looks at
 SIP.
+
+What was written is in a journal too (`journal`), so that a download that a restart of the gateway interrupts goes on as
+one that broke off.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -22,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 from gb28181gw.clock import Clock
+from gb28181gw.downloads.journal import JOURNAL, Fact, Journal
 from gb28181gw.downloads.models import (
     DownloadFile,
     DownloadRequest,
@@ -33,12 +38,13 @@ from gb28181gw.downloads.models import (
     write_manifest,
 )
 from gb28181gw.downloads.original import OriginalKeeper
+from gb28181gw.downloads.resume import gap_seen, part_begins, part_ended, part_joined, take_up
 from gb28181gw.downloads.seam import Seam
 from gb28181gw.errors import GatewayError
 from gb28181gw.media.engine import Engine, MediaTransport
 from gb28181gw.media.tracks import Frame
 from gb28181gw.observability.events import EventBus
-from gb28181gw.sessions.history import MAX_SHORT_FILES
+from gb28181gw.sessions.history import HISTORY_LIMITS, MAX_SHORT_FILES, RecordedSpans, next_recorded
 from gb28181gw.sessions.models import Consumer, StreamView
 
 if TYPE_CHECKING:
@@ -53,6 +59,10 @@ MAX_WAITING: Final = 256 * 1024 * 1024
 _ENDS: Final = frozenset({"end_of_file", "end_silent", "end_time"})
 _NOTHING_FURTHER: Final = frozenset({"gb.sip.rejected", "gb.media.no_rtp", "gb.media.no_recording"})
 """What a device says of a time of which it has nothing."""
+_AWAY: Final = frozenset({"gb.route.offline", "gb.sip.no_answer", "gb.sip.path_lost", "gb.media.no_rtp"})
+"""What may pass soon after a start of the gateway."""
+_FACT_BYTES: Final = 1
+"""What a fact counts of what waits: it is not nothing."""
 _STOPS: Final = frozenset({"stopped", "shutdown", "device_removed"})
 """Somebody here ended the stream: asking again is not what they want."""
 
@@ -82,6 +92,9 @@ class Recordings(Protocol):
     async def stop(self, stream_id: str, reason: str = "stopped") -> None: ...
 
     def get(self, stream_id: str) -> StreamView: ...
+
+    @property
+    def recorded(self) -> RecordedSpans: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +132,16 @@ class _Holder:
 class DownloadJob:
     """Owner of one download and of its directory."""
 
-    def __init__(self, context: JobContext, job_id: str, request: DownloadRequest, directory: Path) -> None:
+    def __init__(
+        self,
+        context: JobContext,
+        job_id: str,
+        request: DownloadRequest,
+        directory: Path,
+        *,
+        restored_at: float | None = None,
+    ) -> None:
+        """`restored_at`: when it was asked for, of a process before this one."""
         self.id = job_id
         self.request = request
         self.directory = directory
@@ -128,10 +150,12 @@ class DownloadJob:
         self.finished: DownloadView | None = None
         """The last view, once it is over."""
         self._context = context
-        self._created_at = context.clock.wall()
+        self.restored = restored_at is not None
+        self._created_at = restored_at if restored_at is not None else context.clock.wall()
         self._seam = Seam()
         self._writer: Mp4Writer | None = None
-        self._queue: deque[list[Frame] | bytes] = deque()
+        self._journal: Journal | None = None
+        self._queue: deque[list[Frame] | bytes | Fact] = deque()
         self._waiting_bytes = 0
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -156,6 +180,15 @@ class DownloadJob:
         self._original: BinaryIO | None = None
         self._originals: list[DownloadFile] = []
         self._notes: list[str] = []
+        self._part_had = 0.0
+        """Position at the begin of the running part."""
+        self._gaps_seen = 0
+        """Gaps of the running part that were looked at."""
+        self._spans: list[tuple[float, float]] | None = None
+        """What the device has recorded of the span, once it was asked."""
+        self._placed = False
+        """Pictures of the running part have their place in the file."""
+        self._interrupted = False
 
     # ---- for those above
 
@@ -166,6 +199,14 @@ class DownloadJob:
     def view(self) -> DownloadView:
         return self.finished if self.finished is not None else self._view()
 
+    @property
+    def created_at(self) -> float:
+        return self._created_at
+
+    def interrupt(self) -> None:
+        """The gateway stops: what is there is left for the next start. To be called before `run` is cancelled."""
+        self._interrupted = True
+
     def stream_ended(self, view: StreamView, reason: str) -> None:
         """The stream of the running part begins to end."""
         if self._part_ended is not None and not self._part_ended.done():
@@ -174,14 +215,18 @@ class DownloadJob:
     # ---- the whole life
 
     async def run(self) -> None:
-        """Until the download is over. Never raises but for cancellation; then the file is taken away."""
+        """Until the download is over.
+
+        Never raises but for cancellation; then the file is taken away, or left for the next start (`interrupt`).
+        """
         error: GatewayError | None = None
         self.state = DownloadState.RUNNING
         self._emit("download.started")
-        await self._keep_manifest(self._view())  # what a restart finds of it
+        await self._keep_manifest(self._view())  # what is found of it where the store is lost
         writing = asyncio.create_task(self._write_all(), name=f"write {self.id}")
         try:
             try:
+                await self._take_up()
                 await self._fetch()
             except GatewayError as failure:
                 error = failure
@@ -211,8 +256,10 @@ class DownloadJob:
                 if self._file_ended and error.code in _NOTHING_FURTHER:
                     self._note_end()
                     return
-                if not self._parts or error is self._broken or error.code == "gb.sip.cancelled":
-                    raise  # what the device says at first it means; and a full disk stays full
+                if error is self._broken or error.code == "gb.sip.cancelled":
+                    raise  # a full disk stays full
+                if not self._parts and not (self.restored and error.code in _AWAY):
+                    raise  # what the device says at first it means
             misses = 0 if self._seam.end_90k > had else misses + 1
             pauses = self._context.limits.pauses_s
             if misses >= len(pauses):
@@ -233,10 +280,13 @@ class DownloadJob:
         first = not self._parts
         if self._file_ended:
             # Any earlier, and a device would send the end of the same file again.
-            from_s = min(max(round(self._position_s), self._parts[-1].from_s + 1), request.length_s - 1)
+            from_s = max(round(self._position_s), self._parts[-1].from_s + 1)
+            from_s = min(await self._following(from_s), request.length_s - 1)
         else:
             from_s = 0 if first else max(0, int(self._position_s) - OVERLAP_S)
         self._seam.begin_part(None if self._file_ended else self._position_s - from_s)
+        self._gaps_seen, self._placed = 0, False
+        self._tell(part_begins(from_s))
         self._attempts += 1
         self._part_ended = asyncio.get_running_loop().create_future()
         sinks: list[int] = []
@@ -250,7 +300,8 @@ class DownloadJob:
                 self._note("The program stream was not kept: this media plane cannot hand it on.")
 
         hold: StreamHold | None = None
-        had, reason = self._position_s, ""
+        self._part_had, gaps = self._position_s, len(self._gaps)
+        length, reason = self._seam.length_90k, ""
         try:
             view = await self._context.recordings.start_download(
                 request.device_id,
@@ -269,7 +320,7 @@ class DownloadJob:
             last, reason = await self._watch(from_s)
             if keeper is not None:
                 await asyncio.sleep(0)  # what the loop has already read of the program stream comes first
-            self._note_part(last, from_s, had)
+            self._note_part(last, from_s, gaps)
         finally:
             if hold is not None:
                 hold.release()
@@ -285,14 +336,24 @@ class DownloadJob:
             self._stream_id = ""
         await self._written()
         await self._in_thread(self._finish_part)
+        self._place()
         original = await self._close_original(untouched=keeper is not None and keeper.untouched)
-        self._parts.append(
-            Part(
-                from_s=from_s,
-                joined=self._seam.joined,
-                repeated=self._seam.repeated,
-                ended=reason,
-                original=original,
+        part = Part(
+            from_s=from_s,
+            joined=self._seam.joined,
+            repeated=self._seam.repeated,
+            ended=reason,
+            original=original,
+        )
+        self._parts.append(part)
+        self._tell(
+            part_ended(
+                part,
+                self._originals[-1] if original else None,
+                gaps=self._gaps,
+                notes=self._notes,
+                received=self._bytes,
+                file_size=self._file_size,
             )
         )
         if self._broken is not None:
@@ -300,12 +361,44 @@ class DownloadJob:
         if reason in _STOPS:
             raise GatewayError("gb.sip.cancelled", f"The stream of the download was ended ({reason}).")
         near = request.length_s - self._position_s <= NEAR_S
-        self._short_files = self._short_files + 1 if self._position_s - had <= NEAR_S else 0
+        brought_s = (self._seam.length_90k - length) / 90_000
+        self._short_files = self._short_files + 1 if brought_s <= NEAR_S else 0
         self._file_ended = reason == "end_of_file" and not near and self._short_files < MAX_SHORT_FILES
         if self._file_ended or not (near or reason in _ENDS):
             return False
+        if reason == "end_time":
+            self._note("The device went on past the end of the span and was stopped: the file may end later.")
         self._note_end()
         return True
+
+    async def _following(self, from_s: int) -> int:
+        """Where the device's list says that it goes on behind a file; what lies between is a gap (PB-13)."""
+        request = self.request
+        if self._spans is None:
+            self._spans = []
+            try:
+                async with asyncio.timeout(HISTORY_LIMITS.records_s):
+                    self._spans = await self._context.recordings.recorded(
+                        request.device_id,
+                        request.channel_id,
+                        request.start,
+                        request.end,
+                        centre=request.centre,
+                    )
+            except TimeoutError:
+                return from_s
+        following = next_recorded(self._spans, request.start + from_s)
+        if following is None or following <= request.start + from_s:
+            return from_s
+        gap = Gap(
+            at_s=round(self._position_s, 2),
+            seconds=round(following - request.start - self._position_s, 2),
+            reason="not_recorded",
+        )
+        self._gaps.append(gap)
+        self._tell(gap_seen(gap))
+        self._place()
+        return int(following) - request.start
 
     def _note_end(self) -> None:
         """The device has no more of the span; what is missing of it is a gap."""
@@ -342,21 +435,38 @@ class DownloadJob:
         history = view.history
         if history is None:
             return
-        self._position_s = max(self._position_s, from_s + history.position_s)
+        for at_s, seconds in history.gaps[self._gaps_seen :]:
+            # What lies before the end of what was there was told by the part that brought it.
+            if from_s + at_s >= self._part_had:
+                reason = "lost" if view.rtp.lost else "not_recorded"
+                gap = Gap(at_s=round(from_s + at_s, 2), seconds=round(seconds, 2), reason=reason)
+                self._gaps.append(gap)
+                self._tell(gap_seen(gap))
+        self._gaps_seen = len(history.gaps)
+        self._place()
         self._rate = history.rate
         self._part_bytes = view.rtp.bytes
         if history.file_size is not None and self._attempts == 1:
             self._file_size = history.file_size
 
-    def _note_part(self, view: StreamView, from_s: int, had: float) -> None:
-        """The last facts of a part: where it stood, and what the device's own time left out."""
+    def _place(self) -> None:
+        """Where in the span the file stands: what is written, and what of the recording is known to be missing."""
+        self._position_s = self._in_span(self._seam.length_90k / 90_000)
+
+    def _in_span(self, file_s: float) -> float:
+        """A place in the file, as one in the span. The file has no gaps where the device's time jumps."""
+        at_s = file_s
+        for leap in self._gaps:
+            if leap.at_s <= at_s:
+                at_s += leap.seconds
+        return at_s
+
+    def _note_part(self, view: StreamView, from_s: int, gaps: int) -> None:
+        """The last facts of a part, which began when there were so many gaps."""
         self._take(view, from_s)
         lost = view.rtp.lost
-        for at_s, seconds in view.history.gaps if view.history is not None else ():
-            if from_s + at_s >= had:
-                reason = "lost" if lost else "not_recorded"
-                self._gaps.append(Gap(at_s=round(from_s + at_s, 2), seconds=round(seconds, 2), reason=reason))
         if lost:
+            self._gaps[gaps:] = [replace(gap, reason="lost") for gap in self._gaps[gaps:]]
             self._note(
                 f"{lost} packets were lost from {from_s} s on: "
                 "pictures behind them may be damaged up to the next key frame."
@@ -378,6 +488,14 @@ class DownloadJob:
         self._queue.append(frames)
         self._wake.set()
 
+    def _tell(self, fact: Fact) -> None:
+        """Into the journal, behind what came before."""
+        if self._broken is not None:
+            return
+        self._waiting_bytes += _FACT_BYTES
+        self._queue.append(fact)
+        self._wake.set()
+
     def _on_original(self, data: bytes) -> None:
         """Bytes of the device's program stream."""
         self._waiting_bytes += len(data)
@@ -392,7 +510,7 @@ class DownloadJob:
                 self._wake.clear()
                 continue
             batch = self._queue.popleft()
-            size = len(batch) if isinstance(batch, bytes) else sum(len(frame.payload) for frame in batch)
+            size = _size(batch)
             try:
                 await self._in_thread(partial(self._write, batch))
             except GatewayError as error:
@@ -427,8 +545,11 @@ class DownloadJob:
         except (FileError, OSError) as error:
             raise GatewayError("gb.output.disk", str(error)) from error
 
-    def _write(self, frames: list[Frame] | bytes) -> None:
+    def _write(self, frames: list[Frame] | bytes | Fact) -> None:
         """In the worker thread."""
+        if isinstance(frames, Fact):
+            self._open_journal().tell(frames)
+            return
         if isinstance(frames, bytes):
             if self._original is None:
                 self.directory.mkdir(parents=True, exist_ok=True, mode=0o750)
@@ -436,15 +557,74 @@ class DownloadJob:
                 self._original = path.open("wb")
             self._original.write(frames)
             return
-        kept = self._seam.take(frames)
-        if kept:
-            self._file_writer().write(kept)
+        self._keep(self._seam.take(frames))
+
+    def _keep(self, kept: list[tuple[Frame, int]]) -> None:
+        """In the worker thread: into the journal and into the file."""
+        if not kept:
+            return
+        journal = self._open_journal()
+        if not self._placed:
+            self._placed = True
+            journal.tell(part_joined(self._seam.joined, self._seam.repeated))
+        journal.add(kept)
+        self._file_writer().write(kept)
 
     def _finish_part(self) -> None:
         """In the worker thread."""
-        kept = self._seam.finish_part()
-        if kept:
-            self._file_writer().write(kept)
+        self._keep(self._seam.finish_part())
+
+    def _open_journal(self) -> Journal:
+        if self._journal is None:
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+            self._journal = Journal(self.directory / JOURNAL)
+        return self._journal
+
+    # ---- what a process before this one left
+
+    async def _take_up(self) -> None:
+        """Go on from what is on the disk. Raises gb.output.disk, gb.codec.codec_unsupported."""
+        if not self.restored:
+            return
+        await self._in_thread(self._read_journal)
+        self._place()
+        if self._parts:
+            self._emit("download.resumed", position_s=round(self._position_s, 1), frames=self._view().frames)
+
+    def _read_journal(self) -> None:
+        """In the worker thread. The file itself, which has no index yet, is made anew."""
+        path = self.directory / JOURNAL
+        if not path.exists():
+            return
+
+        def on_frame(frame: Frame) -> None:
+            self._seam.recall(frame)
+            self._file_writer().write([(frame, 0)])
+
+        found = take_up(path, on_frame)
+        self._parts, self._gaps, self._notes = found.parts, found.gaps, found.notes
+        self._originals, self._bytes, self._file_size = found.originals, found.bytes, found.file_size
+        self._attempts = len(found.parts)
+        if not found.interrupted:
+            return
+        original = self.directory / f"{self._name()}.{len(self._originals) + 1}.ps"
+        kept = None
+        if original.exists():
+            kept = _summed(original)
+            self._originals.append(kept)
+            self._parts[-1] = replace(self._parts[-1], original=kept.name)
+        self._open_journal().tell(
+            part_ended(
+                self._parts[-1],
+                kept,
+                gaps=self._gaps,
+                notes=self._notes,
+                received=self._bytes,
+                file_size=self._file_size,
+            )
+        )
+
+    # ---- files
 
     async def _close_original(self, *, untouched: bool) -> str:
         """The part's program stream is whole; its name, or empty. Raises gb.output.disk."""
@@ -485,6 +665,7 @@ class DownloadJob:
 
     async def _finish(self, error: GatewayError | None) -> None:
         """Close the file, sum it up, write the manifest."""
+        await self._written()
         self._add_missing()
         try:
             await self._in_thread(self._close_file)
@@ -503,6 +684,8 @@ class DownloadJob:
             sip_status=error.sip_status if error is not None else None,
         )
         await self._keep_manifest(view)
+        with contextlib.suppress(GatewayError):  # it goes with the directory
+            await self._in_thread(self._drop_journal)
         # Not before: who sees it over may fetch everything.
         self.state, self.finished = state, view
         if error is None:
@@ -524,13 +707,10 @@ class DownloadJob:
 
     def _add_missing(self) -> None:
         """Single pictures that never came; their place in the file is made one in the span."""
-        leaps = list(self._gaps)
-        for file_s, seconds in self._seam.missing:
-            at_s = file_s
-            for leap in leaps:
-                if leap.at_s <= at_s:
-                    at_s += leap.seconds
-            self._gaps.append(Gap(at_s=round(at_s, 2), seconds=round(seconds, 2), reason="lost"))
+        single = [(self._in_span(file_s), seconds) for file_s, seconds in self._seam.missing]
+        self._gaps += [
+            Gap(at_s=round(at_s, 2), seconds=round(seconds, 2), reason="lost") for at_s, seconds in single
+        ]
         self._gaps.sort(key=lambda gap: gap.at_s)
 
     def _close_file(self) -> None:
@@ -555,14 +735,25 @@ class DownloadJob:
         except GatewayError as failure:
             self._emit("download.manifest_failed", detail=failure.detail)
 
+    def _drop_journal(self) -> None:
+        """In the worker thread."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+        (self.directory / JOURNAL).unlink(missing_ok=True)
+
     async def _abandon(self, writing: asyncio.Task[None]) -> None:
-        """Cancelled: nothing of it stays."""
+        """Cancelled: nothing of it stays but, where it shall go on, the journal and what the device sent."""
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
 
         def discard() -> None:
             if self._original is not None:
                 self._original.close()
+            if self._journal is not None and self._interrupted:
+                self._journal.close()
+            else:
+                self._drop_journal()
             if self._writer is not None:
                 self._writer.close()
                 self._writer.path.unlink(missing_ok=True)
@@ -618,6 +809,12 @@ class DownloadJob:
             stream_id=self._stream_id or None,
             **fields,
         )
+
+
+def _size(batch: list[Frame] | bytes | Fact) -> int:
+    if isinstance(batch, Fact):
+        return _FACT_BYTES
+    return len(batch) if isinstance(batch, bytes) else sum(len(frame.payload) for frame in batch)
 
 
 def _summed(path: Path) -> DownloadFile:

@@ -24,7 +24,8 @@ class DownloadState(StrEnum):
              -> (gone)    DELETE
     RUNNING  -> RETRYING  the stream broke off in the middle
              -> COMPLETE  the device sent all that it has of the span
-             -> FAILED    refused, or the disk is full, or the gateway was stopped
+             -> FAILED    refused, or the disk is full
+             -> QUEUED    the gateway was stopped, and started again
     RETRYING -> RUNNING   asked again from where it broke off
              -> FAILED    tried often enough without a further picture
     """
@@ -81,7 +82,7 @@ class Part:
     repeated: int
     """Pictures of it that were there already."""
     ended: str
-    """Why it ended."""
+    """Why it ended; ``restart``: the gateway was stopped."""
     original: str = ""
     """Name of its program stream among `originals`; empty: none was kept."""
 
@@ -112,6 +113,7 @@ class DownloadView:
     progress: float = 0.0
     """0 to 1, by the time seen of the span (9.9.1 b)."""
     position_s: float = 0.0
+    """Where in the span the last picture of the file ends."""
     rate: float | None = None
     """Seconds of recording in a second, as measured."""
     bytes: int = 0

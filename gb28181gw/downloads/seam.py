@@ -40,6 +40,8 @@ class Seam:
         """Pictures of the present part that were there."""
         self.missing: list[tuple[float, float]] = []
         """(file time, seconds) of pictures that never came, neighbours within a second as one."""
+        self.length_90k = 0
+        """File time at which the newest picture ends."""
         self._keys: deque[tuple[int, bytes]] = deque()
         self._last: dict[TrackKind, int] = {}
         self._offset: int | None = None
@@ -116,14 +118,25 @@ class Seam:
         if time < 0 or time <= self._last.get(kind, -_SAME_90K - 1) + _SAME_90K:
             self.repeated += kind is TrackKind.VIDEO
             return []
-        if kind is TrackKind.VIDEO and kind in self._last and frame.track.fps:
-            self._note_missing(self._last[kind], time, round(_CLOCK / frame.track.fps))
+        self._remember(frame, time)
+        return [(frame, self._offset)]
+
+    def recall(self, frame: Frame) -> None:
+        """A frame that is in the file already, with its times there: of the process before this one."""
+        self._remember(frame, frame.dts_90k)
+
+    def _remember(self, frame: Frame, time: int) -> None:
+        kind = frame.track.kind
+        if kind is TrackKind.VIDEO:
+            interval = round(_CLOCK / (frame.track.fps or _USUAL_FPS))
+            if kind in self._last and frame.track.fps:
+                self._note_missing(self._last[kind], time, interval)
+            self.length_90k = time + interval
         self._last[kind] = time
         if kind is TrackKind.VIDEO and frame.key:
             self._keys.append((time, digest(frame.payload)))
             while self._keys[0][0] < time - KEPT_S * _CLOCK:
                 self._keys.popleft()
-        return [(frame, self._offset)]
 
     def _note_missing(self, before: int, after: int, interval: int) -> None:
         """A step of more than a picture means that one is missing."""

@@ -3,8 +3,10 @@
 A recorder often has one session for a channel or for itself, playback and download together (PB-16): what does not fit
 waits in the order of asking, with its place shown. Finished downloads live as a directory with a manifest below
 `data_dir/downloads`; that is what a restart finds. They go with DELETE, with their age, or oldest first when all
-together are too large. A download that a stop of the gateway interrupts has failed: its file, which would end in the
-middle, is removed with the next start, and the list says so.
+together are too large.
+
+Downloads that are not over are stored. With the next start they go on in the same order: those that waited begin, and
+those that ran are asked for what is still missing (`journal`), each when its device is there.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import json
 import math
 import secrets
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -23,6 +26,7 @@ from typing import Final
 
 from gb28181gw.clock import Clock
 from gb28181gw.downloads.job import DownloadJob, JobContext, JobLimits, Recordings
+from gb28181gw.downloads.journal import JOURNAL
 from gb28181gw.downloads.models import (
     MANIFEST,
     DownloadRequest,
@@ -31,6 +35,7 @@ from gb28181gw.downloads.models import (
     view_of,
     write_manifest,
 )
+from gb28181gw.downloads.store import DownloadStore, StoredDownload
 from gb28181gw.errors import GatewayError
 from gb28181gw.media.engine import Engine, MediaTransport
 from gb28181gw.observability.events import EventBus
@@ -39,6 +44,8 @@ from gb28181gw.sessions.models import StreamView
 MAX_SPAN_S: Final = 31 * 86_400
 MAX_QUEUED: Final = 200
 KEEP_HOUSE_S: Final = 60.0
+LOOK_FOR_S: Final = 0.5
+"""How often it is looked whether a device is there."""
 _DAY_S: Final = 86_400
 
 
@@ -64,8 +71,13 @@ class Downloads:
         bus: EventBus,
         clock: Clock,
         directory: Path,
+        store: DownloadStore,
+        is_away: Callable[[str], bool],
         limits: DownloadLimits,
     ) -> None:
+        """`is_away(device_id)`: a known device that cannot be asked now."""
+        self._store = store
+        self._is_away = is_away
         self._limits = limits
         self._directory = directory
         self._bus = bus
@@ -85,19 +97,40 @@ class Downloads:
         """Jobs that are being ended: they must not start again in the turn in which they end."""
         self._finished: dict[str, DownloadView] = {}
         self._house: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._begun = False
         self._closing = False
 
     # ---- start and stop
 
     async def start(self) -> None:
-        """Find what an earlier process finished; leftovers of what it did not are removed."""
-        self._finished = await asyncio.to_thread(self._load)
+        """Find what an earlier process finished, and what it did not; leftovers of neither are removed."""
+        stored = await self._store.load_downloads()
+        self._finished = await asyncio.to_thread(self._load, frozenset(one.id for one in stored))
+        for one in stored:
+            if one.id in self._finished:
+                await self._forget(one.id)
+                continue
+            self._jobs[one.id] = DownloadJob(
+                self._context, one.id, one.request, self._directory / one.id, restored_at=one.created_at
+            )
+        self._number()
         self._house = asyncio.create_task(self._keep_house(), name="downloads")
 
+    def begin(self) -> None:
+        """Devices can be asked from now on: what an earlier process did not finish goes on."""
+        self._begun = True
+        self._fill()
+        if any(job.restored for job in self._jobs.values()):
+            self._looking = asyncio.create_task(self._look_for_devices(), name="downloads that go on")
+
     async def close(self) -> None:
-        """End what runs: the devices are told."""
+        """End what runs: the devices are told. It goes on with the next start."""
         self._closing = True
-        tasks = [*self._tasks.values(), *([self._house] if self._house is not None else [])]
+        for job in self._jobs.values():
+            job.interrupt()
+        others = [task for task in (self._house, self._looking) if task is not None]
+        tasks = [*self._tasks.values(), *others]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -105,7 +138,7 @@ class Downloads:
 
     # ---- for the API
 
-    def add(
+    async def add(
         self,
         device_id: str,
         channel_id: str,
@@ -117,10 +150,9 @@ class Downloads:
         centre: bool = False,
         original: bool = True,
     ) -> DownloadView:
-        """Queue a download; it starts at once when there is room.
+        """Queue a download; it starts at once when there is room. It is stored when this returns.
 
-        Raises GatewayError gb.route.invalid, gb.route.busy for a queue that is full, gb.output.disk when the files
-        that are kept take all the room.
+        Raises GatewayError gb.route.invalid, gb.route.busy for a queue that is full, gb.route.storage_unavailable.
         """
         first, last = math.floor(start.timestamp()), math.ceil(end.timestamp())
         if not 0 < first < last <= first + MAX_SPAN_S:
@@ -141,6 +173,7 @@ class Downloads:
         )
         job_id = secrets.token_hex(16)
         job = DownloadJob(self._context, job_id, request, self._directory / job_id)
+        await self._store.save_download(StoredDownload(id=job_id, created_at=job.created_at, request=request))
         self._jobs[job_id] = job
         self._bus.emit(
             "download.queued",
@@ -181,6 +214,7 @@ class Downloads:
         self._removing.discard(download_id)
         job = self._jobs.pop(download_id, None)
         self._finished.pop(download_id, None)
+        await self._forget(download_id)
         await asyncio.to_thread(shutil.rmtree, self._directory / download_id, ignore_errors=True)
         self._bus.emit(
             "download.removed", download_id=download_id, reason="stopped" if job is not None else "deleted"
@@ -224,18 +258,40 @@ class Downloads:
 
     def _fill(self) -> None:
         """Start what has room, in the order of asking; the others learn their place."""
-        if self._closing:
+        if self._closing or not self._begun:
             return
-        waiting = 0
         for job in list(self._jobs.values()):
             if job.id in self._tasks or job.id in self._removing:
                 continue
-            if self._has_room(job.request.device_id):
-                self._tasks[job.id] = asyncio.create_task(job.run(), name=f"download {job.id}")
+            device_id = job.request.device_id
+            if self._has_room(device_id) and not (job.restored and self._is_away(device_id)):
+                self._tasks[job.id] = asyncio.create_task(self._run(job), name=f"download {job.id}")
                 self._tasks[job.id].add_done_callback(partial(self._ended, job))
-            else:
-                waiting += 1
-                job.queue_position = waiting
+        self._number()
+
+    def _number(self) -> None:
+        """Those that wait learn their place."""
+        gone = {*self._tasks, *self._removing}
+        waiting = [job for job in self._jobs.values() if job.id not in gone]
+        for place, job in enumerate(waiting, 1):
+            job.queue_position = place
+
+    async def _run(self, job: DownloadJob) -> None:
+        await job.run()
+        await self._forget(job.id)
+
+    async def _forget(self, download_id: str) -> None:
+        """It is over."""
+        try:
+            await self._store.remove_download(download_id)
+        except GatewayError:
+            return  # the next start sees by its manifest that it is over
+
+    async def _look_for_devices(self) -> None:
+        """Until none of an earlier process waits."""
+        while any(job.restored and job.id not in self._tasks for job in self._jobs.values()):
+            await asyncio.sleep(LOOK_FOR_S)
+            self._fill()
 
     def _has_room(self, device_id: str) -> bool:
         of_device = sum(1 for key in self._tasks if self._jobs[key].request.device_id == device_id)
@@ -253,8 +309,8 @@ class Downloads:
 
     # ---- the directory
 
-    def _load(self) -> dict[str, DownloadView]:
-        """In a thread. What an earlier process did not finish has failed, and leaves no file."""
+    def _load(self, stored: frozenset[str]) -> dict[str, DownloadView]:
+        """In a thread. What is not over and not stored has failed, and leaves no file."""
         found: dict[str, DownloadView] = {}
         if not self._directory.is_dir():
             return found
@@ -262,10 +318,14 @@ class Downloads:
             try:
                 view = view_of(json.loads((entry / MANIFEST).read_text(encoding="utf-8")))
             except (OSError, ValueError, KeyError, TypeError):
-                if entry.is_dir():
+                if entry.is_dir() and entry.name not in stored:
                     shutil.rmtree(entry, ignore_errors=True)  # was not finished
                 continue
-            found[entry.name] = view if view.state.over else _interrupted(view, entry, self._clock.wall())
+            if view.state.over:
+                (entry / JOURNAL).unlink(missing_ok=True)
+                found[entry.name] = view
+            elif entry.name not in stored:
+                found[entry.name] = _interrupted(view, entry, self._clock.wall())
         return found
 
     async def _keep_house(self) -> None:
@@ -288,7 +348,7 @@ class Downloads:
 
 
 def _interrupted(view: DownloadView, directory: Path, now: float) -> DownloadView:
-    """In a thread: the view of a download that a stop of the gateway ended."""
+    """In a thread: the view of a download that a stop of the gateway ended and that nobody knows any more."""
     failed = replace(
         view,
         state=DownloadState.FAILED,

@@ -440,10 +440,12 @@ class Answer:
     kind: str = "video"
     attributes: tuple[tuple[str, str], ...] = ()
     f: str = ""
+    direction: str = "sendonly"
+    """``sendrecv`` in answer to s=Talk."""
 
     def to_bytes(self) -> bytes:
-        """The body, ``a=sendonly``. Raises `GbLocalError`."""
-        return _render(self, direction="sendonly", setup=self.setup, tcp=self.tcp)
+        """The body. Raises `GbLocalError`."""
+        return _render(self, direction=self.direction, setup=self.setup, tcp=self.tcp)
 
 
 def live_offer(
@@ -477,6 +479,7 @@ def answer_to(
     ssrc: int | None = None,
     payloads: tuple[Payload, ...] = PAYLOADS_PS_ONLY,
     f: str = "",
+    direction: str = "sendonly",
 ) -> Answer:
     """The answer that suits an offer: its transport, the other TCP role, its SSRC unless another is given.
 
@@ -500,6 +503,7 @@ def answer_to(
         end_time=offer.end_time,
         kind=media.kind,
         f=f,
+        direction=direction,
     )
 
 

@@ -453,7 +453,7 @@ _ROWS = (
     _row(
         "stream.requested",
         "debug",
-        "device_id channel_id stream_id kind transport reason",
+        "device_id channel_id stream_id call_id ssrc transport kind",
         "Someone asked for a stream that did not run.",
     ),
     _row(
@@ -471,7 +471,7 @@ _ROWS = (
     _row(
         "stream.retrying",
         "warning",
-        "device_id channel_id stream_id ssrc reason attempt delay_s detail",
+        "device_id channel_id stream_id call_id ssrc transport kind reason attempt delay_s detail",
         "The source was lost while someone watches; it is invited again after `delay_s`.",
     ),
     _row(
@@ -562,7 +562,39 @@ _ROWS = (
         "recording.playback_ended",
         "info",
         "device_id channel_id stream_id reason",
-        "It was played to its end, or nobody watches any more (`idle`).",
+        "It was played to its end, or nobody watches any more (`idle`), or the object store does not give it "
+        "(`store_unavailable`).",
+    ),
+    _row(
+        "recording.uploaded",
+        "debug",
+        "device_id channel_id file object size",
+        "A file is complete in the object store.",
+    ),
+    _row(
+        "recording.upload_failed",
+        "warning",
+        "place reason detail waiting",
+        "The object store is `unreachable`, `refused`, has no such bucket (`missing`) or `failed`, or what it has is a "
+        "`mismatch`; so many files wait, and are tried again after 2 to 120 s. Told once until it is well again.",
+    ),
+    _row(
+        "recording.upload_resumed",
+        "info",
+        "place waiting",
+        "The object store takes files again; so many wait.",
+    ),
+    _row(
+        "recording.upload_lost",
+        "warning",
+        "device_id channel_id file detail",
+        "A file was gone or could not be read before it was uploaded; it is not tried again.",
+    ),
+    _row(
+        "recording.fetch_failed",
+        "warning",
+        "device_id channel_id file place reason detail",
+        "A file that is in the object store only did not come; `missing`: it is not there, what is played has a gap.",
     ),
     # pictures that the gateway takes
     _row(
@@ -601,6 +633,12 @@ _ROWS = (
         "warning",
         "download_id device_id channel_id stream_id reason detail position_s delay_s",
         "The transfer broke off; it is resumed after `delay_s`.",
+    ),
+    _row(
+        "download.resumed",
+        "info",
+        "download_id device_id channel_id stream_id position_s frames",
+        "The gateway was started anew; a download goes on from what is on the disk.",
     ),
     _row(
         "download.finished",
@@ -745,6 +783,18 @@ _ROWS = (
         "A talk could not be started.",
     ),
     _row(
+        "talk.microphone_opened",
+        "info",
+        "device_id channel_id talk_id kind client",
+        "A microphone speaks in a talk; kind: websocket or webrtc.",
+    ),
+    _row(
+        "talk.microphone_closed",
+        "info",
+        "device_id channel_id talk_id kind client reason duration_ms",
+        "A microphone of a talk has gone.",
+    ),
+    _row(
         "talk.uncalled",
         "warning",
         "device_id peer call_id",
@@ -807,6 +857,12 @@ _ROWS = (
         "What an upper platform asked of a device was not done or not answered.",
     ),
     _row(
+        "upper.control",
+        "info",
+        "upper_id device_id channel_id cmd sn user_identity",
+        "An upper platform orders something of a device; `user_identity` is who it says wants it.",
+    ),
+    _row(
         "upper.stream_started",
         "info",
         "upper_id device_id channel_id stream_id call_id ssrc peer transport kind user_identity",
@@ -829,7 +885,7 @@ _ROWS = (
     _row(
         "upper.subscribed",
         "info",
-        "upper_id cmd device_id expires_s",
+        "upper_id cmd device_id expires_s user_identity",
         "An upper platform subscribed to something.",
     ),
     _row(

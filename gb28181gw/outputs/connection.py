@@ -27,18 +27,19 @@ from gb28181gw.outputs.routes import (
     PlayOptions,
     PlayTarget,
     WhepTarget,
+    WhipTarget,
     decode_path,
     is_play_path,
     parse_hls,
     parse_options,
     parse_target,
-    parse_whep,
+    parse_webrtc,
 )
 from gb28181gw.outputs.source import Grant, Lease, Viewer
 from gb28181gw.outputs.uploads import PREFIX as UPLOAD_PREFIX
 from gb28181gw.outputs.uploads import Upload
 from gb28181gw.outputs.viewers import lease_of
-from gb28181gw.outputs.webrtc import FRAGMENT_TYPE, SDP_TYPE
+from gb28181gw.outputs.webrtc_host import FRAGMENT_TYPE, SDP_TYPE
 from gb28181gw.outputs.webrtc_sdp import MAX_OFFER
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ _VIDEO = frozenset({Codec.H264, Codec.H265})
 """What the containers carry."""
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _METHODS = ("GET", "HEAD", "OPTIONS")
-_WHEP_METHODS = "POST, PATCH, DELETE, OPTIONS"
+_WEBRTC_METHODS = "POST, PATCH, DELETE, OPTIONS"
 
 
 class MediaConnection(asyncio.Protocol):
@@ -76,7 +77,7 @@ class MediaConnection(asyncio.Protocol):
         self._early = bytearray()
         self._upload: Upload | None = None
         self._offer = bytearray()
-        """The body of a WHEP request."""
+        """The body of a WHEP or WHIP request."""
         self._local_host = ""
         self._tail = b""
         self._stalled = False
@@ -91,7 +92,7 @@ class MediaConnection(asyncio.Protocol):
         self._head_bytes = 0
         self._has_body = False
         self._offer = bytearray()
-        self._whep: WhepTarget | None = None
+        self._webrtc: WhepTarget | WhipTarget | None = None
         self._in_head = True
         self._cors: list[http.Header] = []
 
@@ -204,7 +205,7 @@ class MediaConnection(asyncio.Protocol):
             self._upload.feed(data)
             if not self._upload.fits:
                 self._refuse(None, 413)
-        elif self._whep is not None:
+        elif self._webrtc is not None:
             self._offer += data
             if len(self._offer) > MAX_OFFER:
                 self._refuse(None, 413)
@@ -223,12 +224,12 @@ class MediaConnection(asyncio.Protocol):
     # uploads
 
     def _begin_body(self) -> None:
-        """Only a device that was asked for a picture may send a body, and a viewer who offers WebRTC a small one."""
+        """Only a device that was asked for a picture may send a body, and who offers WebRTC a small one."""
         taker = self._listener.uploads
         method = self._parser.get_method()
         path = self._url.partition(b"?")[0].decode("latin-1")
-        self._whep = parse_whep(decode_path(self._url.partition(b"?")[0]))
-        if self._whep is not None and method in (b"POST", b"PATCH"):
+        self._webrtc = parse_webrtc(decode_path(self._url.partition(b"?")[0]))
+        if self._webrtc is not None and method in (b"POST", b"PATCH"):
             self._head_bytes = 0  # the time limit of the head is that of its body too
             return
         if taker is None or not path.startswith(UPLOAD_PREFIX) or method not in (b"PUT", b"POST"):
@@ -271,9 +272,9 @@ class MediaConnection(asyncio.Protocol):
         method = self._parser.get_method().decode("latin-1")
         origin, host = self._headers.get("origin", ""), self._headers.get("host", "")
         self._cors = self._listener.cors.headers(origin, host)
-        whep = parse_whep(decode_path(self._url.partition(b"?")[0]))
-        if whep is not None:
-            self._dispatch_whep(whep, method, origin, host)
+        webrtc = parse_webrtc(decode_path(self._url.partition(b"?")[0]))
+        if webrtc is not None:
+            self._dispatch_webrtc(webrtc, method, origin, host)
             return
         if method not in _METHODS:
             self._answer(405, [("Allow", ", ".join(_METHODS)), *self._cors])
@@ -349,20 +350,20 @@ class MediaConnection(asyncio.Protocol):
         if early:
             self.data_received(early)
 
-    # WebRTC (draft-ietf-wish-whep)
+    # WebRTC (draft-ietf-wish-whep, RFC 9725)
 
-    def _dispatch_whep(self, target: WhepTarget, method: str, origin: str, host: str) -> None:
+    def _dispatch_webrtc(self, target: WhepTarget | WhipTarget, method: str, origin: str, host: str) -> None:
         """A session's name is as good as its token: 144 random bits that only its maker was told."""
         if method == "OPTIONS":
             allowed = self._listener.cors.preflight(
-                origin, host, methods=_WHEP_METHODS, request_headers="Authorization, Content-Type, If-Match"
+                origin, host, methods=_WEBRTC_METHODS, request_headers="Authorization, Content-Type, If-Match"
             )
             self._answer(204, [("Accept-Post", SDP_TYPE), *allowed])
             return
         if len(self._cors) > 1:
             self._cors.append(("Access-Control-Expose-Headers", "Location, ETag"))
         if method not in (("PATCH", "DELETE") if target.session else ("POST",)):
-            self._answer(405, [("Allow", _WHEP_METHODS), *self._cors])
+            self._answer(405, [("Allow", _WEBRTC_METHODS), *self._cors])
             return
         expected = {"POST": SDP_TYPE, "PATCH": FRAGMENT_TYPE, "DELETE": ""}[method]
         if expected and self._headers.get("content-type", "").partition(";")[0].strip().lower() != expected:
@@ -370,7 +371,10 @@ class MediaConnection(asyncio.Protocol):
             return
         try:
             if method == "DELETE":
-                self._listener.webrtc.delete(target)
+                if isinstance(target, WhipTarget):
+                    self._listener.whip.delete(target)
+                else:
+                    self._listener.webrtc.delete(target)
                 self._answer(200, self._cors)
                 return
             options = parse_options(self._url.partition(b"?")[2])
@@ -379,21 +383,29 @@ class MediaConnection(asyncio.Protocol):
             self._refuse_view(error, target.path)
             return
         self._set_timer(None)
-        self._task = self._listener.own(self._serve_whep(target, options, grant, bytes(self._offer)))
+        self._task = self._listener.own(self._serve_webrtc(target, options, grant, bytes(self._offer)))
 
-    async def _serve_whep(
-        self, target: WhepTarget, options: PlayOptions, grant: Grant | None, body: bytes
+    async def _serve_webrtc(
+        self, target: WhepTarget | WhipTarget, options: PlayOptions, grant: Grant | None, body: bytes
     ) -> None:
         """Answer an offer, or a trickle update when `grant` is None; the connection stays for the next request."""
-        webrtc = self._listener.webrtc
         try:
             if grant is None:
-                await webrtc.trickle(target, self._headers.get("if-match"), body)
+                etag = self._headers.get("if-match")
+                if isinstance(target, WhipTarget):
+                    await self._listener.whip.trickle(target, etag, body)
+                else:
+                    await self._listener.webrtc.trickle(target, etag, body)
                 self._task = None
                 self._answer(204, self._cors)
             else:
-                viewer = Viewer(client=self.client, kind="webrtc", grant_id=grant.id)
-                made = await webrtc.offer(target, options, grant, viewer, body, self._local_host)
+                if isinstance(target, WhipTarget):
+                    made = await self._listener.whip.offer(target, grant, self.client, body, self._local_host)
+                else:
+                    viewer = Viewer(client=self.client, kind="webrtc", grant_id=grant.id)
+                    made = await self._listener.webrtc.offer(
+                        target, options, grant, viewer, body, self._local_host
+                    )
                 self._task = None
                 fields = [("Location", made.location), ("ETag", made.etag), *self._cors]
                 self._answer(201, fields, made.body, content_type=SDP_TYPE)

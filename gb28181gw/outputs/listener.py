@@ -27,7 +27,9 @@ from gb28181gw.outputs.source import PlayGuard, StreamSource
 from gb28181gw.outputs.transcoding import AudioTranscoding
 from gb28181gw.outputs.uploads import UploadTaker
 from gb28181gw.outputs.viewers import Viewers
-from gb28181gw.outputs.webrtc import WebRtcConfig, WebRtcOutput
+from gb28181gw.outputs.webrtc import WebRtcOutput
+from gb28181gw.outputs.webrtc_host import WebRtcConfig, WebRtcHost
+from gb28181gw.outputs.whip import WhipInput
 from gb28181gw.transport.binding import BACKLOG, bind_tcp
 
 logger = logging.getLogger(__name__)
@@ -71,7 +73,9 @@ class MediaListener:
         """Takes the pictures of devices; None: no body is read."""
         self.viewers = Viewers(engine, self.transcoding, bus, per_stream=config.viewers_per_stream)
         self.hls = HlsOutput(engine, source, guard, self.viewers)
-        self.webrtc = WebRtcOutput(engine, source, self.viewers, bus, config.webrtc)
+        host = WebRtcHost(config.webrtc)
+        self.webrtc = WebRtcOutput(engine, source, self.viewers, bus, host)
+        self.whip = WhipInput(host)
         self.refused = 0
         """Requests and connections refused."""
         self.port = config.port
@@ -116,14 +120,16 @@ class MediaListener:
             connection.close()
         await self.hls.close()
         await self.webrtc.close()
+        await self.whip.close()
         self.viewers.close()
         await self.transcoding.close()
         if server is not None:
             await server.wait_closed()
 
     def close_grants(self, has_ended: Callable[[str], bool]) -> None:
-        """End the viewers whose grant id `has_ended` (for the guard's notice of revocation)."""
+        """End the viewers and speakers whose grant id `has_ended` (for the guard's notice of revocation)."""
         self.viewers.close_grants(has_ended)
+        self.whip.close_grants(has_ended)
 
     # for the connections
 

@@ -19,6 +19,7 @@ _WHEP = re.compile(
     r"((?:/live/([0-9A-Za-z.-]{1,32})_([0-9A-Za-z.-]{1,32})|/playback/([0-9A-Za-z_-]{1,64}))/whep)"
     r"(?:/([0-9A-Za-z_-]{8,64}))?"
 )
+_WHIP = re.compile(r"(/talks/([0-9a-f]{32})/whip)(?:/([0-9A-Za-z_-]{8,64}))?")
 _MAX_QUERY = 2048
 _MAX_FIELDS = 32
 
@@ -112,6 +113,16 @@ class WhepTarget(StreamTarget):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WhipTarget:
+    """Where the offer of a talk's microphone is posted, or the session that it made."""
+
+    talk_id: str
+    path: str
+    """Of the former: ``/talks/ID/whip``."""
+    session: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlayOptions:
     """The query of a play URL."""
 
@@ -137,11 +148,13 @@ def is_play_path(path: str) -> bool:
 
 
 def kind_of(path: str) -> str:
-    """Which output a path asks for, by the name that the API has for its URL over HTTP; empty: none."""
+    """What a path asks for, by the name that the API has for its URL over HTTP; empty: nothing."""
     if _HLS.fullmatch(path):
         return "hls"
     if _WHEP.fullmatch(path):
         return "webrtc"
+    if _WHIP.fullmatch(path):
+        return "microphone"
     form = FORMS.get(path.rpartition(".")[2])
     return form.kind(websocket=False) if form is not None else ""
 
@@ -160,8 +173,11 @@ def parse_hls(path: str) -> HlsTarget | None:
     )
 
 
-def parse_whep(path: str) -> WhepTarget | None:
+def parse_webrtc(path: str) -> WhepTarget | WhipTarget | None:
     """None for a path of another output."""
+    found = _WHIP.fullmatch(path)
+    if found is not None:
+        return WhipTarget(path=found[1], talk_id=found[2], session=found[3] or "")
     found = _WHEP.fullmatch(path)
     if found is None:
         return None

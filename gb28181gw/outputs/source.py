@@ -1,4 +1,4 @@
-"""What outputs need from the rest of the gateway: a stream on lease, and a decision who may see it.
+"""What outputs need from the rest of the gateway: a stream on lease, a talk to speak in, and a decision who may.
 
 The protocols are declared here, by their consumer, and satisfied elsewhere (`sessions`, `access`); `app`
 joins them. Nothing here knows a session or a key.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,36 @@ class StreamSource(Protocol):
         ...
 
 
+class Microphone(Protocol):
+    """The right to be a talk's only source of sound."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz that the talk runs at."""
+        ...
+
+    def feed(self, pcm: bytes, rate: int) -> None:
+        """Signed 16-bit little-endian mono samples. Raises `GatewayError` when the talk is over."""
+        ...
+
+    def release(self, reason: str) -> None:
+        """Idempotent."""
+        ...
+
+
+class TalkSource(Protocol):
+    """Talks that microphones may speak in."""
+
+    def take_microphone(
+        self, talk_id: str, *, kind: Literal["webrtc"], client: str, on_over: Callable[[], None]
+    ) -> Microphone:
+        """`on_over` is called when the talk ends before the release.
+
+        Raises `GatewayError` (`gb.route.talk_unknown`, `gb.route.busy`).
+        """
+        ...
+
+
 class Grant(Protocol):
     """A positive decision; connections opened under it end when it is revoked."""
 
@@ -59,7 +89,7 @@ class Grant(Protocol):
 
 
 class PlayGuard(Protocol):
-    """Decides who may open a play URL."""
+    """Decides who may open a URL of the media listener."""
 
     def check(self, path: str, token: str | None, authorization: str | None, client: str) -> Grant:
         """`path` is the URL's path as it was asked for, percent-decoded, without the query; `client` an

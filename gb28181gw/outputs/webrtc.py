@@ -8,14 +8,11 @@ was asked for (``?video=h264``) and `[media] transcode` allows so many.
 from __future__ import annotations
 
 import asyncio
-import importlib
-import ipaddress
 import logging
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 from gb28181gw.errors import GatewayError
 from gb28181gw.media.engine import Engine
@@ -25,52 +22,26 @@ from gb28181gw.outputs.routes import PlayOptions, WhepTarget
 from gb28181gw.outputs.source import Grant, StreamSource, Viewer
 from gb28181gw.outputs.transcode_protocol import MAX_SOURCE_PIXELS, Made
 from gb28181gw.outputs.viewers import Viewers, lease_of
+from gb28181gw.outputs.webrtc_host import SessionAnswer, WebRtcHost, later_candidates
 from gb28181gw.outputs.webrtc_sdp import (
     OPUS,
     Choice,
     Format,
-    LocalTransport,
     Offer,
     Section,
     choose_audio,
     choose_video,
-    parse_fragment,
     parse_offer,
     write_answer,
 )
 from gb28181gw.outputs.webrtc_session import WebRtcSession
 from gb28181gw.outputs.webrtc_stream import CNAME, SOUNDS, WebRtcStream
-from gb28181gw.outputs.webrtc_transport import TransportFactory
 
 logger = logging.getLogger(__name__)
 
-SDP_TYPE = "application/sdp"
-FRAGMENT_TYPE = "application/trickle-ice-sdpfrag"
 _REPORT_S = 2.0
 _KEY_FRAME_S = 3.0
 """A device is asked for a key frame of one stream no more often."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebRtcConfig:
-    """Of `[media]`."""
-
-    host: str = "0.0.0.0"  # noqa: S104 - the default of the contract
-    """`[media] listen`: where ICE binds."""
-    advertise: str = ""
-    """Address in the candidates of answers; empty: the bound ones."""
-    sessions: int = 100
-    transcodes: int = 0
-    """H.265 streams made into H.264 at the same time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WhepAnswer:
-    """Of a POST: 201."""
-
-    body: bytes
-    location: str
-    etag: str
 
 
 class WebRtcOutput:
@@ -82,18 +53,17 @@ class WebRtcOutput:
         source: StreamSource,
         viewers: Viewers,
         bus: EventBus,
-        config: WebRtcConfig,
-        make_transport: TransportFactory | None = None,
+        host: WebRtcHost,
     ) -> None:
-        """`make_transport`: None is aiortc's, imported when it is needed."""
         self.ask_key_frame: Callable[[str, str], None] | None = None
         """(device id, channel id); None: devices are not asked."""
         self._engine = engine
         self._source = source
         self._viewers = viewers
         self._bus = bus
-        self._config = config
-        self._make_transport = make_transport
+        self._host = host
+        self._config = host.config
+        host.counts(lambda: len(self._sessions) + self._opening)
         self._sessions: dict[str, WebRtcSession] = {}
         self._opening = 0
         self._streams: dict[tuple[str, bool], WebRtcStream] = {}
@@ -124,7 +94,7 @@ class WebRtcOutput:
         viewer: Viewer,
         body: bytes,
         local_host: str,
-    ) -> WhepAnswer:
+    ) -> SessionAnswer:
         """Answer an offer; the stream is started for it. `local_host`: where the viewer reached the listener.
 
         Raises GatewayError. Cancelling gives everything back.
@@ -132,10 +102,7 @@ class WebRtcOutput:
         offer = parse_offer(body)
         if options.audio == "aac":
             raise GatewayError("gb.route.invalid", "WebRTC carries G.711 and Opus: leave audio=aac out.")
-        if len(self._sessions) + self._opening >= self._config.sessions:
-            raise GatewayError(
-                "gb.output.too_many_viewers", f"{self._config.sessions} WebRTC sessions are open already."
-            )
+        self._host.check_room()
         self._opening += 1
         try:
             return await self._open(target, options, viewer, offer, local_host)
@@ -144,8 +111,8 @@ class WebRtcOutput:
 
     async def _open(
         self, target: WhepTarget, options: PlayOptions, viewer: Viewer, offer: Offer, local_host: str
-    ) -> WhepAnswer:
-        make_transport = await self._transports()
+    ) -> SessionAnswer:
+        make_transport = await self._host.transports()
         lease = await lease_of(self._source, target, viewer)
         session: WebRtcSession | None = None
         entered = False
@@ -160,14 +127,11 @@ class WebRtcOutput:
                 on_end=self._session_ended,
                 on_picture_lost=self._picture_lost,
             )
-            try:
-                local = await session.transport.open(self._addresses(local_host))
-            except OSError as error:
-                raise GatewayError("gb.media.bind_failed", f"No UDP port for ICE: {error}.") from error
+            local = await self._host.open(session.transport, local_host)
             answer = write_answer(
                 offer,
                 choices,
-                self._advertised(local),
+                local,
                 session_id=secrets.randbits(62),
                 cname=CNAME,
                 level=_level(tracks),
@@ -188,19 +152,14 @@ class WebRtcOutput:
             raise
         if self._reporting is None:
             self._reporting = asyncio.get_running_loop().create_task(self._report(), name="webrtc")
-        return WhepAnswer(body=answer, location=f"{target.path}/{session.id}", etag=session.etag)
+        return SessionAnswer(body=answer, location=f"{target.path}/{session.id}", etag=session.etag)
 
     async def trickle(self, target: WhepTarget, etag: str | None, body: bytes) -> None:
         """Candidates that the viewer found later. Raises GatewayError; a restart of ICE is not served."""
         session = self._session(target)
-        if etag not in (None, "*", session.etag):
-            raise GatewayError("gb.route.stream_unknown", "If-Match names another ICE session.")
-        ufrag, candidates = parse_fragment(body)
-        if ufrag and ufrag != session.ufrag:
-            raise GatewayError(
-                "gb.route.invalid", "ICE is not restarted: DELETE the session and post a new offer."
-            )
-        await session.add_candidates(candidates)
+        await session.transport.add_candidates(
+            later_candidates(body, etag, session_etag=session.etag, session_ufrag=session.ufrag)
+        )
 
     def delete(self, target: WhepTarget) -> None:
         """The viewer goes. Raises `gb.route.stream_unknown`."""
@@ -287,39 +246,6 @@ class WebRtcOutput:
             for name in [name for name, known in self._streams.items() if known is stream]:
                 del self._streams[name]
             self._later(stream.close())
-
-    def _addresses(self, local_host: str) -> list[str]:
-        """Where ICE binds: as configured; else where this viewer reached us, all of the host's behind a proxy."""
-        configured = ipaddress.ip_address(self._config.host)
-        if not configured.is_unspecified:
-            return [self._config.host]
-        try:
-            local = ipaddress.ip_address(local_host)
-        except ValueError:
-            return []
-        mapped = local.ipv4_mapped if isinstance(local, ipaddress.IPv6Address) else None
-        return [] if local.is_loopback else [str(mapped or local)]
-
-    def _advertised(self, local: LocalTransport) -> LocalTransport:
-        told = self._config.advertise
-        if not told:
-            return local
-        family = ipaddress.ip_address(told).version
-        candidates = [c for c in local.candidates if ipaddress.ip_address(c.host).version == family]
-        changed = tuple(replace(c, host=told) for c in candidates or local.candidates)
-        return replace(local, candidates=changed)
-
-    async def _transports(self) -> TransportFactory:
-        if self._make_transport is None:
-            loop = asyncio.get_running_loop()
-            try:
-                module = await loop.run_in_executor(
-                    None, importlib.import_module, "gb28181gw.outputs.webrtc_aiortc"
-                )
-            except ImportError as error:
-                raise GatewayError("gb.route.internal", f"WebRTC cannot be served: {error}.") from error
-            self._make_transport = cast("TransportFactory", module.AiortcTransport)
-        return self._make_transport
 
     # sessions
 

@@ -75,26 +75,38 @@ class _Gatherer(RTCIceGatherer):
 
 
 class _Dtls(RTCDtlsTransport):
-    """Gives RTCP away as it is; media of the viewer is not wanted."""
+    """Gives RTCP and RTP away as they are; media of a viewer is not wanted."""
 
     def __init__(
-        self, transport: RTCIceTransport, certificate: RTCCertificate, on_rtcp: Callable[[bytes], None]
+        self,
+        transport: RTCIceTransport,
+        certificate: RTCCertificate,
+        on_rtcp: Callable[[bytes], None],
+        on_rtp: Callable[[bytes], None] | None,
     ) -> None:
         super().__init__(transport, [certificate])
         self._on_rtcp = on_rtcp
+        self._on_rtp = on_rtp
 
     async def _handle_rtcp_data(self, data: bytes) -> None:
         self._on_rtcp(data)
 
     async def _handle_rtp_data(self, data: bytes, arrival_time_ms: int) -> None:
-        pass
+        if self._on_rtp is not None:
+            self._on_rtp(data)
 
 
 class AiortcTransport:
-    """One viewer. Owner of its sockets and of aiortc's tasks."""
+    """One viewer or speaker. Owner of its sockets and of aiortc's tasks."""
 
-    def __init__(self, on_rtcp: Callable[[bytes], None], on_lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        on_rtcp: Callable[[bytes], None],
+        on_lost: Callable[[], None],
+        on_rtp: Callable[[bytes], None] | None = None,
+    ) -> None:
         self._on_rtcp = on_rtcp
+        self._on_rtp = on_rtp
         self._on_lost = on_lost
         self._gatherer: _Gatherer | None = None
         self._ice: RTCIceTransport | None = None
@@ -105,7 +117,7 @@ class AiortcTransport:
     async def open(self, addresses: Sequence[str]) -> LocalTransport:
         self._gatherer = _Gatherer(addresses)
         self._ice = RTCIceTransport(self._gatherer)
-        self._dtls = _Dtls(self._ice, _certificates.current(), self._on_rtcp)
+        self._dtls = _Dtls(self._ice, _certificates.current(), self._on_rtcp, self._on_rtp)
         await self._gatherer.gather()
         found = self._gatherer.getLocalCandidates()
         if not found:

@@ -1,6 +1,6 @@
-"""Offers of WebRTC viewers and our answers (RFC 8866, RFC 8829, RFC 8843, RFC 8839, RFC 8842). Pure.
+"""Offers of WebRTC viewers and speakers and our answers (RFC 8866, RFC 8829, RFC 8843, RFC 8839, RFC 8842). Pure.
 
-An offer is read as far as a sender needs it: media sections with their payload types, one ICE and DTLS transport
+An offer is read as far as media one way need it: sections with their payload types, one ICE and DTLS transport
 (BUNDLE), candidates. What cannot be read is `gb.output.bad_offer`.
 """
 
@@ -63,7 +63,8 @@ class Section:
     first_format: str
     """As written, for a section that is refused."""
     wants: bool
-    """The viewer receives."""
+    """The peer receives."""
+    sends: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +96,7 @@ class Choice:
 
     section: Section
     ssrc: int
+    """0: nothing is sent."""
     formats: Mapping[str, Format]
     """By codec name (`Codec` values and ``opus``), the one to expect first."""
 
@@ -196,7 +198,7 @@ def choose_video(section: Section, track: Track) -> Format | None:
 
 
 def choose_audio(section: Section, preferred: str) -> dict[str, Format]:
-    """All that the viewer takes and we can send, by name; `preferred`, a name, comes first."""
+    """All of what we have that the peer has too, by name; `preferred`, a name, comes first."""
     found: dict[str, Format] = {}
     for offered in section.formats:
         known = _AUDIO.get(offered.name)
@@ -208,9 +210,19 @@ def choose_audio(section: Section, preferred: str) -> dict[str, Format]:
 
 
 def write_answer(
-    offer: Offer, choices: Sequence[Choice], local: LocalTransport, *, session_id: int, cname: str, level: str
+    offer: Offer,
+    choices: Sequence[Choice],
+    local: LocalTransport,
+    *,
+    session_id: int,
+    cname: str,
+    level: str = "",
+    receives: bool = False,
 ) -> bytes:
-    """`level`: two hexadecimal digits of the H.264 stream's level, empty for another codec."""
+    """`level`: two hexadecimal digits of the H.264 stream's level, empty for another codec.
+
+    `receives`: the media are the peer's, and nothing is sent.
+    """
     carried = [choice.section.mid for choice in choices if choice.formats]
     lines = ["v=0", f"o=- {session_id} 1 IN IP4 0.0.0.0", "s=-", "t=0 0"]
     lines += [f"a=group:BUNDLE {' '.join(carried)}", "a=msid-semantic: WMS *"]
@@ -222,10 +234,11 @@ def write_answer(
             continue
         numbers = " ".join(str(f.payload_type) for f in choice.formats.values())
         lines += [f"m={section.kind} 9 {section.protocol} {numbers}", "c=IN IP4 0.0.0.0"]
-        lines += [f"a=mid:{section.mid}", "a=sendonly", "a=rtcp-mux", f"a=msid:{cname} {section.kind}"]
+        lines += [f"a=mid:{section.mid}", f"a={'recvonly' if receives else 'sendonly'}", "a=rtcp-mux"]
         for chosen in choice.formats.values():
             lines += _format_lines(chosen, level)
-        lines += [f"a=ssrc:{choice.ssrc} cname:{cname}"]
+        if not receives:
+            lines += [f"a=msid:{cname} {section.kind}", f"a=ssrc:{choice.ssrc} cname:{cname}"]
         lines += [f"a=ice-ufrag:{local.ufrag}", f"a=ice-pwd:{local.password}"]
         lines += [f"a=fingerprint:{kind} {value}" for kind, value in local.fingerprints]
         lines.append(f"a=setup:{'passive' if offer.active else 'active'}")
@@ -304,13 +317,15 @@ def _section(index: int, lines: list[str]) -> Section:
                 )
             )
     direction = next((d for d in ("sendonly", "recvonly", "inactive") if f"a={d}" in lines), "sendrecv")
+    used = parts[1] != "0"
     return Section(
         kind=kind,
         mid=mid,
         protocol=protocol,
         formats=tuple(formats) if kind in ("audio", "video") else (),
         first_format=numbers[0],
-        wants=direction in ("recvonly", "sendrecv") and parts[1] != "0",
+        wants=direction in ("recvonly", "sendrecv") and used,
+        sends=direction in ("sendonly", "sendrecv") and used,
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from gb28181gw.media.tracks import Codec
 from gb28181gw.outputs.routes import WhepTarget
 from gb28181gw.outputs.webrtc_feedback import parse_feedback
-from gb28181gw.outputs.webrtc_sdp import OPUS, Candidate, Format, Offer
+from gb28181gw.outputs.webrtc_sdp import OPUS, Format, Offer
 from gb28181gw.outputs.webrtc_stream import WebRtcStream
 from gb28181gw.outputs.webrtc_transport import PeerTransport, TransportFactory
 
@@ -68,9 +68,6 @@ class WebRtcSession:
         self._formats = formats
         self._plays_video = any(Codec(name).is_video for name in formats if name != OPUS)
         self._task = asyncio.get_running_loop().create_task(self._run(offer), name=f"webrtc:{self.id[:8]}")
-
-    async def add_candidates(self, candidates: Sequence[Candidate]) -> None:
-        await self.transport.add_candidates(candidates)
 
     async def close(self) -> None:
         """End the transport; `on_end` is for who ends a session by itself."""

@@ -1,4 +1,4 @@
-"""What the WebRTC output needs of a WebRTC library: ICE, DTLS and SRTP to one viewer, and nothing of media.
+"""What we need of a WebRTC library: ICE, DTLS and SRTP to one viewer or speaker, and nothing of media.
 
 `webrtc_aiortc` has the implementation. Negotiation, packets and feedback are ours (`webrtc_sdp`, `webrtc_stream`,
 `webrtc_feedback`), so another library, or a plane of its own, has only this to offer.
@@ -13,7 +13,7 @@ from gb28181gw.outputs.webrtc_sdp import Candidate, LocalTransport, Offer
 
 
 class PeerTransport(Protocol):
-    """One viewer's transport. Used on the event loop only."""
+    """The transport of one viewer or speaker. Used on the event loop only."""
 
     async def open(self, addresses: Sequence[str]) -> LocalTransport:
         """Bind a UDP port of the host's choice on each address (none given: on all of this host's).
@@ -39,5 +39,17 @@ class PeerTransport(Protocol):
         ...
 
 
-TransportFactory = Callable[[Callable[[bytes], None], Callable[[], None]], PeerTransport]
-"""(`on_rtcp(data)`, `on_lost()`): the latter once, when a connected peer leaves or its consent expires (RFC 7675)."""
+class TransportFactory(Protocol):
+    """Makes the transport of one peer."""
+
+    def __call__(
+        self,
+        on_rtcp: Callable[[bytes], None],
+        on_lost: Callable[[], None],
+        on_rtp: Callable[[bytes], None] | None = None,
+    ) -> PeerTransport:
+        """`on_lost`: once, when a connected peer leaves or its consent expires (RFC 7675).
+
+        `on_rtp`: None drops the peer's media.
+        """
+        ...

@@ -11,6 +11,7 @@ from pathlib import Path
 from gb28181gw.media.wire.fmp4 import TIMESCALE
 from gb28181gw.recording.models import Segment
 from gb28181gw.recording.reader import Fragment, SegmentError, fragments, read_head
+from gb28181gw.recording.sources import SegmentFiles
 
 
 def wanted_fragments(
@@ -33,11 +34,13 @@ def wanted_fragments(
     yield from before
 
 
-def joined(directory: Path, segments: Sequence[Segment], start: float, end: float) -> Iterator[bytes]:
-    """One file; its time 0 is its first picture. Blocking. A segment that has gone meanwhile leaves a gap."""
+def joined(files: SegmentFiles, segments: Sequence[Segment], start: float, end: float) -> Iterator[bytes]:
+    """One file; its time 0 is its first picture. Blocking. A segment that has gone meanwhile leaves a gap.
+
+    Raises GatewayError as `SegmentFiles.each` does: what comes before is no whole file then.
+    """
     zero: float | None = None
-    for segment in segments:
-        path = directory / segment.file
+    for segment, path in files.each(segments):
         try:
             head = read_head(path)
             for fragment, wall in wanted_fragments(path, head.length, segment.start, start, end):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Final, Protocol
 
 JOIN_S: Final = 0.5
@@ -81,6 +82,12 @@ class Segment:
     """``continuous``, ``plan``, ``event``."""
     locked: bool = False
     """Evidence: never deleted by the gateway."""
+    local: bool = True
+    """Its file is in the directory of recordings."""
+    object: str = ""
+    """Its whole name in the object store, where it is complete; empty: it is not there."""
+    upload_due: float | None = None
+    """From when on it is to be brought to the object store; None: it is not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +101,8 @@ class Span:
     locked: bool
     """All of it."""
     trigger: str
+    uploaded: int = 0
+    """So many of the segments are in the object store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +116,31 @@ class RecorderView:
     stream_id: str = ""
 
 
-class RecordingStore(Protocol):
+class UploadStore(Protocol):
+    """What is to be done in the object store. Calls raise gb.route.storage_unavailable."""
+
+    async def uploads_due(self, now: float, limit: int) -> list[Segment]:
+        """To be uploaded by now, the longest due first."""
+        ...
+
+    async def uploads_waiting(self) -> int:
+        """All that are to be uploaded, now or later."""
+        ...
+
+    async def put_off_upload(self, segment_id: str, due: float | None) -> None:
+        """None: it is not tried any more."""
+        ...
+
+    async def uploaded(self, segment_id: str, name: str) -> bool:
+        """It is complete in the object store. False: it was removed meanwhile, and the object is to be removed."""
+        ...
+
+    async def objects_to_remove(self, limit: int) -> list[str]: ...
+
+    async def objects_removed(self, names: Iterable[str]) -> None: ...
+
+
+class RecordingStore(UploadStore, Protocol):
     """Keeps plans and the index; `storage` implements it. Calls raise gb.route.storage_unavailable."""
 
     async def load_plans(self) -> list[RecordingPlan]: ...
@@ -117,10 +150,12 @@ class RecordingStore(Protocol):
     async def remove_plan(self, device_id: str, channel_id: str) -> None: ...
 
     async def save_segment(self, segment: Segment) -> None:
-        """Write or overwrite, but for `locked`, which stays as it is."""
+        """Write or overwrite, but for `locked`, `local` and `object`, which stay as they are."""
         ...
 
-    async def remove_segments(self, ids: Iterable[str]) -> None: ...
+    async def remove_segments(self, ids: Iterable[str]) -> None:
+        """Their objects are to be removed from then on."""
+        ...
 
     async def open_segments(self) -> list[Segment]:
         """Without an end."""
@@ -138,12 +173,50 @@ class RecordingStore(Protocol):
         """Closed and unlocked ones that ended before, oldest first; empty ids: of every channel."""
         ...
 
+    async def oldest_local(self, limit: int, *, uploaded: bool) -> list[Segment]:
+        """Closed and unlocked ones whose file is here, and in the object store as well or not; oldest first."""
+        ...
+
+    async def local_removed(self, ids: Iterable[str]) -> None:
+        """Their files are in the object store only."""
+        ...
+
     async def total_bytes(self) -> int:
-        """Of all closed segments."""
+        """Of all closed segments whose file is here."""
         ...
 
     async def recorded_channels(self) -> list[tuple[str, str]]:
         """That have segments, with a plan or without."""
+        ...
+
+
+class ObjectStoreError(Exception):
+    """What the object store did not do; `reason` is one of unreachable, refused, missing, mismatch and failed."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class ObjectStore(Protocol):
+    """S3-compatible storage (`storage.objects.S3Objects`)."""
+
+    @property
+    def place(self) -> str:
+        """Endpoint and bucket, for people."""
+        ...
+
+    async def put(self, name: str, path: Path) -> int:
+        """Store a whole file and see that all of it is there; its bytes. Raises ObjectStoreError, OSError."""
+        ...
+
+    def fetch(self, name: str, path: Path, size: int) -> None:
+        """Write an object of this size into a new file. Blocking, in any thread. Raises ObjectStoreError, OSError."""
+        ...
+
+    async def remove(self, name: str) -> None:
+        """What is not there is removed already. Raises ObjectStoreError."""
         ...
 
 
@@ -168,6 +241,7 @@ def spans_of(segments: Iterable[Segment], now: float) -> list[Span]:
                 segments=last.segments + 1,
                 locked=last.locked,
                 trigger=last.trigger,
+                uploaded=last.uploaded + bool(segment.object),
             )
         else:
             spans.append(
@@ -178,6 +252,7 @@ def spans_of(segments: Iterable[Segment], now: float) -> list[Span]:
                     segments=1,
                     locked=segment.locked,
                     trigger=segment.trigger,
+                    uploaded=int(bool(segment.object)),
                 )
             )
             form = segment.form

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Final
 
 from gb28181gw.errors import GatewayError
@@ -21,6 +20,7 @@ from gb28181gw.observability.events import EventBus
 from gb28181gw.recording.joining import wanted_fragments
 from gb28181gw.recording.models import Segment
 from gb28181gw.recording.reader import SegmentError, frames_of, read_head
+from gb28181gw.recording.sources import SegmentFiles
 from gb28181gw.sessions.models import Consumer
 
 AHEAD_S: Final = 0.5
@@ -45,12 +45,14 @@ class PlaybackHold:
 
 
 def frames_in_order(
-    directory: Path, segments: Sequence[Segment], start: float, end: float
+    files: SegmentFiles, segments: Sequence[Segment], start: float, end: float
 ) -> Iterator[list[Frame]]:
-    """Frames by fragments, with times that go on from segment to segment. Blocking."""
+    """Frames by fragments, with times that go on from segment to segment. Blocking.
+
+    Raises GatewayError as `SegmentFiles.each` does.
+    """
     base, last = 0, -STEP_90K
-    for segment in segments:
-        path = directory / segment.file
+    for segment, path in files.each(segments):
         try:
             head = read_head(path)
             first: int | None = None
@@ -75,7 +77,7 @@ class RecordingPlayback:
         self,
         engine: Engine,
         bus: EventBus,
-        directory: Path,
+        files: SegmentFiles,
         segments: Sequence[Segment],
         start: float,
         end: float,
@@ -91,7 +93,7 @@ class RecordingPlayback:
         self._first: list[Frame] = []
         self._engine = engine
         self._bus = bus
-        self._frames = frames_in_order(directory, segments, start, end)
+        self._frames = frames_in_order(files, segments, start, end)
         self._idle_s = idle_s
         self._holds = 0
         self._wake = asyncio.Event()
@@ -109,10 +111,13 @@ class RecordingPlayback:
 
     async def prepare(self) -> None:
         """Show the first second. Raises gb.media.no_recording when there is none any more."""
-        frames = await self._next()
-        if not frames:
+        try:
+            frames = await self._next()
+            if not frames:
+                raise GatewayError("gb.media.no_recording", "The files of this time are gone.")
+        except GatewayError:
             self._engine.close_stream(self.id)
-            raise GatewayError("gb.media.no_recording", "The files of this time are gone.")
+            raise
         self.tracks = tuple({frame.track.kind: frame.track for frame in frames}.values())
         self._push(frames)
         self._first = frames
@@ -143,6 +148,8 @@ class RecordingPlayback:
                     await asyncio.sleep(max(due - loop.time(), 0))
                     self._push(piece)
                 ends_90k = frames[-1].dts_90k
+        except GatewayError as error:
+            reason = error.reason
         finally:
             self._engine.close_stream(self.id, reason)
             self._bus.emit("recording.playback_ended", **self._fields(), reason=reason)

@@ -85,6 +85,8 @@ class RecordingCounters:
     """Streams that a recorder lost or did not get."""
     removed: int = 0
     """Segments that retention removed."""
+    copies_removed: int = 0
+    """Files here that retention removed, because the object store has them."""
     disk_errors: int = 0
 
 

@@ -5,13 +5,15 @@ is in the database: a row when a file is opened and again when it is closed, so 
 without an end and reads how far they go. What the database did not take is written again later. Housekeeping removes
 what is too old or too much, oldest first and never what is locked; when nothing may go and the disk is full, or when
 a write fails, all recorders stop and go on by themselves once there is room. Nothing else of the gateway waits for
-this disk (F-16).
+this disk (F-16). Where an object store is configured, finished files are brought there (`upload`), and read from
+there when their file here is gone (`sources`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -29,6 +31,8 @@ from gb28181gw.observability.events import EventBus
 from gb28181gw.recording.files import write_all
 from gb28181gw.recording.joining import joined
 from gb28181gw.recording.models import (
+    ObjectStore,
+    ObjectStoreError,
     RecorderState,
     RecorderView,
     RecordingPlan,
@@ -46,6 +50,8 @@ from gb28181gw.recording.recorder import (
     RecorderContext,
     RecordingCounters,
 )
+from gb28181gw.recording.sources import SegmentFiles
+from gb28181gw.recording.upload import UploadCounters, Uploads
 from gb28181gw.sessions.models import Consumer, StreamView
 
 DAY_S: Final = 86_400.0
@@ -75,6 +81,17 @@ class RecordingLimits:
     """Of a playback without viewers."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadPlan:
+    """Of `[recording.s3]`."""
+
+    objects: ObjectStore
+    prefix: str = ""
+    parallel: int = 2
+    keep_local: bool = True
+    """False: a file here goes as soon as it is complete there, unless it is locked."""
+
+
 class Recording:
     """Owner of everything of recordings. All calls on the event loop's thread."""
 
@@ -90,16 +107,35 @@ class Recording:
         zone: tzinfo,
         directory: Path,
         limits: RecordingLimits,
+        upload: UploadPlan | None = None,
     ) -> None:
         self.counters = RecordingCounters()
+        self.upload_counters = UploadCounters()
         self.total_bytes = 0
-        """Of the closed files in the index."""
+        """Of the closed files in the index that are here."""
         self._store = store
         self._bus = bus
         self._clock = clock
         self._engine = engine
         self._directory = directory
         self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._keep_local = upload is None or upload.keep_local
+        self._place = upload.objects.place if upload is not None else ""
+        self.uploads: Uploads | None = None
+        self._files = SegmentFiles(directory)
+        if upload is not None:
+            self.uploads = Uploads(
+                store=store,
+                objects=upload.objects,
+                bus=bus,
+                clock=clock,
+                directory=directory,
+                prefix=upload.prefix,
+                parallel=upload.parallel,
+                counters=self.upload_counters,
+            )
+            self._files = SegmentFiles(directory, upload.objects, self.uploads.name_of, self._fetched)
         self._threads = [
             ThreadPoolExecutor(1, thread_name_prefix=f"recording-{number}")
             for number in range(limits.threads)
@@ -132,11 +168,14 @@ class Recording:
 
     async def start(self) -> None:
         """Read the plans, and how far the files go that a kill left open."""
+        await asyncio.to_thread(self._files.clear)
         await self._recover()
         self.total_bytes = await self._store.total_bytes()
         for plan in await self._store.load_plans():
             self._add(plan)
         self._house = asyncio.create_task(self._keep_house(), name="recording house")
+        if self.uploads is not None:
+            self.uploads.start()
 
     async def close(self) -> None:
         """Finish what is open and write the index."""
@@ -149,6 +188,9 @@ class Recording:
         if self._saving is not None:
             await asyncio.gather(self._saving, return_exceptions=True)
         await self._save()
+        if self.uploads is not None:
+            await self.uploads.close()
+        self._files.close()
         for thread in self._threads:
             thread.shutdown(wait=True)
 
@@ -161,7 +203,7 @@ class Recording:
                 gone.append(segment.id)
             else:
                 kept += 1
-                await self._store.save_segment(found)
+                await self._store.save_segment(self._to_upload(found))
         await self._store.remove_segments(gone)
         if kept or gone:
             self._bus.emit("recording.recovered", segments=kept, empty=len(gone))
@@ -294,11 +336,17 @@ class Recording:
 
     def _segments_changed(self, changes: list[Segment]) -> None:
         for segment in changes:
-            self._unsaved[segment.id] = segment
+            self._unsaved[segment.id] = self._to_upload(segment)
             if segment.end is not None:
                 self.total_bytes += segment.size
         if self._saving is None or self._saving.done():
             self._saving = asyncio.create_task(self._save(), name="recording index")
+
+    def _to_upload(self, segment: Segment) -> Segment:
+        """A finished file is in the queue from its row on."""
+        if self.uploads is None or segment.end is None:
+            return segment
+        return replace(segment, upload_due=self._clock.wall())
 
     async def _save(self) -> None:
         """Write the index; what the database does not take is tried again by the housekeeping."""
@@ -308,6 +356,8 @@ class Recording:
                 await self._store.save_segment(segment)
                 if self._unsaved.get(segment.id) is segment:
                     del self._unsaved[segment.id]
+                if self.uploads is not None and segment.upload_due is not None:
+                    self.uploads.wake()
 
     # ---- playing and fetching
 
@@ -323,7 +373,7 @@ class Recording:
         playback = RecordingPlayback(
             self._engine,
             self._bus,
-            self._directory,
+            self._files,
             segments,
             start.timestamp(),
             end.timestamp(),
@@ -347,7 +397,10 @@ class Recording:
         return playback.lease(consumer) if playback is not None else None
 
     async def file(self, device_id: str, channel_id: str, start: datetime, end: datetime) -> Iterator[bytes]:
-        """One MP4 of the time, in pieces. Raises gb.media.no_recording, gb.route.invalid."""
+        """One MP4 of the time, in pieces.
+
+        Raises gb.media.no_recording, gb.route.invalid, gb.media.store_unavailable, gb.route.busy.
+        """
         segments = await self.segments(device_id, channel_id, start, end)
         if not segments:
             raise GatewayError("gb.media.no_recording", "Nothing of this time was recorded here.")
@@ -358,7 +411,30 @@ class Recording:
                 "The picture or the sound changes its form within this time, and one file has one form only: "
                 "fetch the spans one by one.",
             )
-        return joined(self._directory, segments, start.timestamp(), end.timestamp())
+        pieces = joined(self._files, segments, start.timestamp(), end.timestamp())
+        first = await asyncio.to_thread(next, pieces, b"")
+        if not first:
+            raise GatewayError("gb.media.no_recording", "The files of this time are gone.")
+        return itertools.chain((first,), pieces)
+
+    def _fetched(self, segment: Segment, error: ObjectStoreError | None) -> None:
+        """In any thread: a segment came from the object store, or did not."""
+        self._loop.call_soon_threadsafe(self._tell_fetched, segment, error)
+
+    def _tell_fetched(self, segment: Segment, error: ObjectStoreError | None) -> None:
+        if error is None:
+            self.upload_counters.fetched += 1
+            return
+        self.upload_counters.fetch_failures += 1
+        self._bus.emit(
+            "recording.fetch_failed",
+            device_id=segment.device_id,
+            channel_id=segment.channel_id,
+            file=segment.file,
+            place=self._place,
+            reason=error.reason,
+            detail=error.detail,
+        )
 
     # ---- the disk
 
@@ -417,6 +493,10 @@ class Recording:
     async def look(self) -> None:
         """Write what the database did not take, remove what is too much, see whether the disk takes something."""
         await self._save()
+        if not self._keep_local:
+            while copies := await self._store.oldest_local(AT_A_TIME, uploaded=True):
+                if not await self._drop_copies(copies):
+                    break  # they are being read: later
         limit = self._limits.max_gb * 1e9
         while limit and self.total_bytes > limit and await self._remove_oldest("too_large"):
             pass
@@ -434,9 +514,21 @@ class Recording:
                 self._go_on()
 
     async def _remove_oldest(self, reason: str) -> bool:
-        old = await self._store.expired("", "", self._clock.wall(), 1)
+        """What the object store has goes first; False: there is nothing that may go."""
+        for copy in await self._store.oldest_local(AT_A_TIME, uploaded=True):
+            if await self._drop_copies([copy]):
+                return True
+        old = await self._store.oldest_local(1, uploaded=False)
         await self._delete(old, reason)
         return bool(old)
+
+    async def _drop_copies(self, segments: Sequence[Segment]) -> bool:
+        """Delete the files here of what the object store has; False: none could be."""
+        dropped = [one for one in segments if await asyncio.to_thread(self._files.drop, one)]
+        await self._store.local_removed([one.id for one in dropped])
+        self.total_bytes -= sum(one.size for one in dropped)
+        self.counters.copies_removed += len(dropped)
+        return bool(dropped)
 
     async def _delete(self, segments: Sequence[Segment], reason: str) -> None:
         """The files first: a row without a file is a gap, a file without a row is lost room."""
@@ -444,7 +536,7 @@ class Recording:
             return
         await asyncio.to_thread(self._unlink, segments)
         await self._store.remove_segments([one.id for one in segments])
-        self.total_bytes -= sum(one.size for one in segments)
+        self.total_bytes -= sum(one.size for one in segments if one.local)
         self.counters.removed += len(segments)
         self._bus.emit(
             "recording.removed",

@@ -278,6 +278,9 @@ class Call:
             except OSError:
                 port.mark_taken()  # another program has it; F-14
                 continue
+            except BaseException:
+                port.release()
+                raise
             self._port = port
             break
         else:
@@ -430,11 +433,11 @@ class Call:
         """Which of the four kinds of silence it was (O-03)."""
         counters = self.counters()
         bound = counters.bound or (f"port {self._port.port}" if self._port else "")
-        if counters.foreign and self.foreign_ssrc is not None:
+        if self.foreign_ssrc is not None:
+            # Not all of them are counted as foreign: those that might have become the stream are not.
             return GatewayError(
                 "gb.media.ssrc_mismatch",
-                f"{counters.foreign} packets came to {bound} with SSRC {self.foreign_ssrc:010d}, "
-                f"not {self.ssrc_text}.",
+                f"Packets came to {bound} with SSRC {self.foreign_ssrc:010d}, not {self.ssrc_text}.",
             )
         if counters.foreign:
             return GatewayError(

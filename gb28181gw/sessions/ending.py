@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from gb28181gw.errors import GatewayError
 from gb28181gw.observability.events import EventBus
@@ -18,8 +19,8 @@ from gb28181gw.sip.dialog import Dialog
 from gb28181gw.sip.path import Path
 from gb28181gw.ua.agent import UserAgent
 
-_TRIES = 10
-_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
+PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0, 60.0)
+"""Behind each BYE that nobody answered; as many are sent."""
 
 
 @dataclass(slots=True)
@@ -34,12 +35,19 @@ class CallEnder:
     """Owner of the dialogs that are being ended."""
 
     def __init__(
-        self, *, ua: UserAgent, store: CallStore, bus: EventBus, path_of: Callable[[str], Path | None]
+        self,
+        *,
+        ua: UserAgent,
+        store: CallStore,
+        bus: EventBus,
+        path_of: Callable[[str], Path | None],
+        pauses_s: tuple[float, ...] = PAUSES_S,
     ) -> None:
         self._ua = ua
         self._store = store
         self._bus = bus
         self._path_of = path_of
+        self._pauses_s = pauses_s
         self._tasks: dict[str, tuple[str, asyncio.Task[None]]] = {}
         self.counters = EndingCounters()
 
@@ -74,12 +82,12 @@ class CallEnder:
         await asyncio.gather(*late, return_exceptions=True)
 
     async def _bye_until_answered(self, record: CallRecord, dialog: Dialog) -> None:
-        for attempt in range(_TRIES):
+        for pause_s in self._pauses_s:
             self.counters.byes += 1
             try:
                 await self._ua.send_in_dialog(dialog, "BYE", path=self._path_of(record.device_id))
             except GatewayError:
-                await asyncio.sleep(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)])
+                await asyncio.sleep(pause_s)
                 continue
             # Any final answer ends it: 200, or 481 when the device had forgotten the dialog already.
             await self._remove(record)
@@ -90,7 +98,7 @@ class CallEnder:
             device_id=record.device_id,
             channel_id=record.channel_id,
             call_id=dialog.call_id,
-            attempts=_TRIES,
+            attempts=len(self._pauses_s),
             reason="no_answer",
         )
         await self._remove(record)

@@ -3,8 +3,9 @@
 Differs from live in what ends it. The device says so (MediaStatus 121, in the dialog or not: PB-12), sends BYE, or
 just stops (PB-11); packets that still come after a 121 are waited for, because it may overtake them, and a 121 of
 each file in the middle ends nothing while the stream goes on (PB-14). Where it stops with each file, a playback that
-somebody watches asks for what follows; a download leaves that to its job. A device that runs past the end is stopped
-by our clock (PB-07). While paused, silence means nothing.
+somebody watches asks for what follows, from where the device's list of recordings says that it goes on, and again
+for the speed that it had; a download leaves that to its job. A device that runs past the end is stopped by our clock
+(PB-07). While paused, silence means nothing.
 
 What the device answers to a control is told as its answer; whether it did it, the stream's times tell
 (`sessions.timeline`): both are in the view, and an OK without effect is an event (PB-08).
@@ -16,7 +17,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import assert_never
+from typing import Protocol, assert_never
 
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb import mansrtsp
@@ -34,6 +35,16 @@ from gb28181gw.sip.message import Response
 SENT_COMPLETELY = 121
 MAX_SHORT_FILES = 2
 """A device without anything further may answer each INVITE with its last pictures and a 121."""
+
+
+class RecordedSpans(Protocol):
+    """What the device has recorded of a span, as its list says; `devices.records.Records.spans` satisfies it."""
+
+    async def __call__(
+        self, device_id: str, channel_id: str, start: int, end: int, *, centre: bool
+    ) -> list[tuple[float, float]]:
+        """(start, end) in order, seconds since 1970 UTC; empty: nothing, or nothing is known."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +66,10 @@ class HistoryLimits:
     """Silence at the end of the span that ends it without a word of the device (PB-11)."""
     end_near_s: float = 3.0
     """What lies closer to the end of the span counts as its end."""
+    file_s: float = 2.5
+    """Packets that go on for so long behind a 121 are the next file's (PB-14); long enough to measure their speed."""
+    records_s: float = 4.0
+    """For the device's list of recordings, once a file ended."""
     end_margin_s: float = 10.0
     """How far past the end of the span a device may run (PB-07)."""
 
@@ -103,6 +118,7 @@ class HistoryStream(Stream):
         wanted: MediaTransport | None,
         centre: bool,
         end_old_calls: Callable[[str], asyncio.Future[None]],
+        recorded: RecordedSpans,
     ) -> None:
         """`centre`: ask the device itself, for what it keeps as a centre, in place of its channel (A.2.4.5)."""
         self.kind = kind
@@ -124,6 +140,13 @@ class HistoryStream(Stream):
         self._base_s = 0
         """Where, in the span, the running INVITE began."""
         self._scale = span.speed
+        self._wanted_scale = span.speed
+        """What was last agreed, also over a new INVITE, where the device begins at its own speed."""
+        self._asking_speed: asyncio.Task[None] | None = None
+        self._centre = centre
+        self._recorded = recorded
+        self._spans: list[tuple[float, float]] | None = None
+        """What the device has recorded of the span, once it was asked."""
         self._paused = False
         self._cseq = 0
         self._steering = asyncio.Lock()
@@ -136,6 +159,10 @@ class HistoryStream(Stream):
         self._file_size: int | None = None
         self._file_ended = False
         """The device ended a file before the end of the span (PB-14): what follows is asked for."""
+        self._told_at = 0.0
+        """When the 121 came that has not ended anything yet."""
+        self._files = 0
+        """Files that the running INVITE has gone on behind."""
         self._short_files = 0
         """INVITEs in a row that brought hardly anything before their 121."""
         # Where the recording stands is read from its pictures, so they are looked at even while nobody, or only a
@@ -231,7 +258,7 @@ class HistoryStream(Stream):
                 self._timeline.expect_seek(position_s)
             case Scale(scale):
                 self._paused = False
-                self._scale = scale
+                self._scale = self._wanted_scale = scale
                 self._timeline.turn(backwards=scale < 0)
             case Teardown():
                 pass
@@ -267,12 +294,9 @@ class HistoryStream(Stream):
         quiet_s = now - self._packet_at
         self._file_size = call.file_size if call.file_size is not None else self._file_size
         self._judge(packets, quiet_s, now)
-        if call.media_status is not None and quiet_s >= self._times.tail_s:
-            if call.media_status == SENT_COMPLETELY and self._may_follow():
-                self._file_ended = True
-                return Why.LOST
-            self._end = "end_of_file" if call.media_status == SENT_COMPLETELY else "device_failed"
-            return Why.ENDED
+        told = self._told_end(call, quiet_s, now)
+        if told is not None:
+            return told
         if call.lost and quiet_s < self._times.tail_s:
             return None  # what came before it may still be on its way through the plane
         if call.lost:
@@ -287,6 +311,45 @@ class HistoryStream(Stream):
             self._end = "end_time"
             return Why.ENDED
         return Why.LOST if quiet_s >= self._patience_s else None
+
+    def _told_end(self, call: Call, quiet_s: float, now: float) -> Why | None:
+        """What follows from a MediaStatus: an end, the next file, or nothing yet."""
+        status, times = call.media_status, self._times
+        if self._paused:
+            return None
+        if status is None:
+            # It was taken for that of a file in the middle: then silence is what ends the stream.
+            over = self._files > 0 and quiet_s >= times.end_silence_s
+        else:
+            over = quiet_s >= times.tail_s
+            if not self._told_at:
+                self._told_at = now
+                self._timeline.measure_anew()
+        if over:
+            if status in (SENT_COMPLETELY, None) and self._may_follow():
+                self._file_ended = True
+                return Why.LOST
+            self._end = "end_of_file" if status in (SENT_COMPLETELY, None) else "device_failed"
+            return Why.ENDED
+        if status == SENT_COMPLETELY and now - self._told_at >= times.file_s and not self._at_end:
+            call.media_status = None
+            self._told_at = 0.0
+            self._files += 1
+            rate = self._timeline.rate
+            if self._scale > 0 and rate is not None and not _is_near(rate, self._scale):
+                self._ask_speed()
+        return None
+
+    def _ask_speed(self) -> None:
+        """A device that begins with a file at its own speed is told the agreed one again: one INFO (PB-14)."""
+        if self.kind is StreamKind.PLAYBACK and self._wanted_scale > 0 and self._wanted_scale != 1.0:
+            self._asking_speed = asyncio.create_task(self._speed_again(), name=f"speed {self.id}")
+
+    async def _speed_again(self) -> None:
+        try:
+            await self.control(Scale(self._wanted_scale))
+        except GatewayError:
+            return  # told as playback.control; the stream goes on at the device's speed
 
     def _may_follow(self) -> bool:
         """Whether the span goes on behind what the device calls its end, as far as one can know (PB-14)."""
@@ -321,7 +384,7 @@ class HistoryStream(Stream):
                 seen = self._timeline.jumps > expected.jumps
             case Scale(scale):
                 rate = self._timeline.rate
-                seen = rate is not None and 0.7 <= rate / abs(scale) <= 1.4
+                seen = rate is not None and _is_near(rate, scale)
             case _:
                 seen = True
         if not seen and now < expected.until:
@@ -356,13 +419,45 @@ class HistoryStream(Stream):
         base = int(self._timeline.position_s)
         if self._file_ended:  # any earlier, and a device would send the end of the same file again
             base = max(round(self._timeline.position_s), self._base_s + 1)
+            following = next_recorded(self._spans or [], self._span.start + base)
+            if following is not None and following > self._span.start + base:
+                self._timeline.leap(following - self._span.start)
+                base = int(following) - self._span.start
         base = min(base, self._span.length_s - 1)
         self._base_s = base
         self._ask = _ask(self.kind, self.channel_id, replace(self._span, start=self._span.start + base))
         self._timeline.restart(base)
         self._scale, self._paused = self._span.speed, False
+        if self._wanted_scale < 0:
+            self._wanted_scale = self._span.speed
         self._expected = None
-        self._packet_at = 0.0
+        self._packet_at, self._told_at, self._files = 0.0, 0.0, 0
+
+    async def _again(self, lost: Call) -> Call:
+        if self._file_ended and self._spans is None:
+            await self._learn_spans()
+        return await super()._again(lost)
+
+    async def _learn_spans(self) -> None:
+        """Ask once what is recorded of the span: the next file may begin later than this one ended."""
+        asking = asyncio.ensure_future(
+            self._recorded(
+                self.device_id, self.channel_id, self._span.start, self._span.end, centre=self._centre
+            )
+        )
+        asking.add_done_callback(lambda _: self._wake.set())
+        self._spans = []
+        try:
+            async with asyncio.timeout(self._times.records_s):
+                while not (asking.done() or self._stop_reason):
+                    self._wake.clear()
+                    await self._wake.wait()
+            if asking.done():
+                self._spans = asking.result()
+        except TimeoutError:
+            return
+        finally:
+            asking.cancel()
 
     @property
     def _pauses_s(self) -> tuple[float, ...]:
@@ -371,6 +466,15 @@ class HistoryStream(Stream):
     def _enter(self, call: Call) -> None:
         self._file_ended = False
         super()._enter(call)
+        if self._scale != self._wanted_scale:
+            self._ask_speed()
+
+    async def run(self, adopted: Call | None = None) -> None:
+        try:
+            await super().run(adopted)
+        finally:
+            if self._asking_speed is not None:
+                self._asking_speed.cancel()
 
     async def _fail(self, error: GatewayError) -> None:
         """A device that has nothing behind the file that ended did not fail: its 121 was the end."""
@@ -401,6 +505,23 @@ class HistoryStream(Stream):
             gaps=tuple(self._timeline.gaps),
             control=self._control,
         )
+
+
+async def nothing_known(
+    device_id: str, channel_id: str, start: int, end: int, *, centre: bool
+) -> list[tuple[float, float]]:
+    """A `RecordedSpans` where nobody can be asked."""
+    return []
+
+
+def next_recorded(spans: list[tuple[float, float]], after: float) -> float | None:
+    """Where it goes on at or behind `after`: there itself where it is within a span; None: no span is known."""
+    found = [max(start, after) for start, end in spans if end > after + 1]
+    return min(found, default=None)
+
+
+def _is_near(rate: float, scale: float) -> bool:
+    return 0.7 <= rate / abs(scale) <= 1.4
 
 
 def _ask(kind: StreamKind, channel_id: str, span: Span) -> Ask:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from fractions import Fraction
 
 import av
@@ -31,6 +32,8 @@ AAC_SAMPLES = 1_024
 """Of one AAC frame."""
 LIVE_LIMIT_S = 0.4
 """Sound of a microphone that may wait; what is older is left out."""
+LIVE_CUSHION_S = 0.06
+"""Sound of a microphone begins so much later, also after a gap, so that packets which come unevenly make no holes."""
 QUEUE_LIMIT_S = 600.0
 """Sound of recordings that may wait."""
 BEHIND_S = 0.5
@@ -57,6 +60,7 @@ class Speaker:
         self._engine = engine
         self._stream_id = stream_id
         self._queue = bytearray()
+        self._held_packets = 0
         self._resamplers: dict[int, AudioResampler] = {}
         self._encoder = _make_encoder(codec, sample_rate)
         self._track = _track_of(codec, sample_rate, self._encoder)
@@ -96,6 +100,8 @@ class Speaker:
             raise GatewayError("gb.route.invalid", "PCM of 16 bits has an even number of bytes.")
         if not live and self.queued_s + len(pcm) / _SAMPLE_BYTES / rate > QUEUE_LIMIT_S:
             raise GatewayError("gb.route.busy", f"{self.queued_s:.0f} s of sound wait already.")
+        if live and not self._queue:
+            self._held_packets = math.ceil(LIVE_CUSHION_S * self.sample_rate / self.packet_samples)
         if pcm:
             self._queue += self._resampled(pcm, rate)
         surplus = len(self._queue) - int(LIVE_LIMIT_S * self.sample_rate) * _SAMPLE_BYTES
@@ -140,8 +146,12 @@ class Speaker:
     def _speak(self) -> None:
         """One packet time of sound."""
         wanted = self.packet_samples * _SAMPLE_BYTES
-        pcm = bytes(self._queue[:wanted])
-        del self._queue[:wanted]
+        if self._held_packets:
+            self._held_packets -= 1
+            pcm = b""
+        else:
+            pcm = bytes(self._queue[:wanted])
+            del self._queue[:wanted]
         self.spoken_samples += len(pcm) // _SAMPLE_BYTES
         frame = _frame(pcm.ljust(wanted, b"\0"), self.sample_rate)
         frame.pts = self._samples

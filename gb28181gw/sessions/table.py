@@ -22,7 +22,14 @@ from gb28181gw.media.ports import PortLease
 from gb28181gw.media.ssrc import SsrcLease, ssrc_text
 from gb28181gw.sessions.call import Call, CallContext
 from gb28181gw.sessions.directory import DeviceDirectory
-from gb28181gw.sessions.history import HISTORY_LIMITS, HistoryLimits, HistoryStream, Span
+from gb28181gw.sessions.history import (
+    HISTORY_LIMITS,
+    HistoryLimits,
+    HistoryStream,
+    RecordedSpans,
+    Span,
+    nothing_known,
+)
 from gb28181gw.sessions.ladder import Way
 from gb28181gw.sessions.live import LiveStream
 from gb28181gw.sessions.models import (
@@ -61,11 +68,14 @@ class Sessions:
         directory: DeviceDirectory,
         limits: StreamLimits,
         history: HistoryLimits = HISTORY_LIMITS,
+        recorded: RecordedSpans = nothing_known,
     ) -> None:
         self._context = context
         self._directory = directory
         self._limits = limits
         self._history = history
+        self.recorded = recorded
+        """Asks a device what it has recorded of a span."""
         self._streams: dict[str, Stream] = {}
         self._by_channel: dict[tuple[str, str], LiveStream] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -284,6 +294,7 @@ class Sessions:
             wanted=wanted,
             centre=centre,
             end_old_calls=self._end_old_calls,
+            recorded=self.recorded,
         )
         if prepare is not None:
             try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import secrets
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from gb28181gw.errors import GatewayError
 from gb28181gw.media.engine import EngineEvent, MediaTransport
 from gb28181gw.sessions.call import CallContext
-from gb28181gw.sessions.talk_leg import CONNECT_S, LegOwner, TalkLeg
+from gb28181gw.sessions.microphone import Microphone, MicrophoneKind, MicrophoneUse
+from gb28181gw.sessions.talk_leg import LegOwner, TalkLeg
 from gb28181gw.ua.incoming import Incoming
 from gb28181gw.ua.models import Target
 
@@ -54,6 +55,8 @@ class TalkLimits:
     call_s: float = 5.0
     """From that Response to the device's INVITE (TK-02)."""
     invite_s: float = 8.0
+    connect_s: float = 10.0
+    """A device that agreed to TCP has so long to connect."""
     idle_s: float = 60.0
     """A talk that nobody spoke in for so long ends."""
 
@@ -88,6 +91,10 @@ class TalkView:
     spoken_s: float = 0.0
     queued_s: float = 0.0
     dropped_s: float = 0.0
+    microphone: MicrophoneKind | None = None
+    """The one that is open."""
+    heard_id: str = ""
+    """The engine's stream of what the device says in a talk both ways; it is empty in a broadcast."""
 
 
 class TalkDirectory(Protocol):
@@ -149,6 +156,11 @@ class Talk:
         self.started_at = context.clock.wall()
         self._leg: TalkLeg | None = None
         self._speaker: Speaker | None = None
+        self._microphone: Microphone | None = None
+        self._recording = False
+        """What waits to be spoken came as a file."""
+        self._fed_by_another = False
+        """It is fed live by who began it, an upper platform."""
         self._called: asyncio.Future[Incoming] | None = None
         self._wake = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -180,18 +192,60 @@ class Talk:
             spoken_s=speaker.spoken_samples / rate if speaker is not None else 0.0,
             queued_s=speaker.queued_s if speaker is not None else 0.0,
             dropped_s=speaker.dropped_samples / rate if speaker is not None else 0.0,
+            microphone=self._microphone.kind if self._microphone is not None else None,
+            heard_id=self.hears_id,
         )
+
+    @property
+    def reason(self) -> str:
+        """Why it ends or ended; empty while it stands."""
+        return self._stop_reason or (self._leg.ended if self._leg is not None else "")
 
     async def ready(self) -> None:
         """Until sound goes out. Raises the GatewayError that ended the start."""
         await asyncio.shield(self._ready)
 
     def feed(self, pcm: bytes, rate: int, *, live: bool) -> None:
-        """Sound to speak; see `Speaker.feed`. Raises GatewayError gb.route.busy while the talk does not stand."""
-        if self._speaker is None or self.state is not TalkState.TALKING:
-            raise GatewayError("gb.route.busy", "The talk does not stand.")
-        self._speaker.feed(pcm, rate, live=live)
-        self._fed_at = asyncio.get_running_loop().time()
+        """Sound to speak; see `Speaker.feed`.
+
+        Raises GatewayError gb.route.busy while the talk does not stand, or while a microphone speaks.
+        """
+        if self._microphone is not None:
+            raise self._taken(self._microphone)
+        self._recording = not live
+        self._fed_by_another = self._fed_by_another or live
+        self._feed(pcm, rate, live=live)
+
+    def take_microphone(
+        self, kind: MicrophoneKind, client: str, on_over: Callable[[], None] | None
+    ) -> Microphone:
+        """The right to speak live, for one at a time; `on_over` is called when the talk ends before its release.
+
+        Raises GatewayError gb.route.busy while the talk does not stand, or while something else is spoken.
+        """
+        speaker = self._standing()
+        if self._microphone is not None:
+            raise self._taken(self._microphone)
+        if self._fed_by_another:
+            raise GatewayError("gb.route.busy", f"{self.holder.name} speaks in this talk.")
+        if self._recording and speaker.queued_s:
+            raise GatewayError(
+                "gb.route.busy",
+                f"A recording is spoken; {speaker.queued_s:.1f} s of it wait. Open it again then.",
+            )
+        self._recording = False
+        self._microphone = Microphone(
+            MicrophoneUse(
+                feed=lambda pcm, rate: self._feed(pcm, rate, live=True), released=self._microphone_released
+            ),
+            kind=kind,
+            client=client,
+            sample_rate=speaker.sample_rate,
+            opened_at=self._context.clock.wall(),
+            on_over=on_over,
+        )
+        self._tell("talk.microphone_opened", kind=kind, client=client)
+        return self._microphone
 
     def stop(self, reason: str) -> None:
         """Wish: end it, BYE at once."""
@@ -222,6 +276,8 @@ class Talk:
             self._tell("talk.failed", reason=error.reason, detail=error.detail)
         finally:
             self.state = TalkState.ENDING
+            if self._microphone is not None:
+                self._microphone.talk_over()
             if self._speaker is not None:
                 await self._speaker.close()
             if self._leg is not None:
@@ -309,7 +365,7 @@ class Talk:
                 continue
         self._tell(
             "talk.ended",
-            reason=self._stop_reason or leg.ended,
+            reason=self.reason,
             duration_ms=int((self._context.clock.wall() - self.started_at) * 1000),
         )
 
@@ -378,7 +434,7 @@ class Talk:
         if leg.transport is MediaTransport.UDP:
             return
         try:
-            async with asyncio.timeout(CONNECT_S):
+            async with asyncio.timeout(self._limits.connect_s):
                 while not (leg.connected or leg.ended):
                     self._wake.clear()
                     await self._wake.wait()
@@ -406,6 +462,33 @@ class Talk:
         leg, self._leg = self._leg, None
         if leg is not None:
             leg.close()
+
+    # ---- sound
+
+    def _standing(self) -> Speaker:
+        if self._speaker is None or self.state is not TalkState.TALKING:
+            raise GatewayError("gb.route.busy", "The talk does not stand.")
+        return self._speaker
+
+    def _feed(self, pcm: bytes, rate: int, *, live: bool) -> None:
+        self._standing().feed(pcm, rate, live=live)
+        self._fed_at = asyncio.get_running_loop().time()
+
+    def _microphone_released(self, microphone: Microphone, reason: str) -> None:
+        self._microphone = None
+        self._tell(
+            "talk.microphone_closed",
+            kind=microphone.kind,
+            client=microphone.client,
+            reason=reason,
+            duration_ms=int((self._context.clock.wall() - microphone.opened_at) * 1000),
+        )
+
+    @staticmethod
+    def _taken(microphone: Microphone) -> GatewayError:
+        return GatewayError(
+            "gb.route.busy", f"The microphone of {microphone.client} ({microphone.kind}) speaks in this talk."
+        )
 
     # ---- small
 

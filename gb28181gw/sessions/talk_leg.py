@@ -47,8 +47,6 @@ from gb28181gw.ua.models import Target
 
 ACK_WAIT_S: Final = 0.5
 """Sound starts without an ACK after so long (TK-08)."""
-CONNECT_S: Final = 10.0
-"""A device that agreed to TCP has so long to connect."""
 
 _CODECS: Final = {"PCMA": Codec.PCMA, "PCMU": Codec.PCMU, "AAC": Codec.AAC, "PS": Codec.PCMA}
 
@@ -237,28 +235,48 @@ class TalkLeg:
         self._send()
 
     async def _bind_receiver(self, transport: MediaTransport, target: Target) -> Receiver:
+        """For a talk both ways, on the shared port where there is one: the SSRC is ours, and the device sends under it.
+
+        A broadcast keeps a port of its own. Nothing comes from its listener that would tell whose a TCP connection
+        is, and the SSRC is of the device's choice and may be that of a stream.
+        """
         context = self._context
+        if context.shared_port:
+            number = 0 if transport is MediaTransport.TCP_ACTIVE else context.shared_port
+            spec = self._receiver_spec(transport, target, number, shared=number != 0)
+            self._receiver = await context.engine.open_receiver(spec, self._on_media)
+            context.engine.attach(self._receiver.id, self._owner.hears_id)
+            return self._receiver
         for _ in range(context.limits.bind_tries):
             port = context.ports.acquire(self._owner.talk_id)
-            spec = ReceiverSpec(
-                transport=transport,
-                host=context.media_listen,
-                port=port.port,
-                ssrc=self.ssrc,
-                payloads={payload.number: payload.encoding for payload in TALK_PAYLOADS},
-                expected_hosts=frozenset({target.path.remote_host}),
-                source_mode=context.source_mode,
-                silence_s=0.0,
-            )
+            spec = self._receiver_spec(transport, target, port.port, shared=False)
             try:
                 self._receiver = await context.engine.open_receiver(spec, self._on_media)
             except OSError:
                 port.mark_taken()
                 continue
+            except BaseException:
+                port.release()
+                raise
             self._port = port
             context.engine.attach(self._receiver.id, self._owner.hears_id)
             return self._receiver
         raise _all_taken(context.limits.bind_tries)
+
+    def _receiver_spec(
+        self, transport: MediaTransport, target: Target, port: int, *, shared: bool
+    ) -> ReceiverSpec:
+        return ReceiverSpec(
+            transport=transport,
+            host=self._context.media_listen,
+            port=port,
+            ssrc=self.ssrc,
+            payloads={payload.number: payload.encoding for payload in TALK_PAYLOADS},
+            expected_hosts=frozenset({target.path.remote_host}),
+            source_mode=self._context.source_mode,
+            silence_s=0.0,
+            shared=shared,
+        )
 
     # ---- both
 
@@ -307,7 +325,8 @@ class TalkLeg:
     async def _keep(self, dialog: Dialog) -> None:
         """Store and watch the dialog."""
         context, owner = self._context, self._owner
-        assert self._port is not None  # noqa: S101 - bound before
+        bound = self._receiver or self._sink
+        assert bound is not None  # noqa: S101 - bound before
         self._dialog = dialog
         self._record = CallRecord(
             id=secrets.token_hex(16),
@@ -315,7 +334,7 @@ class TalkLeg:
             channel_id=owner.channel_id,
             dialog=dialog.to_record(),
             ssrc=self.ssrc,
-            port=self._port.port,
+            port=bound.port,
             transport=self.transport.value,
             payloads={},
             created_at=context.clock.wall(),

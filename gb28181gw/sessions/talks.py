@@ -12,6 +12,7 @@ from functools import partial
 
 from gb28181gw.errors import GatewayError
 from gb28181gw.sessions.call import CallContext
+from gb28181gw.sessions.microphone import Microphone, MicrophoneKind
 from gb28181gw.sessions.talk import Holder, Talk, TalkDirectory, TalkLimits, TalkState, TalkView, TalkWay
 from gb28181gw.sip.path import Path
 from gb28181gw.ua.incoming import Incoming
@@ -103,6 +104,12 @@ class Talks:
         """Sound to speak; see `Speaker.feed`."""
         self._talk(talk_id).feed(pcm, rate, live=live)
 
+    def take_microphone(
+        self, talk_id: str, *, kind: MicrophoneKind, client: str, on_over: Callable[[], None] | None = None
+    ) -> Microphone:
+        """See `Talk.take_microphone`. Raises GatewayError gb.route.talk_unknown besides."""
+        return self._talk(talk_id).take_microphone(kind, client, on_over)
+
     async def stop(self, talk_id: str, reason: str = "stopped") -> None:
         """End it, BYE at once; returns when it has ended."""
         talk = self._talk(talk_id)
@@ -110,6 +117,12 @@ class Talks:
         task = self._tasks.get(talk_id)
         if task is not None:
             await asyncio.wait({task})
+
+    async def ended(self, talk_id: str) -> str:
+        """Until it has ended; why. Raises GatewayError gb.route.talk_unknown."""
+        talk, task = self._talk(talk_id), self._tasks[talk_id]
+        await asyncio.wait({task})
+        return talk.reason
 
     def stop_device(self, device_id: str, reason: str) -> None:
         """End every talk with a device (it was removed, unregistered or went offline)."""

@@ -15,6 +15,8 @@ from gb28181gw.media.engine import StreamCounters
 _CLOCK: Final = 90_000
 JUMP_S: Final = 0.3
 """As in `media.wire.clock`: less is no jump."""
+MAX_LEAD_S: Final = 1.0
+"""Of sound before the first picture."""
 MAX_GAPS: Final = 1_000
 WINDOW_S: Final = 2.0
 """Over which the rate is measured."""
@@ -58,6 +60,18 @@ class Timeline:
         self._leaps_back = False
         self._window.clear()
 
+    def measure_anew(self) -> None:
+        """The rate counts from now on."""
+        self._window.clear()
+
+    def leap(self, position_s: float) -> None:
+        """Nothing was recorded from behind the newest picture up to there, as the device's list says."""
+        ended = round(self.position_s + self._frame_s, 3)
+        if position_s > ended:
+            self.gaps.append((ended, round(position_s - ended, 3)))
+            del self.gaps[:-MAX_GAPS]
+        self.position_s = position_s
+
     def observe(self, now: float, counters: StreamCounters, fps: float = 0.0) -> None:
         """Look at the stream's counters; `now` in seconds, `fps` of the picture as its parameter sets tell."""
         if not counters.pictures:
@@ -69,7 +83,11 @@ class Timeline:
             moved = (counters.device_90k - self._device) / _CLOCK
             self._advance(shown, moved)
         elif self._fresh:
-            self.position_s = counters.picture_90k / _CLOCK  # a new stream's own clock begins at 0
+            # A new stream's own clock begins at 0 with its first unit, which may be sound from before the pictures.
+            self.position_s = counters.picture_90k / _CLOCK
+            seen_s = (counters.pictures - 1) * self._frame_s
+            if fps > 0 and 0 < self.position_s - seen_s < MAX_LEAD_S:
+                self.position_s = seen_s
         self._output, self._device = counters.picture_90k, counters.device_90k
         window = self._window
         window.append((now, counters.picture_90k / _CLOCK, counters.pictures))

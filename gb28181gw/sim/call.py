@@ -286,6 +286,8 @@ class Call:
         content, link = self._content, self._link
         if self.stream is not None or self._over or content is None or link is None:
             return
+        if Quirk.F_05_NO_RTP in self._quirks:
+            return
         source = self._services.pump.source_of(content, self._quirks, link.max_payload)
         if isinstance(content, Recorded):
             stream: RtpStream = ReplayStream(
@@ -384,7 +386,9 @@ class Call:
         self._services.spawn(self._tell_status())
 
     def _file_ended(self) -> None:
-        if Quirk.PB_14 in self._quirks:
+        if Quirk.PB_14_SPEED in self._quirks and isinstance(self.stream, ReplayStream):
+            self.stream.change_scale(1.0)
+        if self._quirks & {Quirk.PB_14, Quirk.PB_14_SPEED}:
             self._services.spawn(self._tell_status())
 
     async def _tell_status(self) -> None:

@@ -646,10 +646,11 @@ class SimDevice:
         self.signalling.reply(request, 100)
         if Quirk.F_05_TRYING in quirks:
             return
-        if is_talk(request) and self._channel_or_none(user) is not None:
+        status = self._refuses_all()
+        if not status and is_talk(request) and self._channel_or_none(user) is not None:
             self._spawn(self._talk(request, user))
             return
-        status = self._refusal(request, user)
+        status = status or self._refusal(request, user)
         if status:
             self.signalling.reply(request, status, to_tag=self.signalling.tag())
             self._note("invite_refused", channel_id=user, status=status)
@@ -741,6 +742,11 @@ class SimDevice:
         if self.talks.get(talk.call_id) is talk:
             del self.talks[talk.call_id]
 
+    def _refuses_all(self) -> int:
+        """Status with which every INVITE is refused, whatever for; 0: none is."""
+        refusals = {Quirk.INV_09: 404, Quirk.INV_11: 486, Quirk.INV_13_ALL: 488}
+        return next((status for quirk, status in refusals.items() if quirk in self.quirks), 0)
+
     def _refusal(self, request: Request, user: str) -> int:
         """Status with which an INVITE is refused at once; 0: it is not."""
         quirks = self.quirks
@@ -748,8 +754,6 @@ class SimDevice:
             return 404
         if Quirk.INV_08 in quirks and request.to.uri.host != self.options.domain:
             return 400
-        if Quirk.INV_11 in quirks:
-            return 486
         if Quirk.PB_16 in quirks and any(call.channel_id == user for call in self.calls.values()):
             return 486
         if Quirk.INV_14 in quirks and user not in self._invited:
@@ -802,16 +806,16 @@ class SimDevice:
             call.acknowledged()
 
     def _on_bye(self, request: Request) -> None:
+        if Quirk.F_06 in self.quirks:
+            self.signalling.ignore(request)
+            self._note("bye_ignored", call_id=request.call_id)
+            return
         talk = self.talks.get(request.call_id)
         if talk is not None:
             self.signalling.reply(request, 200, to_tag=self.signalling.tag())
             talk.end("bye")
             return
         call = self.calls.get(request.call_id)
-        if Quirk.F_06 in self.quirks:
-            self.signalling.ignore(request)
-            self._note("bye_ignored", call_id=request.call_id)
-            return
         if call is None or call.ended_by_peer:
             self.signalling.reply(request, 481, to_tag=self.signalling.tag())
             return

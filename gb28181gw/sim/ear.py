@@ -101,6 +101,10 @@ class Ear:
             except OSError:
                 return  # nobody listens; a device goes on regardless
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     def close(self) -> None:
         if self._closed:
             return

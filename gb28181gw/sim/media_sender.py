@@ -226,6 +226,7 @@ class RtpStream:
         self.ssrc = wire_ssrc(ssrc, quirks, rng)
         self.payload_type = 40 if Quirk.MED_19 in quirks else payload_type
         self._quirks = quirks
+        self._rng = rng
         self._sequence = 0 if Quirk.MED_23 in quirks else rng.randrange(0x10000)
         self._timestamp_base = rng.getrandbits(32)
         self._pending: deque[bytes] = deque()
@@ -349,7 +350,10 @@ class RtpStream:
         ssrc = self.ssrc
         append = self._pending.append
         last = len(burst.chunks) - 1
+        each = Quirk.INV_03_EACH in quirks
         for index, chunk in enumerate(burst.chunks):
+            if each:
+                ssrc = self._rng.getrandbits(32) | 1
             kind = marked if every or index == last else plain
             append(pack(0x80, kind, sequence, timestamp, ssrc) + chunk)
             sequence = (sequence + 1) & 0xFFFF

@@ -25,7 +25,9 @@ from gb28181gw.gb.manscdp.messages import CONTENT_TYPE
 from gb28181gw.gb.manscdp.schema import Style, Values, read_values
 from gb28181gw.gb.manscdp.xml import parse
 from gb28181gw.gb.sdp import PAYLOADS_PS_ONLY, Offer, SessionKind, Transport, agree, format_ssrc, parse_sdp
+from gb28181gw.sim.options import TalkCodec
 from gb28181gw.sim.platform_media import MediaSocket, Recording
+from gb28181gw.sim.platform_talk import Conversation
 from gb28181gw.sip import digest
 from gb28181gw.sip.dialog import Dialog
 from gb28181gw.sip.endpoint import Endpoint
@@ -84,6 +86,8 @@ class Playing:
     socket: MediaSocket
     route: str
     """`X-RoutePath` of the answer."""
+    file_size: str = ""
+    """`a=filesize` of the answer to a download."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """The lower platform ended it, or `stop` did."""
     media_status: str = ""
@@ -113,6 +117,7 @@ class Platform:
         self._nonces: set[str] = set()
         self._waiting: dict[int, asyncio.Queue[Document]] = {}
         self._playing: list[Playing] = []
+        self._talking: list[Conversation] = []
         self._subscriptions: list[Subscription] = []
         self._sn = secrets.randbelow(1_000_000)
         self._changed = asyncio.Event()
@@ -131,6 +136,8 @@ class Platform:
         """End what plays, and the sockets."""
         for playing in list(self._playing):
             await self.stop(playing)
+        for conversation in list(self._talking):
+            await self.hang_up(conversation)
         await self.agent.close()
         await self.transports.close()
 
@@ -240,20 +247,29 @@ class Platform:
         *,
         target: str = "",
         timeout_s: float = ANSWER_S,
+        headers: tuple[tuple[str, str], ...] = (),
     ) -> dict[str, object]:
         """A query or control of the standard, and the first answer. Raises GatewayError, TimeoutError."""
         sn = self._next_sn()
         queue = self._waiting[sn] = asyncio.Queue()
         try:
-            await self._send(lower, name, values or {}, sn, target or lower.id)
+            await self._send(lower, name, values or {}, sn, target or lower.id, headers)
             document = await asyncio.wait_for(queue.get(), timeout_s)
             return dict(read_values(document.element, COMMANDS[name].response))
         finally:
             del self._waiting[sn]
 
-    async def tell(self, lower: Lower, name: str, values: Values, *, target: str) -> Response:
+    async def tell(
+        self,
+        lower: Lower,
+        name: str,
+        values: Values,
+        *,
+        target: str,
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> Response:
         """A control that has no answer but the 200. Raises GatewayError."""
-        return await self._send(lower, name, values, self._next_sn(), target)
+        return await self._send(lower, name, values, self._next_sn(), target, headers)
 
     async def catalogue(
         self, lower: Lower, target: str = "", *, idle_s: float = ANSWER_S
@@ -286,12 +302,21 @@ class Platform:
         self._subscriptions.append(made)
         return made
 
-    async def _send(self, lower: Lower, name: str, values: Values, sn: int, target: str) -> Response:
+    async def _send(
+        self,
+        lower: Lower,
+        name: str,
+        values: Values,
+        sn: int,
+        target: str,
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> Response:
         response = await self.agent.request(
             self._target(lower, target),
             "MESSAGE",
             body=self._body(name, values, sn, target),
             content_type=CONTENT_TYPE,
+            headers=headers,
             timeout_s=ANSWER_S,
         )
         if response.status >= 300:
@@ -357,7 +382,8 @@ class Platform:
                 timeout_s=30.0,
                 headers=headers,
             )
-            agreed = agree(offer, parse_sdp(answer.sdp))
+            answered = parse_sdp(answer.sdp)
+            agreed = agree(offer, answered)
             recording.ssrc = agreed.ssrc
         except BaseException:
             await socket.close()
@@ -368,6 +394,7 @@ class Platform:
             recording=recording,
             socket=socket,
             route=answer.response.headers.get("X-RoutePath") or "",
+            file_size=dict((*answered.attributes, *answered.first.attributes)).get("filesize", ""),
         )
         self._playing.append(playing)
         self.agent.watch_dialog(
@@ -423,6 +450,66 @@ class Platform:
             self._tell("ended", channel_id=playing.channel_id)
         else:
             self._take(incoming)
+
+    # -- talking -------------------------------------------------------------------------------------------
+
+    async def talk(
+        self,
+        lower: Lower,
+        channel_id: str,
+        *,
+        transport: Transport = Transport.UDP,
+        codec: TalkCodec = "pcma",
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> Conversation:
+        """INVITE with s=Talk: a tone of 440 Hz goes down, what comes back is in the ear. Raises GatewayError."""
+        ssrc = 200_000_000 + secrets.randbelow(9_999) + 1
+        made = Conversation(channel_id, codec)
+        try:
+            offer = await made.offer(
+                user=self.options.id,
+                host=lower.path.local_host or self.host,
+                ssrc=ssrc,
+                transport=transport,
+            )
+            answer = await self.agent.invite(
+                self._target(lower, channel_id),
+                sdp=offer.to_bytes(),
+                subject=f"{channel_id}:{format_ssrc(ssrc)},{self.options.id}:0",
+                timeout_s=30.0,
+                headers=headers,
+            )
+            agreed = agree(offer, parse_sdp(answer.sdp))
+        except BaseException:
+            made.close()
+            raise
+        made.dialog = answer.dialog
+        self._talking.append(made)
+        self.agent.watch_dialog(answer.dialog, lambda incoming: self._in_talk(made, incoming), user=lower.id)
+        self.agent.ack(answer.dialog)
+        made.begin(transport, agreed.host or lower.path.remote_host, agreed.port, agreed.ssrc)
+        self._tell("talking", channel_id=channel_id, ssrc=format_ssrc(agreed.ssrc))
+        return made
+
+    async def hang_up(self, conversation: Conversation) -> None:
+        """BYE. Idempotent."""
+        if conversation not in self._talking or conversation.dialog is None:
+            return
+        self._talking.remove(conversation)
+        self.agent.unwatch_dialog(conversation.dialog)
+        ended = conversation.ended.is_set()
+        conversation.close()
+        try:
+            if not ended:
+                await self.agent.send_in_dialog(conversation.dialog, "BYE", timeout_s=4.0)
+        except GatewayError as error:
+            self._tell("bye_unanswered", channel_id=conversation.channel_id, detail=error.detail)
+
+    def _in_talk(self, conversation: Conversation, incoming: Incoming) -> None:
+        incoming.respond(200)
+        if incoming.method == "BYE":
+            conversation.close()
+            self._tell("ended", channel_id=conversation.channel_id)
 
     # -- small things --------------------------------------------------------------------------------------
 

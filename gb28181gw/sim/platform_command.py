@@ -23,6 +23,7 @@ from gb28181gw.gb.manscdp.catalogue import CatalogItem
 from gb28181gw.gb.ptz import Move, encode
 from gb28181gw.gb.sdp import Transport
 from gb28181gw.sim.display import line_of
+from gb28181gw.sim.ear import RATE
 from gb28181gw.sim.platform import Lower, Platform, PlatformOptions
 
 __all__ = ["PlatformOptions", "PlatformTask", "run_platform"]
@@ -50,6 +51,10 @@ class PlatformTask:
     """``udp``, ``tcp-passive`` or ``tcp-active``, as seen from our offer."""
     ptz: str = ""
     """Direction; moves the played channel, or the first one, for a second."""
+    talk: str = ""
+    """Channel id, or ``first``: speak a tone to it."""
+    hear: Path | None = None
+    """WAV file of what it says."""
     subscribe: tuple[str, ...] = ()
     """CmdTypes to subscribe to."""
     duration_s: float = 0.0
@@ -92,7 +97,7 @@ async def _run(options: PlatformOptions, task: PlatformTask) -> int:
         )
         if work.done():
             return work.result()
-        return 0 if stop.is_set() or not (task.play or task.ptz) else 1
+        return 0 if stop.is_set() or not (task.play or task.ptz or task.talk) else 1
     finally:
         for future in (work, ended):
             future.cancel()
@@ -114,14 +119,15 @@ async def _serve(platform: Platform, task: PlatformTask, show: _Show) -> int:
         show.tree(lower, items)
         for cmd_type in task.subscribe:
             await platform.subscribe(lower, cmd_type)
-        if task.play or task.ptz:
+        if task.play or task.ptz or task.talk:
             return await _do(platform, task, lower, items, show)
 
 
 async def _do(
     platform: Platform, task: PlatformTask, lower: Lower, items: Mapping[str, CatalogItem], show: _Show
 ) -> int:
-    channel_id = task.play if task.play not in ("", "first") else _first_camera(items)
+    wanted = task.play or task.talk
+    channel_id = wanted if wanted not in ("", "first") else _first_camera(items)
     if not channel_id:
         print(f"{lower.id} has no camera.", file=sys.stderr)
         return 1
@@ -131,6 +137,8 @@ async def _do(
         await asyncio.sleep(_MOVE_S)
         await platform.tell(lower, "PTZCmd", {"PTZCmd": encode(Move())}, target=channel_id)
         show.note("moved", {"channel_id": channel_id, "direction": task.ptz})
+    if task.talk and not await _talk(platform, task, lower, channel_id, show):
+        return 1
     if not task.play:
         return 0
     playing = await platform.play(lower, channel_id, task.output, transport=Transport(task.media))
@@ -155,6 +163,32 @@ async def _do(
         print(f"No media of {channel_id} arrived.", file=sys.stderr)
         return 1
     return 0
+
+
+async def _talk(platform: Platform, task: PlatformTask, lower: Lower, channel_id: str, show: _Show) -> bool:
+    """Whether anything was heard."""
+    conversation = await platform.talk(lower, channel_id, transport=Transport(task.media))
+    try:
+        async with asyncio.timeout(task.seconds):
+            await conversation.ended.wait()
+    except TimeoutError:
+        pass
+    await platform.hang_up(conversation)
+    ear = conversation.ear
+    if task.hear is not None:
+        ear.save(task.hear)
+    show.note(
+        "talked",
+        {
+            "channel_id": channel_id,
+            "file": str(task.hear) if task.hear is not None else None,
+            "packets": ear.packets,
+            "seconds": round(len(ear.pcm) / 2 / RATE, 3),
+        },
+    )
+    if not ear.packets:
+        print(f"Nothing was heard of {channel_id}.", file=sys.stderr)
+    return bool(ear.packets)
 
 
 def _first_camera(items: Mapping[str, CatalogItem]) -> str:

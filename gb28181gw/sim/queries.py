@@ -78,7 +78,8 @@ def _broadcast(asked: Asked) -> Reaction:
     outcome = "OK" if target in known and Quirk.TK_01_TALK not in quirks else "ERROR"
     answer = bodies.result(asked.me, "Broadcast", asked.sn, target, outcome)
     deaf = Quirk.TK_02 in quirks and target[10:13] not in ("137", "118", "111")
-    return Reaction(answers=(answer,), listen_as=target if outcome == "OK" and not deaf else "")
+    calls = outcome == "OK" and not deaf and Quirk.TK_02_ALL not in quirks
+    return Reaction(answers=(answer,), listen_as=target if calls else "")
 
 
 def _answers(

@@ -103,10 +103,13 @@ class Quirk(StrEnum):
     INV_03_ZERO = "INV-03-ZERO"
     INV_03_HEX = "INV-03-HEX"
     INV_03_SWAPPED = "INV-03-SWAPPED"
+    INV_03_EACH = "INV-03-EACH"
     INV_04 = "INV-04"
     INV_08 = "INV-08"
+    INV_09 = "INV-09"
     INV_11 = "INV-11"
     INV_13 = "INV-13"
+    INV_13_ALL = "INV-13-ALL"
     INV_14 = "INV-14"
     INV_15 = "INV-15"
     INV_16 = "INV-16"
@@ -159,11 +162,13 @@ class Quirk(StrEnum):
     PB_09 = "PB-09"
     PB_11 = "PB-11"
     PB_11_BYE = "PB-11-BYE"
+    PB_11_MIDDLE = "PB-11-MIDDLE"
     PB_12 = "PB-12"
     PB_12_INFO = "PB-12-INFO"
     PB_13 = "PB-13"
     PB_14 = "PB-14"
     PB_14_STOP = "PB-14-STOP"
+    PB_14_SPEED = "PB-14-SPEED"
     PB_16 = "PB-16"
     PB_18 = "PB-18"
     SES_01 = "SES-01"
@@ -171,14 +176,18 @@ class Quirk(StrEnum):
     TK_01 = "TK-01"
     TK_01_TALK = "TK-01-TALK"
     TK_02 = "TK-02"
+    TK_02_ALL = "TK-02-ALL"
     TK_03 = "TK-03"
     TK_04 = "TK-04"
+    TK_04_UNREAD = "TK-04-UNREAD"
     TK_05 = "TK-05"
+    TK_05_G729 = "TK-05-G729"
     TK_07 = "TK-07"
     TK_08 = "TK-08"
     F_05_SILENT = "F-05-SILENT"
     F_05_TRYING = "F-05-TRYING"
     F_05_NO_SDP = "F-05-NO-SDP"
+    F_05_NO_RTP = "F-05-NO-RTP"
     F_05_LATE = "F-05-LATE"
     F_06 = "F-06"
 
@@ -274,10 +283,13 @@ TABLE: dict[Quirk, str] = {
     Quirk.INV_03_ZERO: "RTP with SSRC 0",
     Quirk.INV_03_HEX: "RTP with the digits of y= read as hexadecimal",
     Quirk.INV_03_SWAPPED: "RTP with the bytes of the SSRC swapped",
+    Quirk.INV_03_EACH: "another SSRC in every RTP packet",
     Quirk.INV_04: "y= in the answer without leading zeros and with a blank",
     Quirk.INV_08: "400 to an INVITE whose domain is not the registered one",
+    Quirk.INV_09: "404 to every INVITE",
     Quirk.INV_11: "486 to every INVITE",
     Quirk.INV_13: "488 to an INVITE that offers anything besides PS",
+    Quirk.INV_13_ALL: "488 to every INVITE",
     Quirk.INV_14: "500 to the first INVITE of each channel",
     Quirk.INV_15: "no final answer to INVITE, but RTP flows",
     Quirk.INV_16: "no media before the ACK",
@@ -330,11 +342,13 @@ TABLE: dict[Quirk, str] = {
     Quirk.PB_09: "understands MANSRTSP/1.0 only: 400 to RTSP/1.0",
     Quirk.PB_11: "at the end of a recording the stream just stops: no MediaStatus, no BYE",
     Quirk.PB_11_BYE: "BYE at the end of a recording in place of MediaStatus",
+    Quirk.PB_11_MIDDLE: "the stream stops in the middle of a recording and its dialog stays",
     Quirk.PB_12: "MediaStatus outside the dialog, with a Call-ID of its own",
     Quirk.PB_12_INFO: "MediaStatus as INFO",
     Quirk.PB_13: "5 s are missing at the end of every recorded file",
     Quirk.PB_14: "MediaStatus 121 at the end of every recorded file, and goes on with the next",
     Quirk.PB_14_STOP: "MediaStatus 121 at the end of a recorded file, and nothing of the next",
+    Quirk.PB_14_SPEED: "MediaStatus 121 at the end of every recorded file, and goes on with the next at speed 1",
     Quirk.PB_16: "486 to a playback or download while the channel streams anything",
     Quirk.PB_18: "recordings with blanks in Secrecy, a number as Type and raw characters in FilePath",
     Quirk.SES_01: "answers BYE with 200 and goes on sending for 60 s",
@@ -342,14 +356,18 @@ TABLE: dict[Quirk, str] = {
     Quirk.TK_01: "knows broadcast only: 488 to s=Talk",
     Quirk.TK_01_TALK: "knows s=Talk only: ERROR to Broadcast",
     Quirk.TK_02: "OK to a Broadcast to a camera, and then no INVITE: only audio outputs and the device itself call",
+    Quirk.TK_02_ALL: "OK to every Broadcast, and never an INVITE",
     Quirk.TK_03: "calls from another id than the one that was told to listen",
     Quirk.TK_04: "the SDP of its call has neither o= nor t=",
+    Quirk.TK_04_UNREAD: "the SDP of its call cannot be read",
     Quirk.TK_05: "wants its audio inside a program stream",
+    Quirk.TK_05_G729: "wants G.729 to listen to, and nothing else",
     Quirk.TK_07: "BYE when sound comes from another port than announced, or with another SSRC",
     Quirk.TK_08: "sends no ACK before sound arrives",
     Quirk.F_05_SILENT: "nothing answers an INVITE, not even 100",
     Quirk.F_05_TRYING: "only 100 answers an INVITE",
     Quirk.F_05_NO_SDP: "200 to INVITE without SDP",
+    Quirk.F_05_NO_RTP: "200 to INVITE, and not one packet",
     Quirk.F_05_LATE: "answers 200 after 12 s, even when cancelled meanwhile",
     Quirk.F_06: "ignores BYE: no answer, and goes on sending until the program ends",
 }

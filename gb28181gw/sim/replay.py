@@ -17,6 +17,8 @@ from gb28181gw.sim.recordings import Recorded
 
 PAUSED_S = 0.02
 """How often a paused stream looks whether it goes on."""
+MIDDLE_S = 4
+"""PB-11-MIDDLE: seconds of the recording that are sent."""
 
 
 class ReplayStream(RtpStream):
@@ -89,6 +91,9 @@ class ReplayStream(RtpStream):
         return now + PAUSED_S
 
     def _next_picture(self, now: float) -> None:
+        if Quirk.PB_11_MIDDLE in self._quirks and self.frames >= MIDDLE_S * self.recorded.fps:
+            self.paused = True
+            return
         self.frames += 1
         number = self._number
         bursts = self.source.bursts(number, self._shift_90k)

@@ -7,31 +7,24 @@ for.
 
 from __future__ import annotations
 
-import asyncio
-import math
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-import av
-from av.audio.codeccontext import AudioCodecContext
-from av.audio.frame import AudioFrame
-
-from gb28181gw.media.wire.rtp import RtpPacket
 from gb28181gw.sim.ear import RATE, Ear
 from gb28181gw.sim.options import DeviceOptions, TalkCodec, TalkTransport
 from gb28181gw.sim.quirks import Quirk
 from gb28181gw.sim.registration import USER_AGENT
 from gb28181gw.sim.sdp import Offer, OfferError, read_offer, write_audio
 from gb28181gw.sim.signalling import NoAnswerError, Signalling
+from gb28181gw.sim.tone import say_tone
 from gb28181gw.sip.dialog import Dialog
 from gb28181gw.sip.exceptions import SipParseError
 from gb28181gw.sip.message import Headers, Request
 
 TONE_HZ: Final = 1_000
 """What a device says back in a talk."""
-PACKET_SAMPLES: Final = 160
 ANSWER_S: Final = 10.0
 
 
@@ -89,12 +82,14 @@ class Talking:
             host=host,
             port=port,
             transport=transport,
-            codec=self.ear.codec,
+            codec="g729" if Quirk.TK_05_G729 in quirks else self.ear.codec,
             session="Play",
             direction="recvonly",
             ssrc=self._ssrc,
             bare=Quirk.TK_04 in quirks,
         )
+        if Quirk.TK_04_UNREAD in quirks:
+            sdp = sdp[: sdp.index(b"m=")]
         request = Request("INVITE", f"sip:{services.server_id}@{services.domain}", self._headers(caller), sdp)
         self.call_id = request.call_id
         services.note("listen_call", channel_id=self.user, call_id=self.call_id)
@@ -116,7 +111,7 @@ class Talking:
             self._ack = ack
         else:
             signalling.acknowledge(ack)
-        if transport == "tcp-active":
+        if transport == "tcp-active" and Quirk.INV_21 not in quirks:
             self.ear.dial(answer.host, answer.port)
 
     def _headers(self, caller: str) -> Headers:
@@ -168,49 +163,19 @@ class Talking:
                 ("Content-Type", "application/sdp"),
                 ("User-Agent", USER_AGENT),
             ],
-            body=body,
+            body=b"" if Quirk.F_05_NO_SDP in services.quirks else body,
         )
         self._believe(offer)
         if transport == "tcp-active":
-            self.ear.dial(offer.host, offer.port)
+            if Quirk.INV_21 not in services.quirks:
+                self.ear.dial(offer.host, offer.port)
         else:
             self.ear.send_to(offer.host, offer.port)
-        services.spawn(self._say())
+        if Quirk.F_05_NO_RTP not in services.quirks:
+            services.spawn(self._say())
 
     async def _say(self) -> None:
-        """The tone, in packets of 20 ms, until the talk is over."""
-        encoder = av.CodecContext.create("pcm_alaw", "w")
-        if not isinstance(encoder, AudioCodecContext):
-            raise TypeError("FFmpeg's audio codecs are not audio codecs")
-        encoder.sample_rate, encoder.layout, encoder.format = RATE, "mono", "s16"
-        encoder.open()
-        loop = asyncio.get_running_loop()
-        due, number = loop.time(), 0
-        while not self.over:
-            frame = AudioFrame(format="s16", layout="mono", samples=PACKET_SAMPLES)
-            frame.sample_rate = RATE
-            first = number * PACKET_SAMPLES
-            samples = b"".join(
-                int(8_000 * math.sin(2 * math.pi * TONE_HZ * (first + index) / RATE)).to_bytes(
-                    2, "little", signed=True
-                )
-                for index in range(PACKET_SAMPLES)
-            )
-            frame.planes[0].update(samples.ljust(frame.planes[0].buffer_size, b"\0"))
-            for packet in encoder.encode(frame):
-                self.ear.speak(
-                    RtpPacket(
-                        payload_type=8,
-                        sequence_number=number & 0xFFFF,
-                        timestamp=first & 0xFFFF_FFFF,
-                        ssrc=self._ssrc or 1,
-                        payload=bytes(packet),
-                        marker=number == 0,
-                    ).serialise()
-                )
-            number += 1
-            due += PACKET_SAMPLES / RATE
-            await asyncio.sleep(max(0.0, due - loop.time()))
+        await say_tone(self.ear, self._ssrc or 1, TONE_HZ)
 
     # --- both -----------------------------------------------------------------------------------------------------
 

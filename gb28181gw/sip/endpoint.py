@@ -26,7 +26,6 @@ import heapq
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count
 from math import inf
 from typing import Final
 
@@ -139,9 +138,8 @@ class Endpoint:
         self._own_by_call: dict[tuple[str, int, str], ClientTransaction] = {}
         """(Call-ID, CSeq number, method) for responses without Via."""
         self._own_by_connection: dict[int, set[str]] = {}
-        # timers of both INVITE server and client transactions: (when, tie breaker, transaction)
-        self._timers: list[tuple[float, int, ClientTransaction | InviteServerTransaction]] = []
-        self._tie = count()
+        # timers of both INVITE server and client transactions: (when, id); what is over must not be held until then
+        self._timers: list[tuple[float, str]] = []
 
     # ---- what the shell calls
 
@@ -277,9 +275,10 @@ class Endpoint:
         while late and late[0][0] <= now:
             self._forget(late.popleft()[1])
         while timers and timers[0][0] <= now:
-            when, _, transaction = heapq.heappop(timers)
-            if transaction.scheduled_at != when:
-                continue  # a later entry of the same transaction holds
+            when, transaction_id = heapq.heappop(timers)
+            transaction = self._own.get(transaction_id) or self._invites.get(transaction_id)
+            if transaction is None or transaction.scheduled_at != when:
+                continue  # it is over, or a later entry of the same transaction holds
             transaction.scheduled_at = inf
             self._fire(transaction, now)
 
@@ -459,7 +458,7 @@ class Endpoint:
             self._remove_own(oldest, report=True)
         transaction = ClientTransaction(transaction_id, request, data, path, self.timers, internal=internal)
         self._own[transaction_id] = transaction
-        self._own_by_call[_call_of(request)] = transaction
+        self._own_by_call[transaction.call] = transaction
         if path.connection_id:
             self._own_by_connection.setdefault(path.connection_id, set()).add(transaction_id)
         self._step(transaction, client.Input.START, now)
@@ -501,10 +500,10 @@ class Endpoint:
                 if happened is not client.Input.START:
                     self.counters.retransmissions += 1
                 self._out.append((transaction.path, transaction.data))
-            elif action is client.Action.ACK and response is not None:
-                self._out.append((transaction.path, _failure_ack(transaction.request, response)))
-            elif action is client.Action.SEND_CANCEL:
-                self._send_cancel(transaction, now)
+            elif action is client.Action.ACK and response is not None and transaction.invite is not None:
+                self._out.append((transaction.path, _failure_ack(transaction.invite, response)))
+            elif action is client.Action.SEND_CANCEL and transaction.invite is not None:
+                self._send_cancel(transaction.invite, transaction.path, now)
             elif action is client.Action.DELIVER and response is not None and path is not None:
                 delivered = True
                 if not transaction.internal:
@@ -523,9 +522,8 @@ class Endpoint:
             self.counters.repeated_responses += 1
         self._schedule(transaction)
 
-    def _send_cancel(self, transaction: ClientTransaction, now: float) -> None:
+    def _send_cancel(self, invite: Request, path: Path, now: float) -> None:
         """RFC 3261 9.1: Request-URI, Call-ID, To, From, Route, the number of CSeq and the top Via of the INVITE."""
-        invite = transaction.request
         headers = Headers()
         for name in ("Via", "Route", "From", "To", "Call-ID"):
             values = invite.headers.get_all(name)
@@ -533,18 +531,15 @@ class Endpoint:
                 headers.add(name, value)
         headers.add("CSeq", f"{invite.cseq.number} CANCEL")
         headers.add("Max-Forwards", invite.headers.get("Max-Forwards") or "70")
-        self._start(
-            Request("CANCEL", invite.uri, headers), invite.via.branch, transaction.path, now, internal=True
-        )
+        self._start(Request("CANCEL", invite.uri, headers), invite.via.branch, path, now, internal=True)
 
     def _remove_own(self, transaction: ClientTransaction, *, report: bool) -> None:
         transaction.state = client.State.TERMINATED
         transaction.retransmit_at = transaction.life_at = inf
         if self._own.pop(transaction.id, None) is None:
             return
-        call = _call_of(transaction.request)
-        if self._own_by_call.get(call) is transaction:
-            del self._own_by_call[call]
+        if self._own_by_call.get(transaction.call) is transaction:
+            del self._own_by_call[transaction.call]
         held = self._own_by_connection.get(transaction.path.connection_id)
         if held is not None:
             held.discard(transaction.id)
@@ -560,7 +555,7 @@ class Endpoint:
         when = transaction.next_timer()
         if when < transaction.scheduled_at:
             transaction.scheduled_at = when
-            heapq.heappush(self._timers, (when, next(self._tie), transaction))
+            heapq.heappush(self._timers, (when, transaction.id))
 
     def _fire(self, transaction: ClientTransaction | InviteServerTransaction, now: float) -> None:
         if isinstance(transaction, ClientTransaction):
@@ -614,10 +609,6 @@ def _same_call(invite: Request, other: Request) -> bool:
         )
     except SipParseError:
         return False
-
-
-def _call_of(request: Request) -> tuple[str, int, str]:
-    return (request.call_id, request.cseq.number, request.method)
 
 
 def _failure_ack(invite: Request, response: Response) -> bytes:

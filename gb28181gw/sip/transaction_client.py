@@ -171,15 +171,17 @@ class ClientTransaction:
     """One request of ours until its transaction is over. Owned by the endpoint; makes no message itself."""
 
     __slots__ = (
+        "call",
         "cancel_noted",
         "cancel_sent",
         "data",
         "id",
         "internal",
+        "invite",
+        "is_invite",
         "life_at",
         "life_input",
         "path",
-        "request",
         "retransmission_interval",
         "retransmit_at",
         "scheduled_at",
@@ -198,14 +200,17 @@ class ClientTransaction:
         internal: bool = False,
     ) -> None:
         self.id = transaction_id
-        self.request = request
+        self.is_invite = request.method == "INVITE"
+        self.invite = request if self.is_invite else None
+        """What CANCEL and the ACK of a failure are made from; other requests are not needed once they are sent."""
+        self.call = (request.call_id, request.cseq.number, request.method)
         self.data = data
-        """The request as sent; retransmissions are byte for byte the same."""
+        """The request as sent; retransmissions are byte for byte the same. Empty when there will be none."""
         self.path = path
         self.timers = timers
         self.internal = internal
         """True for the CANCEL that the endpoint sends by itself: nobody waits for its response."""
-        self.state = State.CALLING if request.method == "INVITE" else State.TRYING
+        self.state = State.CALLING if self.is_invite else State.TRYING
         self.cancel_noted = False
         self.cancel_sent = False
         self.retransmit_at = inf
@@ -214,10 +219,6 @@ class ClientTransaction:
         self.life_input = Input.TIMER_F
         self.scheduled_at = inf
         """When the endpoint's timer queue wakes this transaction next; kept by the endpoint."""
-
-    @property
-    def is_invite(self) -> bool:
-        return self.request.method == "INVITE"
 
     def next_timer(self) -> float:
         """When `due` has something to say; infinity for never."""
@@ -251,6 +252,8 @@ class ClientTransaction:
         life = _LIFE.get(action)
         if life is not None:
             self.life_input, duration, zero_when_reliable = life
+            if action is Action.START_K:
+                self.data = b""  # it has its answer and is not sent again
             if zero_when_reliable and self.path.reliable:
                 self.state = State.TERMINATED
                 todo.append(Action.TERMINATED)

@@ -1,18 +1,22 @@
-"""`recording.models.RecordingStore` on SQLite."""
+"""`recording.models.RecordingStore` and `UploadStore` on SQLite."""
 
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterable
 from typing import Final
 
 from gb28181gw.recording.models import RecordingPlan, RecordMode, Segment, WeekSpan
 from gb28181gw.storage.database import Database, Value
 
-_COLUMNS: Final = 'id, device_id, channel_id, start, "end", size, file, form, cause, locked'
+_COLUMNS: Final = (
+    'id, device_id, channel_id, start, "end", size, file, form, cause, locked, local, object, upload_due'
+)
 _SAVE: Final = (
-    f"INSERT INTO recording_segments ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "  # noqa: S608 - our columns
-    'ON CONFLICT (id) DO UPDATE SET start=excluded.start, "end"=excluded."end", size=excluded.size'
+    f"INSERT INTO recording_segments ({_COLUMNS}) VALUES ({', '.join('?' * 13)}) "  # noqa: S608 - our columns
+    'ON CONFLICT (id) DO UPDATE SET start=excluded.start, "end"=excluded."end", size=excluded.size, '
+    "upload_due=excluded.upload_due"
 )
 _SLACK_MS: Final = 3_600_000
 """No segment is longer: rows that began earlier need not be looked at."""
@@ -66,12 +70,24 @@ class SqliteRecordingStore:
                 segment.form,
                 segment.trigger,
                 int(segment.locked),
+                int(segment.local),
+                segment.object,
+                round(segment.upload_due * 1000) if segment.upload_due is not None else None,
             ),
         )
 
     async def remove_segments(self, ids: Iterable[str]) -> None:
-        for own_id in ids:
-            await self._database.execute("DELETE FROM recording_segments WHERE id=?", (own_id,))
+        gone = [(own_id,) for own_id in ids]
+
+        def remove(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                "INSERT OR IGNORE INTO recording_objects_to_remove "
+                "SELECT object FROM recording_segments WHERE id=? AND object<>''",
+                gone,
+            )
+            connection.executemany("DELETE FROM recording_segments WHERE id=?", gone)
+
+        await self._database.run(remove)
 
     async def open_segments(self) -> list[Segment]:
         return await self._select('WHERE "end" IS NULL', ())
@@ -99,13 +115,67 @@ class SqliteRecordingStore:
             (round(before * 1000), *values, limit),
         )
 
+    async def oldest_local(self, limit: int, *, uploaded: bool) -> list[Segment]:
+        return await self._select(
+            f"WHERE local=1 AND locked=0 AND \"end\" IS NOT NULL AND object{'<>' if uploaded else '='}'' "
+            'ORDER BY "end" LIMIT ?',
+            (limit,),
+        )
+
+    async def local_removed(self, ids: Iterable[str]) -> None:
+        gone = [(own_id,) for own_id in ids]
+
+        def remove(connection: sqlite3.Connection) -> None:
+            connection.executemany("UPDATE recording_segments SET local=0 WHERE id=? AND object<>''", gone)
+
+        await self._database.run(remove)
+
     async def total_bytes(self) -> int:
-        rows = await self._database.fetch("SELECT coalesce(sum(size), 0) FROM recording_segments")
+        rows = await self._database.fetch(
+            "SELECT coalesce(sum(size), 0) FROM recording_segments WHERE local=1"
+        )
         return int(rows[0][0] or 0)
 
     async def recorded_channels(self) -> list[tuple[str, str]]:
         rows = await self._database.fetch("SELECT DISTINCT device_id, channel_id FROM recording_segments")
         return [(str(device_id), str(channel_id)) for device_id, channel_id in rows]
+
+    async def uploads_due(self, now: float, limit: int) -> list[Segment]:
+        return await self._select(
+            "WHERE upload_due IS NOT NULL AND upload_due<=? ORDER BY upload_due LIMIT ?",
+            (round(now * 1000), limit),
+        )
+
+    async def uploads_waiting(self) -> int:
+        rows = await self._database.fetch(
+            "SELECT count(*) FROM recording_segments WHERE upload_due IS NOT NULL"
+        )
+        return int(rows[0][0] or 0)
+
+    async def put_off_upload(self, segment_id: str, due: float | None) -> None:
+        await self._database.execute(
+            "UPDATE recording_segments SET upload_due=? WHERE id=?",
+            (round(due * 1000) if due is not None else None, segment_id),
+        )
+
+    async def uploaded(self, segment_id: str, name: str) -> bool:
+        def told(connection: sqlite3.Connection) -> bool:
+            done = connection.execute(
+                "UPDATE recording_segments SET object=?, upload_due=NULL WHERE id=?", (name, segment_id)
+            )
+            if done.rowcount == 0:
+                connection.execute("INSERT OR IGNORE INTO recording_objects_to_remove VALUES (?)", (name,))
+            return done.rowcount > 0
+
+        return await self._database.run(told)
+
+    async def objects_to_remove(self, limit: int) -> list[str]:
+        rows = await self._database.fetch("SELECT name FROM recording_objects_to_remove LIMIT ?", (limit,))
+        return [str(name) for (name,) in rows]
+
+    async def objects_removed(self, names: Iterable[str]) -> None:
+        for name in names:
+            await self._database.execute("DELETE FROM recording_objects_to_remove WHERE name=?", (name,))
 
     async def _select(self, where: str, values: tuple[Value, ...]) -> list[Segment]:
         rows = await self._database.fetch(f"SELECT {_COLUMNS} FROM recording_segments {where}", values)  # noqa: S608
@@ -128,7 +198,7 @@ def _plan(device_id: str, channel_id: str, found: dict[str, object]) -> Recordin
 
 
 def _segment(row: tuple[Value, ...]) -> Segment:
-    own_id, device_id, channel_id, start, end, size, file, form, cause, locked = row
+    own_id, device_id, channel_id, start, end, size, file, form, cause, locked, local, name, due = row
     return Segment(
         id=str(own_id),
         device_id=str(device_id),
@@ -140,4 +210,7 @@ def _segment(row: tuple[Value, ...]) -> Segment:
         form=str(form),
         trigger=str(cause),
         locked=bool(locked),
+        local=bool(local),
+        object=str(name),
+        upload_due=int(due) / 1000 if due is not None else None,
     )

@@ -239,6 +239,9 @@ class UserAgent:
         self._ensure_open()
         where = path if path is not None else dialog.path
         request = dialog.request(method, body)
+        passage = PASSAGE.get() if method == "INFO" else None
+        if passage is not None:
+            headers = (*headers, *passage.headers(method))
         self._composer.complete(request, where, user_of(dialog.local_uri), content_type, headers)
         return await self._exchanges.run(request, where, timeout_s)
 
@@ -270,13 +273,9 @@ class UserAgent:
             from_user=from_user,
             from_domain=from_domain,
         )
-        answer = await self._calls.invite(
+        return await self._calls.invite(
             request, target.path, timeout_s=timeout_s, on_provisional=on_provisional
         )
-        passage = PASSAGE.get()
-        if passage is not None:
-            passage.route = answer.response.headers.get("X-RoutePath") or ""
-        return answer
 
     def ack(self, dialog: Dialog) -> None:
         """Acknowledge the 2xx of our INVITE, to the transport address of the peer (INV-16).

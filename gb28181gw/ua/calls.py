@@ -20,6 +20,7 @@ from gb28181gw.sip.message import Request, Response
 from gb28181gw.sip.path import Path
 from gb28181gw.ua.compose import Composer, user_of
 from gb28181gw.ua.models import AgentCounters, Answer
+from gb28181gw.ua.passage import PASSAGE
 from gb28181gw.ua.shell import Shell
 
 Supervise = Callable[[Callable[[], None], Path, str], None]
@@ -30,6 +31,7 @@ class _Invitation:
     __slots__ = (
         "abandoned",
         "acks",
+        "final",
         "future",
         "on_provisional",
         "path",
@@ -48,6 +50,8 @@ class _Invitation:
         self.future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.abandoned = False
         """Nobody waits any more; whatever is agreed to from now on is ended."""
+        self.final: Response | None = None
+        """The last final response."""
         self.winner: str | None = None
         """Tag of the end whose 2xx the caller got."""
         self.acks: dict[str, bytes] = {}
@@ -92,6 +96,14 @@ class Calls:
         self._by_dialog[invitation.key] = invitation
         self._shell.pump()
         try:
+            return await self._answer(invitation, timeout_s)
+        finally:
+            passage = PASSAGE.get()
+            if passage is not None and invitation.final is not None:
+                passage.route = invitation.final.headers.get("X-RoutePath") or ""
+
+    async def _answer(self, invitation: _Invitation, timeout_s: float) -> Answer:
+        try:
             async with asyncio.timeout(timeout_s):
                 return await invitation.future
         except TimeoutError:
@@ -100,8 +112,8 @@ class Calls:
             self._give_up(invitation)
             raise GatewayError(
                 "gb.sip.no_answer",
-                f"{path.peer} gave no final answer to INVITE within {timeout_s:g} s.",
-                peer=path.peer,
+                f"{invitation.path.peer} gave no final answer to INVITE within {timeout_s:g} s.",
+                peer=invitation.path.peer,
             ) from None
         except asyncio.CancelledError:
             self._give_up(invitation)
@@ -123,6 +135,8 @@ class Calls:
         if invitation is None:
             return False
         response = event.response
+        if response.status >= 200:
+            invitation.final = response
         if response.status < 200:
             if invitation.on_provisional is not None and not invitation.future.done():
                 self._supervise(functools.partial(invitation.on_provisional, response), event.path, "INVITE")

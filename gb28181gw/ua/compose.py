@@ -10,7 +10,7 @@ from gb28181gw.sip.message import Headers, Request
 from gb28181gw.sip.path import Path
 from gb28181gw.sip.randomness import random_hex
 from gb28181gw.ua.models import AgentConfig, Target
-from gb28181gw.ua.passage import PASSAGE
+from gb28181gw.ua.passage import headers_for
 
 ALLOW: Final = "INVITE, ACK, INFO, CANCEL, BYE, OPTIONS, MESSAGE, NOTIFY, SUBSCRIBE"
 """GB/T 28181-2022 9.2.3 b names the first seven for INVITE dialogs."""
@@ -67,9 +67,7 @@ class Composer:
             ),
             body,
         )
-        passage = PASSAGE.get()
-        if passage is not None:
-            headers = (*headers, *passage.headers(method))
+        headers = (*headers, *headers_for(method, self._config.id, platform=target.platform))
         self.complete(request, target.path, user, content_type, headers)
         version = self._config.gb_version if gb_version is None else gb_version
         if method == "REGISTER" and version:

@@ -39,6 +39,8 @@ class Target:
     """Device or channel id: user of To and of the Request-URI."""
     domain: str
     """Host of To: the realm that the device itself used (INV-08)."""
+    platform: bool = False
+    """A lower platform is there, which is told on whose behalf something is asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,14 @@ starts, send below: between the two lie parts that need not know of it (the shar
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Final
+
+_ON_BEHALF: Final = frozenset({"INVITE", "MESSAGE", "INFO"})
+"""What is asked and ordered for somebody; what ends, acknowledges or keeps something is for nobody."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -19,17 +25,43 @@ class Passage:
     identity: str = ""
     """`Monitor-User-Identity` of our requests; empty: none."""
     route: str = ""
-    """`X-RoutePath` of the answer to our INVITE."""
+    """`X-RoutePath` of the final answer to our INVITE, good or bad."""
 
     def headers(self, method: str) -> tuple[tuple[str, str], ...]:
-        """Of a request outside dialogs."""
+        """Of a request outside dialogs, or of an INFO."""
         found: list[tuple[str, str]] = []
         if self.preferred and method == "INVITE":
             found.append(("X-PreferredPath", "-".join(self.preferred)))
-        if self.identity and method in ("INVITE", "MESSAGE"):
+        if self.identity and method in _ON_BEHALF:
             found.append(("Monitor-User-Identity", self.identity))
         return tuple(found)
 
 
 PASSAGE: ContextVar[Passage | None] = ContextVar("passage", default=None)
 """Of the task that runs."""
+USER: ContextVar[str] = ContextVar("user", default="")
+"""Whose request of our own the task serves: the id of a key, which tells other platforms nothing but that it is one.
+Empty: nobody's."""
+
+
+def headers_for(method: str, own_id: str, *, platform: bool) -> tuple[tuple[str, str], ...]:
+    """What a request outside dialogs takes along: its passage, or the user of ours whom it is for.
+
+    Platforms are told of users, devices not (8.3).
+    """
+    passage, user = PASSAGE.get(), USER.get()
+    if passage is not None:
+        return passage.headers(method)
+    if not platform or not user or method not in _ON_BEHALF:
+        return ()
+    return (("Monitor-User-Identity", f"{own_id}-{user}"),)
+
+
+@contextmanager
+def passing(passage: Passage | None) -> Iterator[None]:
+    """Requests of this task belong to that passage meanwhile, or to none."""
+    token = PASSAGE.set(passage)
+    try:
+        yield
+    finally:
+        PASSAGE.reset(token)

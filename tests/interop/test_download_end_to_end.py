@@ -74,10 +74,14 @@ def finished(devices: Field, job: dict[str, Any], limit_s: float = 60.0) -> dict
 
 
 def fetch(devices: Field, done: dict[str, Any], directory: Path) -> Path:
+    return fetch_from(devices.gateway, done, directory)
+
+
+def fetch_from(gateway: GatewayProcess, done: dict[str, Any], directory: Path) -> Path:
     """The file and its manifest; the manifest is verified by a program that we did not write."""
     file = directory / done["file"]["name"]
-    file.write_bytes(devices.gateway.api.get(done["file"]["url"]).content)
-    manifest = json.loads(devices.gateway.api.get(done["file"]["manifest_url"]).content)
+    file.write_bytes(gateway.api.get(done["file"]["url"]).content)
+    manifest = json.loads(gateway.api.get(done["file"]["manifest_url"]).content)
     shown = subprocess.run(["sha256sum", file], capture_output=True, text=True, check=True).stdout
     assert shown.split()[0] == manifest["file"]["sha256"] == done["file"]["sha256"]
     assert manifest["file"]["size"] == file.stat().st_size
@@ -154,6 +158,7 @@ def test_a_minute_at_speed_8_is_complete_and_its_manifest_verifies(
     done = finished(devices, job)
     assert (done["state"], done["progress"], done["gaps"], done["attempts"]) == ("complete", 1.0, [], 1)
     assert done["file"]["frames"] == 1500
+    assert done["position_s"] == done["file"]["duration_s"] == 60.0
     assert done["file_size"] > 0
     file = fetch(devices, done, tmp_path)
     assert counted(file) == 1500
@@ -191,6 +196,7 @@ def test_a_transfer_cut_in_the_middle_resumes_without_a_lost_or_doubled_picture(
     assert (done["state"], done["attempts"], done["gaps"]) == ("complete", 2, [])
     assert [part["joined"] for part in done["parts"]] == ["start", "picture"]
     assert done["parts"][1]["repeated"] > 0
+    assert done["position_s"] == 60.0
     file = fetch(devices, done, tmp_path)
     whole(file, start, 60)
     assert counted(file) == 1500
@@ -206,6 +212,7 @@ def test_pb13_gaps_are_reported_and_the_rest_is_there(devices: Field, tmp_path: 
     assert done["gaps"][0]["at_s"] == pytest.approx(15, abs=2.1)  # looked at four times a second, at speed 8
     found = pictures(fetch(devices, done, tmp_path))
     assert len(found) == 2 * 15 * 25
+    assert done["position_s"] == 35.0  # the last picture ends there
 
 
 def test_pb14_a_download_goes_on_where_the_device_ends_each_file(devices: Field, tmp_path: Path) -> None:
@@ -261,6 +268,8 @@ def test_pb16_downloads_of_a_device_wait_for_each_other(devices: Field) -> None:
 def test_deleting_a_running_download_ends_it_at_the_device_and_leaves_no_file(devices: Field) -> None:
     job = begin(devices, "h264", a_minute_boundary(115), 600, speed=1)
     wait_until(lambda: devices.gateway.get(f"/downloads/{job['id']}")["frames"] > 25, "pictures")
+    seen = devices.gateway.get(f"/downloads/{job['id']}")
+    assert abs(seen["position_s"] - seen["frames"] / 25) < 0.5  # of the last look, four times a second
     assert devices.gateway.api.get(f"/api/v1/downloads/{job['id']}/file").status_code == 409
     assert devices.gateway.api.delete(f"/api/v1/downloads/{job['id']}").status_code == 204
     assert not (devices.gateway.directory / "data" / "downloads" / job["id"]).exists()
@@ -276,31 +285,50 @@ def test_progress_is_told_as_events(devices: Field) -> None:
         assert devices.gateway.wait_event(event, download_id=job["id"])
 
 
-def test_f17_a_download_that_a_kill_interrupted_has_failed_and_its_call_is_ended(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "kill", [pytest.param(True, id="kill"), pytest.param(False, id="stop", marks=pytest.mark.long)]
+)
+def test_f17_a_download_that_a_restart_interrupts_goes_on_and_so_do_those_that_wait(
+    tmp_path: Path, kill: bool
+) -> None:
     device = "34020000001180000001"
     gateway = GatewayProcess(tmp_path).start()
+    options = ("--id", device, "--channels", "1", "--size", "320x240", "--bitrate", "200")
     try:
-        with simulated_devices(gateway, "--id", device, "--channels", "1", "--size", "320x240"):
+        with simulated_devices(gateway, *options):
             gateway.wait_online(device, channels=1, limit_s=60)
             channel = gateway.get(f"/devices/{device}/channels")["items"][0]["id"]
-            start = a_minute_boundary(70)
-            span = {"start": start.isoformat(), "end": (start + timedelta(minutes=5)).isoformat()}
             path = f"/devices/{device}/channels/{channel}/download"
-            job = gateway.post(path, {**span, "speed": 4}).json()["id"]
-            wait_until(lambda: gateway.get(f"/downloads/{job}")["frames"] > 100, "a part of the file")
-            gateway.kill()
+            start = a_minute_boundary(70)
+
+            def ask(seconds: int) -> str:
+                span = {"start": start.isoformat(), "end": (start + timedelta(seconds=seconds)).isoformat()}
+                return str(gateway.post(path, {**span, "speed": 8}).json()["id"])
+
+            job, waiting = ask(40), ask(5)
+            wait_until(lambda: gateway.get(f"/downloads/{job}")["position_s"] > 12, "a part of the file")
+            if kill:
+                gateway.kill()
+            else:
+                gateway.halt()
             gateway.events.clear()
             gateway.start()
-            found = gateway.get(f"/downloads/{job}")
-            assert (found["state"], found["error"]["code"]) == ("failed", "gb.route.shutting_down")
-            assert [file.name for file in tmp_path.rglob(f"{job}/*")] == ["manifest.json"]
-            gateway.wait_event("stream.orphan_ended", 30, device_id=device)
-            again = gateway.post(
-                path, {"start": span["start"], "end": (start + timedelta(seconds=10)).isoformat()}
+            resumed = gateway.wait_event("download.resumed", 30, download_id=job)
+            assert resumed["position_s"] > 11
+            wait_until(lambda: gateway.get(f"/downloads/{waiting}")["state"] == "complete", "the last", 60)
+            done = gateway.get(f"/downloads/{job}")
+            assert (done["state"], done["position_s"], done["gaps"]) == ("complete", 40.0, [])
+            assert [(part["ended"], part["joined"]) for part in done["parts"]] == [
+                ("restart", "start"),
+                ("end_of_file", "picture"),
+            ]
+            file = fetch_from(gateway, done, tmp_path)
+            whole(file, start, 40)
+            assert counted(file) == 1000
+            kept = sorted(one.name for one in (tmp_path / "data" / "downloads" / job).iterdir())
+            assert kept == sorted(
+                ["manifest.json", file.name, *(original["name"] for original in done["originals"])]
             )
-            assert again.status_code == 202
-            wait_until(
-                lambda: gateway.get(f"/downloads/{again.json()['id']}")["state"] == "complete", "it", 60
-            )
+            assert gateway.get(f"/downloads/{waiting}")["file"]["frames"] == 125
     finally:
         gateway.stop()

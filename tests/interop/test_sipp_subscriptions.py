@@ -44,5 +44,7 @@ def test_r117_sipp_is_subscribed_and_its_notify_belongs_to_the_dialog(tmp_path: 
         (alarm,) = gateway.get("/alarms")["items"]
         assert (alarm["device_id"], alarm["priority"], alarm["method"]) == (DEVICE, 1, 2)
         (view,) = gateway.get(f"/devices/{DEVICE}/subscriptions")["items"]
-        assert (view["state"], view["notifies"], view["reason"]) == ("failed", 2, "terminated")
+        assert (view["state"], view["reason"]) == ("failed", "terminated")
+        # The first may come together with the 200, before there is a dialog to count it in (RFC 6665 4.1.2.4).
+        assert view["notifies"] in (1, 2)
         assert "notify.dialog_differs" not in gateway.get(f"/devices/{DEVICE}")["quirks"]

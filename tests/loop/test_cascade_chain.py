@@ -22,11 +22,12 @@ NVR = "34020000001180000001"
 CAMERA = "34020000001320000001"
 IDS = ("34020100002000000001", "34020200002000000001", "34020300002000000001")
 TOP = "34020000002000000099"
+USER = f"{TOP}-34020000004000000001"
 PASSWORD = "chain-secret"
 each_plane = pytest.mark.parametrize(
     "plane",
     [
-        "python",
+        pytest.param("python", marks=pytest.mark.long),
         pytest.param(
             "native", marks=pytest.mark.skipif(not native.is_built(), reason="no native plane here")
         ),
@@ -61,6 +62,16 @@ def join(lower: GatewayProcess, upper_id: str, domain: str, port: int, password:
     assert answer.status_code == 201, answer.text
     answer = lower.api.put(f"/api/v1/uppers/{upper_id}/channels", json={"all": True})
     assert answer.status_code == 200, answer.text
+
+
+def sent_to(upper: GatewayProcess, lower_id: str, text: str) -> str:
+    """The first message with this text to a lower platform, as the trace of the upper one has it."""
+    answer = upper.api.get(f"/api/v1/devices/{lower_id}/trace")
+    assert answer.status_code == 200, answer.text
+    found: list[str] = [
+        one["text"] for one in answer.json()["items"] if one["direction"] == "out" and text in one["text"]
+    ]
+    return found[0].replace("\r\n", "\n")
 
 
 @asynccontextmanager
@@ -163,7 +174,7 @@ async def test_r032_the_path_and_the_user_go_along_and_f06_the_device_goes_and_e
         playing = await made.top.play(
             above,
             CAMERA,
-            headers=(("X-PreferredPath", path), ("Monitor-User-Identity", f"{TOP}-3402000000400000001")),
+            headers=(("X-PreferredPath", path), ("Monitor-User-Identity", USER)),
         )
         async with asyncio.timeout(20):
             await playing.recording.first.wait()
@@ -172,13 +183,33 @@ async def test_r032_the_path_and_the_user_go_along_and_f06_the_device_goes_and_e
             gateway.seen("upper.stream_started")[0]["user_identity"] for gateway in reversed(made.gateways)
         ]
         assert identities == [
-            f"{TOP}-3402000000400000001",
-            f"{IDS[2]}-{TOP}-3402000000400000001",
-            f"{IDS[1]}-{IDS[2]}-{TOP}-3402000000400000001",
+            USER,
+            f"{IDS[2]}-{USER}",
+            f"{IDS[1]}-{IDS[2]}-{USER}",
         ]
-        round_about = (("X-PreferredPath", f"{IDS[2]}-{IDS[1]}-{IDS[2]}"),)
+        low, middle = made.gateways[:2]
+        sent = await asyncio.to_thread(sent_to, middle, IDS[0], "INVITE ")
+        assert f"X-PreferredPath: {IDS[0]}\n" in sent
+        assert f"Monitor-User-Identity: {IDS[1]}-{IDS[2]}-{USER}\n" in sent
+        # Orders and questions say whose they are, on every hop and to the log; answers do not.
+        whose = (("Monitor-User-Identity", USER),)
+        await made.top.tell(above, "PTZCmd", {"PTZCmd": "A50F0102200000D7"}, target=CAMERA, headers=whose)
+        await until(lambda: low.seen("upper.control", cmd="PTZCmd"), "the order at the bottom")
+        assert low.seen("upper.control")[0]["user_identity"] == f"{IDS[1]}-{IDS[2]}-{USER}"
+        presets = await made.top.ask(above, "PresetQuery", target=CAMERA, headers=whose)
+        assert presets["DeviceID"] == CAMERA
+        asked = await asyncio.to_thread(sent_to, middle, IDS[0], "<CmdType>PresetQuery<")
+        assert f"Monitor-User-Identity: {IDS[1]}-{IDS[2]}-{USER}\n" in asked
+        for wrong, identity in ((f"{IDS[2]}-{IDS[1]}-{IDS[2]}", USER), (path, f"{TOP}-{IDS[2]}-{USER}")):
+            with pytest.raises(GatewayError) as caught:
+                await made.top.play(
+                    above, CAMERA, headers=(("X-PreferredPath", wrong), ("Monitor-User-Identity", identity))
+                )
+            assert caught.value.sip_status == 482
         with pytest.raises(GatewayError) as caught:
-            await made.top.play(above, CAMERA, headers=round_about)
+            await made.top.ask(
+                above, "PresetQuery", target=CAMERA, headers=(("Monitor-User-Identity", f"{IDS[2]}-{USER}"),)
+            )
         assert caught.value.sip_status == 482
         answer = await asyncio.to_thread(made.gateways[0].api.delete, f"/api/v1/devices/{NVR}")
         assert answer.status_code == 204
@@ -214,7 +245,45 @@ async def test_pb17_a_recording_plays_is_steered_and_ends_through_the_chain(
             await playing.ended.wait()
         assert playing.media_status == "121"
         assert playing.recording.bytes > 10_000
+        if (plane, transport) == ("native", Transport.UDP):
+            await downloaded(made.top, above, tmp_path / "download.ps", (now - 3600, now - 3594))
         for gateway in made.gateways:
+            await until(lambda gateway=gateway: gateway.get("/streams")["total"] == 0, "no stream to be left")  # type: ignore[misc]
+
+
+async def downloaded(platform: Platform, lower: Lower, output: Path, span: tuple[int, int]) -> bytes:
+    """The file, fetched four times as fast as it was recorded, and interrupted for a moment."""
+    playing = await platform.play(lower, CAMERA, output, transport=Transport.TCP_PASSIVE, span=span, speed=4)
+    assert int(playing.file_size) > 100_000
+    async with asyncio.timeout(20):
+        await playing.recording.first.wait()
+    for action in (Pause(), Resume()):
+        steered = await platform.steer(playing, action)
+        assert steered is not None and steered.ok
+    async with asyncio.timeout(30):
+        await playing.ended.wait()
+    assert playing.media_status == "121"
+    await platform.stop(playing)
+    assert playing.recording.lost == 0 and playing.recording.foreign == 0
+    return output.read_bytes()
+
+
+@pytest.mark.long
+async def test_r111_a_recording_is_downloaded_whole_through_the_chain(tmp_path: Path) -> None:
+    async with chain(tmp_path, "auto", "--channels", "1", "--record-hours", "2") as made:
+        below, above = await made.bottom.registered(IDS[0]), await made.top.registered(IDS[2])
+        minute = int(time.time()) // 60 * 60
+        span = (minute - 3600, minute - 3588)
+        bottom, top = await asyncio.gather(
+            downloaded(made.bottom, below, tmp_path / "bottom.ps", span),
+            downloaded(made.top, above, tmp_path / "top.ps", span),
+        )
+        assert top == bottom and top.startswith(b"\x00\x00\x01\xba")
+        for gateway in made.gateways:
+            begun = gateway.seen("stream.started", kind="download")
+            assert begun, gateway.seen("stream.started")
+            infos = [line["action"] for line in gateway.seen("playback.control")]
+            assert infos[:2] == ["pause", "resume"]
             await until(lambda gateway=gateway: gateway.get("/streams")["total"] == 0, "no stream to be left")  # type: ignore[misc]
 
 

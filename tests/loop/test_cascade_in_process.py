@@ -16,6 +16,8 @@ from gb28181gw.cascade.sharing import ShareItem
 from gb28181gw.devices.registry import ChannelChange
 from gb28181gw.errors import GatewayError
 from gb28181gw.gb.manscdp.catalogue import CatalogEvent
+from gb28181gw.gb.manscdp.commands import COMMANDS, Answer
+from gb28181gw.sessions.talk import Holder
 from gb28181gw.sim.platform import Platform, PlatformOptions
 from tests.support.sim_platform import REALM, SERVER_ID, platform
 from tests.support.uppers import LOCAL_ID, NVR, camera, lab, make_device
@@ -101,6 +103,64 @@ async def test_a_wrong_password_is_told_and_the_right_one_is_in_force_at_once() 
         assert made.uppers.get(SERVER_ID).last_error == ""
 
 
+@pytest.mark.parametrize(
+    ("outage", "transport"),
+    [
+        ("refused", "udp"),
+        ("overloaded", "tcp"),
+        ("forgotten", "udp"),
+        ("challenged", "udp"),
+        ("closed", "tcp"),
+    ],
+)
+async def test_r071_f11_after_any_outage_an_upper_is_registered_at_again(outage: str, transport: str) -> None:
+    async with platform() as upper, lab(make_device()) as made:
+        link = made.uppers.counters
+        upper.register_status = {"refused": 403, "overloaded": 503}.get(outage, 200)
+        values = {"domain": REALM, "host": "127.0.0.1", "port": upper.port, "password": upper.password}
+        change = UpperChange(transport=transport, keepalive_s=1, **values)  # type: ignore[arg-type]  # its names
+        await made.uppers.add(SERVER_ID, change)
+        if upper.register_status != 200:
+            await until(lambda: link.failed >= 3, "rounds that fail")
+            assert str(upper.register_status) in made.uppers.get(SERVER_ID).last_error
+            upper.register_status = 200
+        else:
+            await until(lambda: made.uppers.get(SERVER_ID).registered, "the first registration")
+            if outage == "closed":
+                upper.drop_connections()
+            else:
+                upper.keepalive_status = {"forgotten": 403, "challenged": 401}[outage]
+            await until(lambda: link.lost, "the loss to be seen")
+            upper.keepalive_status = 200
+        await until(lambda: made.uppers.get(SERVER_ID).registered, "the registration")
+        assert made.uppers.get(SERVER_ID).last_error == ""
+        # S-07: a challenge is answered in REGISTER alone.
+        told = {seen.request.method for seen in upper.seen if seen.request.headers.get("Authorization")}
+        assert told == {"REGISTER"}
+
+
+async def test_cs10_cs19_each_upper_is_spoken_to_in_its_edition_and_charset() -> None:
+    second_id = "34020000002000000002"
+    device = make_device(channels=1)
+    device.channels[camera(1)] = replace(device.channels[camera(1)], name="\u4e1c\u95e8")
+    async with platform() as old, platform() as new, lab(device) as made:
+        await made.register_at(old, edition="2.0", charset="GB2312")
+        values = {"domain": REALM, "host": "127.0.0.1", "port": new.port, "password": new.password}
+        await made.uppers.add(second_id, UpperChange(edition="3.0", charset="UTF-8", **values))  # type: ignore[arg-type]
+        await new.until(lambda: made.uppers.get(second_id).registered)
+        for upper, upper_id, version, name in (
+            (old, SERVER_ID, None, "gb2312"), (new, second_id, "3.0", "utf-8")
+        ):  # fmt: skip
+            await made.uppers.share(upper_id, [], share_all=True)
+            assert {one.headers.get("X-GB-Ver") for one in upper.requests("REGISTER")} == {version}
+            upper.query(LOCAL_ID, "Catalog", sn=77, target=LOCAL_ID)
+            written = "\u4e1c\u95e8".encode(name)
+            await upper.until(
+                lambda upper=upper, written=written: written in b"".join(upper.bodies("Catalog"))  # type: ignore[misc]
+            )
+            assert f'encoding="{name}"'.encode() in upper.bodies("Catalog")[0].lower()
+
+
 async def test_50000_shared_channels_are_told_whole_while_other_requests_are_served() -> None:
     devices = [make_device(f"3402000000200001{number:04d}", 10_000) for number in range(1, 6)]
     async with simulated() as upper, lab(*devices) as made:
@@ -145,6 +205,30 @@ async def test_r099_a_keepalive_names_the_shared_channels_that_are_defective(
         assert camera(1) in told()[0]
 
 
+async def test_r099_what_a_lower_platform_calls_faulty_is_named_above_by_its_shared_id() -> None:
+    lower = make_device("34020200002000000001", channels=40)
+    async with platform() as upper, lab(lower) as made:
+        await made.register_at(upper, keepalive_s=1)
+        shown = [ShareItem(device_id=lower.id, channel_id=camera(n), shared_id="") for n in range(1, 31)]
+        shown[0] = ShareItem(device_id=lower.id, channel_id=camera(1), shared_id="34020100001320000777")
+        await made.uppers.share(SERVER_ID, shown, share_all=False)
+
+        def told() -> list[str]:
+            bodies = [seen.request.body for seen in upper.seen if b"Keepalive" in seen.request.body]
+            return re.findall(r"<DeviceID>(\d+)</DeviceID>", bodies[-1].decode())[1:] if bodies else []
+
+        lower.faulty = frozenset({camera(1), camera(2), camera(31)})
+        made.uppers.faults_changed(lower)
+        await until(told, "a keepalive with faults")
+        assert told() == [camera(2), "34020100001320000777"], "what is not shared is not named"
+        lower.faulty = frozenset(camera(n) for n in range(1, 41))
+        made.uppers.faults_changed(lower)
+        await until(lambda: len(told()) == 16, "as many as fit into a datagram")
+        lower.faulty = frozenset()
+        made.uppers.faults_changed(lower)
+        await until(lambda: not told(), "a keepalive without faults")
+
+
 async def test_r097_every_query_is_passed_on_with_the_uppers_sn_and_ids() -> None:
     shared = "34020100001320000555"
     async with platform() as upper, lab(make_device()) as made:
@@ -183,21 +267,78 @@ async def test_r097_every_query_is_passed_on_with_the_uppers_sn_and_ids() -> Non
         assert b"<Result>ERROR</Result>" in refused and b"<SumNum>0</SumNum>" in refused
 
 
-async def test_drastic_controls_need_a_right_of_their_own() -> None:
+async def test_r097_every_kind_of_query_goes_down_and_is_answered_with_the_uppers_sn() -> None:
+    shared = "34020100001320000555"
+    queries = [
+        command for command in COMMANDS.values() if command.root == "Query" and command.name != "Catalog"
+    ]
+    assert len(queries) == 12
+    async with platform() as upper, lab(make_device()) as made:
+        await made.register_at(upper)
+        await made.uppers.share(
+            SERVER_ID, [ShareItem(device_id=NVR, channel_id=camera(1), shared_id=shared)], share_all=False
+        )
+        for sn, command in enumerate(queries, 900):
+            extra = "<ConfigType>BasicParam</ConfigType>" if command.name == "ConfigDownload" else ""
+            upper.query(LOCAL_ID, command.cmd_type, sn=sn, target=shared, extra=extra)
+            await upper.until(lambda sn=sn: len(made.commands.run_with) == sn - 899)  # type: ignore[misc]
+            assert made.commands.run_with[-1][:3] == (NVR, camera(1), command.name)
+            if command.answer is Answer.NONE:
+                continue
+            mark = f"<SN>{sn}</SN>".encode()
+            await upper.until(lambda mark=mark: any(mark in seen.request.body for seen in upper.seen))  # type: ignore[misc]
+            body = next(seen.request.body for seen in upper.seen if mark in seen.request.body).decode(
+                "gb18030"
+            )
+            assert (
+                f"<CmdType>{command.cmd_type}</CmdType>" in body and f"<DeviceID>{shared}</DeviceID>" in body
+            )
+
+
+async def test_s21_each_control_needs_the_right_and_drastic_ones_their_own() -> None:
+    controls = [command for command in COMMANDS.values() if command.root == "Control"]
     async with platform() as upper, lab(make_device()) as made:
         await made.register_at(upper)
         await made.uppers.share(SERVER_ID, [ShareItem(device_id=NVR, channel_id=camera(1))], share_all=False)
-        for sn, allowed in ((1, False), (2, True)):
-            await made.uppers.change(SERVER_ID, UpperChange(drastic=allowed))
+        sn = 0
+        for control, drastic in ((False, True), (True, False), (True, True)):
+            await made.uppers.change(SERVER_ID, UpperChange(control=control, drastic=drastic))
+            allowed: list[str] = []
+            made.commands.run_with.clear()
+            for command in controls:
+                sn += 1
+                before = len(upper.responses)
+                extra = f"<{command.name}>1</{command.name}>" if command.cmd_type == "DeviceControl" else ""
+                upper.query(
+                    LOCAL_ID, command.cmd_type, sn=sn, target=camera(1), root="Control", extra=extra
+                )  # fmt: skip
+                await upper.until(lambda before=before: len(upper.responses) > before)  # type: ignore[misc]
+                may = control and (drastic or not command.drastic)
+                assert upper.responses[-1][0].status == (200 if may else 403), command.name
+                allowed += [command.name] if may else []
+            await until(
+                lambda allowed=allowed: len(made.commands.run_with) == len(allowed), "all to be forwarded"
+            )
+            assert [name for _, _, name, _ in made.commands.run_with] == allowed
+
+
+async def test_s21_a_second_camera_in_a_control_is_one_that_is_shared() -> None:
+    shared = "34020100001320000555"
+    async with platform() as upper, lab(make_device(channels=3)) as made:
+        await made.register_at(upper)
+        items = [
+            ShareItem(device_id=NVR, channel_id=camera(1)),
+            ShareItem(device_id=NVR, channel_id=camera(2), shared_id=shared),
+        ]
+        await made.uppers.share(SERVER_ID, items, share_all=False)
+        for sn, other, status in ((1, shared, 200), (2, camera(3), 404), (3, camera(2), 404)):
             before = len(upper.responses)
-            upper.query(
-                LOCAL_ID, "DeviceControl", sn=sn, target=camera(1), root="Control",
-                extra="<TeleBoot>Boot</TeleBoot>",
-            )  # fmt: skip
+            extra = f"<TargetTrack>Auto</TargetTrack><DeviceID2>{other}</DeviceID2>"
+            upper.query(LOCAL_ID, "DeviceControl", sn=sn, target=camera(1), root="Control", extra=extra)
             await upper.until(lambda before=before: len(upper.responses) > before)  # type: ignore[misc]
-            assert upper.responses[-1][0].status == (200 if allowed else 403)
-        await upper.until(lambda: made.commands.run_with)
-        assert made.commands.run_with == [(NVR, camera(1), "TeleBoot", {"TeleBoot": "Boot"})]
+            assert upper.responses[-1][0].status == status
+        await until(lambda: made.commands.run_with, "the command")
+        assert [values["DeviceID2"] for *_, values in made.commands.run_with] == [camera(2)]
 
 
 async def test_rem_settings_are_checked_by_name() -> None:
@@ -229,3 +370,31 @@ async def test_f07_from_another_port_of_its_host_an_upper_may_ask_and_not_order(
         await second.until(lambda: len(second.responses) == 2)
         assert [response.status for response, _ in second.responses] == [200, 403]
         assert [name for _, _, name, _ in made.commands.run_with] == ["PresetQuery"]
+
+
+TALK = "v=0\r\ns=Talk\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 30000 RTP/AVP {}\r\na=sendrecv\r\ny=0200000001\r\n"
+
+
+async def test_r136_s21_an_upper_that_may_not_talk_or_would_disturb_is_refused() -> None:
+    async with platform() as upper, platform() as second, lab(make_device()) as made:
+        await made.register_at(upper, name="City")
+        await made.uppers.share(SERVER_ID, [ShareItem(device_id=NVR, channel_id=camera(1))], share_all=False)
+        second.registered[LOCAL_ID] = upper.registered[LOCAL_ID]
+
+        async def status(call_id: str, channel: str, payloads: str = "8", sender: Any = upper) -> int:
+            offer = TALK.format(payloads).encode()
+            sender.invite(LOCAL_ID, channel, offer, call_id=call_id)
+            answer = await sender.final("INVITE", call_id)
+            assert answer.headers.get("X-RoutePath") == LOCAL_ID
+            return int(answer.status)
+
+        assert await status("busy", camera(1)) == 486
+        assert await status("unshared", camera(2)) == 404
+        assert await status("aac", camera(1), "102\r\na=rtpmap:102 AAC/8000/1") == 488
+        assert await status("port", camera(1), sender=second) == 403
+        await made.uppers.change(SERVER_ID, UpperChange(control=False))
+        assert await status("right", camera(1)) == 403
+        holder = Holder(key_id=f"upper:{SERVER_ID}", name="City")
+        assert made.talks.asked == [(NVR, camera(1), holder)]
+        await until(lambda: not made.uppers.calls.total, "no call to be left")
+        assert made.engine.gauges == {"receivers": 0, "streams": 0, "sinks": 0}

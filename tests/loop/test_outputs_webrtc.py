@@ -16,7 +16,8 @@ from gb28181gw.errors import GatewayError
 from gb28181gw.media.tracks import Codec, Frame
 from gb28181gw.media.wire.rtp import RtpPacket
 from gb28181gw.outputs import webrtc_session
-from gb28181gw.outputs.webrtc import WebRtcConfig, WebRtcOutput
+from gb28181gw.outputs.webrtc import WebRtcOutput
+from gb28181gw.outputs.webrtc_host import WebRtcConfig, WebRtcHost
 from tests.support.outputs import CHANNEL, DEVICE, Bench, bench
 from tests.support.plane import audio_frames, interleave, until, video_frames
 from tests.support.webrtc import UFRAG, FakeTransport, Network, browser_offer
@@ -63,8 +64,7 @@ async def whep(frames: list[Frame] = CLIP, **config: object) -> AsyncIterator[Wh
             b.source,
             b.listener.viewers,
             b.bus,
-            WebRtcConfig(**{"host": "127.0.0.1", **config}),  # type: ignore[arg-type]
-            network,
+            WebRtcHost(WebRtcConfig(**{"host": "127.0.0.1", **config}), network),  # type: ignore[arg-type]
         )
         b.push(frames)
         await until(lambda: len(b.plane.tracks("live")) == len({f.track.codec for f in frames}))

@@ -16,6 +16,7 @@ from gb28181gw.media.engine import Feature
 from gb28181gw.media.native import NativePlane
 from gb28181gw.sessions.talk import TalkLimits
 from tests.support.devices import until
+from tests.support.plane import free_port_pair
 from tests.support.talking import TalkBench, heard_level, loud_part, talk_bench, tone
 
 HERTZ = 440.0
@@ -100,6 +101,23 @@ async def test_tk01_talk_r136_talk_goes_both_ways_on_one_port(tmp_path: Path, tr
         bench.plane.add_frame_sink(f"{begun['id']}.heard", frames.extend)
         await until(lambda: len(frames) >= 10)
         assert {frame.track.codec.value for frame in frames} == {"pcma"}, "what the device says arrives"
+
+
+@pytest.mark.parametrize("transport", ["udp", pytest.param("tcp-passive", marks=pytest.mark.long)])
+async def test_net04_talk_goes_both_ways_over_the_shared_port(tmp_path: Path, transport: str) -> None:
+    port = free_port_pair()
+    async with talk_bench(tmp_path, quirks=("TK-01-TALK",), shared_port=port) as bench:
+        bench.running.devices.registry.require(bench.device.id).media_transport = transport
+        begun = await bench.start(way="talk")
+        assert (begun["transport"], bench.ports.in_use) == (transport, 0)
+        assert (await bench.store.load_calls())[0].port == port
+        talk = await bench.listening()
+        await speak(bench, begun["id"], 0.3)
+        await until(lambda: heard_level(loud_part(bytes(talk.ear.pcm)), HERTZ) > 10_000)
+        assert transport != "udp" or talk.ear.sources == {("127.0.0.1", port)}
+        frames: list[Any] = []
+        bench.plane.add_frame_sink(f"{begun['id']}.heard", frames.extend)
+        await until(lambda: len(frames) >= 3)
 
 
 async def test_tk01_the_way_that_worked_is_tried_first(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
@@ -60,6 +60,7 @@ from gb28181gw.outputs.push import PushOrder, PushState, PushView
 from gb28181gw.outputs.push_url import checked_url, shown_url
 from gb28181gw.recording.models import RecorderState, RecorderView, RecordingPlan, Span
 from gb28181gw.recording.playback import RecordingPlayback
+from gb28181gw.sessions.microphone import Microphone, MicrophoneKind
 from gb28181gw.sessions.models import ControlView, HistoryView, StreamKind, StreamState, StreamView
 from gb28181gw.sessions.talk import Holder, TalkView, TalkWay
 from gb28181gw.sip.path import Path
@@ -188,7 +189,9 @@ class FakeStreams:
         centre: bool = False,
     ) -> StreamView:
         self.recordings.append((device_id, channel_id, start, end, transport, centre))
-        history = HistoryView(start=start.timestamp(), end=end.timestamp(), position_s=0.0)
+        history = HistoryView(
+            start=start.timestamp(), end=end.timestamp(), position_s=0.0, gaps=((20.0401, 5.0),)
+        )
         view = replace(make_stream(device_id, channel_id), id="p1", kind=StreamKind.PLAYBACK, history=history)
         return self.views.setdefault("p1", view)
 
@@ -241,7 +244,7 @@ class FakeDownloads:
         self.views: dict[str, DownloadView] = {}
         self.error: GatewayError | None = None
 
-    def add(
+    async def add(
         self,
         device_id: str,
         channel_id: str,
@@ -624,8 +627,18 @@ class FakeTalks:
     def feed(self, talk_id: str, pcm: bytes, rate: int, *, live: bool) -> None:
         self.get(talk_id)
 
+    def take_microphone(
+        self, talk_id: str, *, kind: MicrophoneKind, client: str, on_over: Callable[[], None] | None = None
+    ) -> Microphone:
+        self.get(talk_id)
+        raise GatewayError("gb.route.busy")
+
     async def stop(self, talk_id: str, reason: str = "stopped") -> None:
         self.get(talk_id)
+
+    async def ended(self, talk_id: str) -> str:
+        self.get(talk_id)
+        return ""
 
 
 def make_stream(device_id: str = NVR, channel_id: str = CAMERA) -> StreamView:

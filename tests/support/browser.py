@@ -147,16 +147,27 @@ class Page:
                 assert "exceptionDetails" not in result, result["exceptionDetails"]
                 return result["result"].get("value")
 
+    def open(self, url: str) -> None:
+        """Go there; returns when the page is whole."""
+        self.evaluate(f"location.href = {json.dumps(url)}")
+        wait_until(
+            lambda: self.evaluate(
+                f"location.href === {json.dumps(url)} && document.readyState === 'complete'"
+            ),
+            f"the page {url}",
+            30,
+        )
+
 
 @contextmanager
-def page() -> Iterator[Page]:
-    """An empty page in a browser of its own."""
+def page(*options: str) -> Iterator[Page]:
+    """An empty page in a browser of its own; `options` are more of its command line."""
     assert PROGRAM is not None
     with tempfile.TemporaryDirectory(prefix="gb28181gw-chromium-", ignore_cleanup_errors=True) as home:
         profile = Path(home)
         with (profile / "stderr").open("wb") as stderr:
             process = subprocess.Popen(
-                [PROGRAM, *_OPTIONS, f"--user-data-dir={home}", "about:blank"],
+                [PROGRAM, *_OPTIONS, *options, f"--user-data-dir={home}", "about:blank"],
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
             )

@@ -27,6 +27,7 @@ from gb28181gw.sip.endpoint import Endpoint
 from gb28181gw.sip.message import Request, Response
 from gb28181gw.sip.parser import parse_datagram
 from gb28181gw.sip.path import Path
+from gb28181gw.sip.timers import Timers
 from gb28181gw.storage.database import Database
 from gb28181gw.storage.reports import SqliteReportStore
 from gb28181gw.storage.snapshots import SnapshotFiles
@@ -469,6 +470,7 @@ async def gateway(
     port: int = 0,
     clock: Clock | None = None,
     subscribe: SubscribeConfig | None = None,
+    timers: Timers | None = None,
     **settings: Any,
 ) -> AsyncIterator[Running]:
     """Devices with real storage, transports and user agent on a loopback port; nothing is subscribed by itself
@@ -479,7 +481,7 @@ async def gateway(
     database.start()
     transports = Transports(clock=used)
     agent = UserAgent(
-        AgentConfig(id=PLATFORM, domain=DOMAIN, user_agent="gb28181gw"), Endpoint(), transports, used
+        AgentConfig(id=PLATFORM, domain=DOMAIN, user_agent="gb28181gw"), Endpoint(timers), transports, used
     )
     config = DevicesConfig(
         **{

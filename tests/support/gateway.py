@@ -146,7 +146,13 @@ class GatewayProcess:
         self.process.stderr.close()
 
     def stop(self, limit_s: float = 8.0) -> int:
-        """SIGTERM; the exit status."""
+        """SIGTERM for good; the exit status."""
+        status = self.halt(limit_s)
+        self.api.close()
+        return status
+
+    def halt(self, limit_s: float = 8.0) -> int:
+        """SIGTERM, to be started again; the exit status."""
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -157,7 +163,6 @@ class GatewayProcess:
                 self.process.wait()
                 raise AssertionError(f"SIGTERM did not end the gateway within {limit_s} s") from None
         self._close_log()
-        self.api.close()
         return self.process.returncode
 
     def seen(self, event: str, **fields: Any) -> list[dict[str, Any]]:

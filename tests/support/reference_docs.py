@@ -89,7 +89,10 @@ def default_toml() -> str:
         name, _, inner = key.rpartition(".")
         if name != section:
             section = name
-            doc = (Settings.model_fields[name].annotation.__doc__ or "").strip()  # type: ignore[union-attr]
+            kind: Any = Settings
+            for part in name.split("."):
+                kind = kind.model_fields[part].annotation
+            doc = (kind.__doc__ or "").strip()
             lines += ["", "", f"[{name}]", f"# {doc}"]
         lines += ["", *wrapped(info.description)]
         unit = f", in {info.unit}" if info.unit else ""

@@ -75,8 +75,13 @@ class MiniPlatform:
         self.authorizations: list[str] = []
         self.registered: dict[str, object] = {}
         self.answer_keepalives = True
+        self.keepalive_status = 200
+        """401 comes with a challenge."""
         self.register_status = 200
         self.silent = False
+        self.withhold: Callable[[Request], bool] = lambda request: False
+        """What gets no answer before `release`."""
+        self.withheld: list[tuple[Request, object]] = []
         self.pings = 0
         self._nonces = 0
         self._cseq = 0
@@ -151,15 +156,28 @@ class MiniPlatform:
             self.responses.append((message, source))
         else:
             self.seen.append(Seen(message, raw, source))
-            if not self.silent:
+            if self.withhold(message):
+                self.withheld.append((message, source))
+            elif not self.silent:
                 self._serve(message, source)
         self._changed.set()
+
+    def release(self) -> None:
+        """Answer what was withheld, and nothing is any more."""
+        self.withhold = lambda request: False
+        held, self.withheld = self.withheld, []
+        for request, source in held:
+            self._serve(request, source)
 
     def _serve(self, request: Request, source: object) -> None:
         if request.method == "REGISTER":
             self._register(request, source)
         elif request.method == "MESSAGE":
             if b"Keepalive" in request.body and not self.answer_keepalives:
+                return
+            if b"Keepalive" in request.body and self.keepalive_status != 200:
+                asks = [("WWW-Authenticate", f'Digest realm="{REALM}", nonce="again"')]
+                self.send(Response.reply_to(request, self.keepalive_status, to_tag="p", headers=asks), source)
                 return
             self.send(Response.reply_to(request, 200, to_tag="p"), source)
         elif request.method in ("BYE", "NOTIFY"):

@@ -11,6 +11,7 @@ from dataclasses import replace
 from gb28181gw.access.keys import Key
 from gb28181gw.devices.models import Binding, CatalogueState, Channel, Device, Presence
 from gb28181gw.devices.store import Ban, Done
+from gb28181gw.downloads.store import StoredDownload
 from gb28181gw.errors import GatewayError
 
 
@@ -156,3 +157,19 @@ class MemoryKeyStore:
 
     async def remove_key(self, key_id: str) -> bool:
         return self.keys.pop(key_id, None) is not None
+
+
+class MemoryDownloadStore:
+    """`downloads.store.DownloadStore` without durability."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, StoredDownload] = {}
+
+    async def load_downloads(self) -> list[StoredDownload]:
+        return sorted(self.rows.values(), key=lambda row: (row.created_at, row.id))
+
+    async def save_download(self, download: StoredDownload) -> None:
+        self.rows[download.id] = download
+
+    async def remove_download(self, download_id: str) -> None:
+        self.rows.pop(download_id, None)

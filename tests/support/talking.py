@@ -90,6 +90,7 @@ async def talk_bench(
     role: Role = Role.OPERATOR,
     limits: TalkLimits = FAST,
     devices: dict[str, Any] | None = None,
+    shared_port: int = 0,
     **options: Any,
 ) -> AsyncIterator[TalkBench]:
     """`options` are those of the simulated device."""
@@ -98,6 +99,8 @@ async def talk_bench(
     async with gateway(path, **(devices or {})) as running:
         plane, store = make_plane(), SqliteCallStore(running.database)
         ports, ssrcs = PortPool(first, last, 0.0, clock), SsrcPool(ssrc_domain(PLATFORM), 0.0, clock)
+        if shared_port:
+            await plane.open_shared_port("127.0.0.1", shared_port)
         registry = running.devices.registry
         context = CallContext(
             own_id=PLATFORM,
@@ -113,6 +116,7 @@ async def talk_bench(
             ask_key_frame=running.devices.ask_key_frame,
             bus=running.bus,
             clock=clock,
+            shared_port=shared_port,
         )
         partners = TalkPartners(registry=registry, queries=running.devices.queries, own_id=PLATFORM)
         talks = Talks(context, partners, partners.device_of, limits)

@@ -9,6 +9,7 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.cascade import seed
 from tests.support.gateway import GatewayProcess, simulated_devices
 from tests.support.sim_platform import REALM, SERVER_ID, MiniPlatform, Seen
 
@@ -98,13 +99,23 @@ class Cascade:
 
 @asynccontextmanager
 async def cascade(
-    directory: Path, *options: str, devices: int = 1, channels: int = 2, **settings: dict[str, Any]
+    directory: Path,
+    *options: str,
+    devices: int = 1,
+    channels: int = 2,
+    stored: int = 0,
+    **settings: dict[str, Any],
 ) -> AsyncIterator[Cascade]:
-    """A gateway with `devices` NVRs and a platform that knows it; `options` are the simulator's."""
+    """A gateway with `devices` NVRs and a platform that knows it; `options` are the simulator's.
+
+    `stored`: channels of devices that are away, in the database before the gateway starts.
+    """
     platform = MiniPlatform(PASSWORD)
     await platform.open()
     settings.setdefault("sip", {}).update({"id": LOCAL_ID, "domain": LOCAL_DOMAIN})
     gateway = GatewayProcess(directory, **settings)
+    if stored:
+        await asyncio.to_thread(seed, directory / "data" / "gb28181gw.db", stored)
     with ExitStack() as stack:
         try:
             await asyncio.to_thread(gateway.start)

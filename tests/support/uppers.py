@@ -8,7 +8,8 @@ from datetime import timedelta, timezone
 from typing import Any
 
 from gb28181gw.cascade.answers import Answers
-from gb28181gw.cascade.calls import CallTools, UpperCalls
+from gb28181gw.cascade.call import CallTools
+from gb28181gw.cascade.calls import UpperCalls
 from gb28181gw.cascade.link import LinkTimers
 from gb28181gw.cascade.models import Upper, UpperChange
 from gb28181gw.cascade.notifications import Pace
@@ -24,6 +25,7 @@ from gb28181gw.media.ports import PortPool
 from gb28181gw.media.reference.plane import ReferencePlane
 from gb28181gw.media.ssrc import SsrcPool
 from gb28181gw.observability.events import EventBus
+from gb28181gw.sessions.talk import Holder, TalkView, TalkWay
 from gb28181gw.sip.endpoint import Endpoint
 from gb28181gw.transport.transports import Transports
 from gb28181gw.ua.agent import UserAgent
@@ -133,6 +135,19 @@ class FakeCommands:
         )
 
 
+class BusyTalks(FakeTalks):
+    """Somebody talks to every channel."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, Holder]] = []
+
+    async def start(
+        self, device_id: str, channel_id: str, holder: Holder, *, way: TalkWay | None = None
+    ) -> TalkView:
+        self.asked.append((device_id, channel_id, holder))
+        raise GatewayError("gb.route.busy", "operator is talking.", holder="operator")
+
+
 class NoStreams:
     async def lease_live(self, device_id: str, channel_id: str, consumer: object) -> Any:
         raise GatewayError("gb.route.offline", "There is no media in this test.")
@@ -150,6 +165,7 @@ class Lab:
         self.book = Book(devices)
         self.store = store if store is not None else MemoryUpperStore()
         self.commands = FakeCommands()
+        self.talks = BusyTalks()
         self.bus = EventBus(strict=True, zone=ZONE)
         self.transports = Transports(clock=clock)
         self.endpoint = Endpoint()
@@ -173,6 +189,7 @@ class Lab:
                 CallTools(
                     agent=self.agent,
                     source=NoStreams(),
+                    talks=self.talks,
                     engine=self.engine,
                     ports=PortPool(30000, 30100, 1.0, clock),
                     ssrcs=SsrcPool("20100", 1.0, clock),
@@ -183,7 +200,6 @@ class Lab:
                     media_advertise="",
                 )
             ),
-            talks=FakeTalks(),
             default_local_id=LOCAL_ID,
             is_device_path=lambda path: False,
             zone=ZONE,

@@ -42,11 +42,25 @@ def browser_offer(
     return text.replace("\n", "\r\n").encode()
 
 
+def microphone_offer(*, codecs: str = "111 0 8", direction: str = "sendonly", kind: str = "audio") -> bytes:
+    """Audio 111 Opus, 0, 8, as `codecs` names them."""
+    text = "v=0\no=- 46117 2 IN IP4 127.0.0.1\ns=-\nt=0 0\na=group:BUNDLE 0\n"
+    text += f"m={kind} 9 UDP/TLS/RTP/SAVPF {codecs}\nc=IN IP4 0.0.0.0\n{TRANSPORT}a=mid:0\na={direction}\na=rtcp-mux\n"
+    text += "a=rtpmap:111 opus/48000/2\na=rtpmap:9 G722/8000\n"
+    return text.replace("\n", "\r\n").encode()
+
+
 class FakeTransport:
     """Connects when it is told to."""
 
-    def __init__(self, on_rtcp: Callable[[bytes], None], on_lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        on_rtcp: Callable[[bytes], None],
+        on_lost: Callable[[], None],
+        on_rtp: Callable[[bytes], None] | None = None,
+    ) -> None:
         self.on_rtcp = on_rtcp
+        self.on_rtp = on_rtp
         self.on_lost = on_lost
         self.addresses: list[str] = []
         self.offer: Offer | None = None
@@ -98,7 +112,12 @@ class Network:
         self.refuses = False
         """New ones find no way."""
 
-    def __call__(self, on_rtcp: Callable[[bytes], None], on_lost: Callable[[], None]) -> FakeTransport:
-        self.made.append(FakeTransport(on_rtcp, on_lost))
+    def __call__(
+        self,
+        on_rtcp: Callable[[bytes], None],
+        on_lost: Callable[[], None],
+        on_rtp: Callable[[bytes], None] | None = None,
+    ) -> FakeTransport:
+        self.made.append(FakeTransport(on_rtcp, on_lost, on_rtp))
         self.made[-1].refuses = self.refuses
         return self.made[-1]

@@ -30,7 +30,7 @@ async def start_download(
         raise GatewayError(
             "gb.route.channel_unknown", f"The device {device.id} has no channel {channel_id[:64]}."
         )
-    view = services.downloads.add(
+    view = await services.downloads.add(
         device.id,
         channel_id,
         body.start,

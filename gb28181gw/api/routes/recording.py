@@ -19,9 +19,11 @@ from gb28181gw.api.recording_schemas import (
     RecordingPlanBody,
     RecordingPlaybackAnswer,
     RecordingSpanBody,
+    SegmentAnswer,
     SpanAnswer,
     recording_answer,
     recording_playback_answer,
+    segment_answer,
     span_answer,
 )
 from gb28181gw.api.schemas import Page
@@ -75,6 +77,15 @@ async def list_recorded(
     """What the gateway recorded of a channel, oldest first; what lies between two spans was not."""
     found = await services.recording.spans(device.id, channel_id, start, end)
     return paging.cut(found, lambda span: span_answer(span, services.zone))
+
+
+@router.get(f"{CHANNEL}/files", operation_id="list_recorded_files", dependencies=[requires(Action.VIEW)])
+async def list_recorded_files(
+    device: VisibleDevice, channel_id: str, services: Services, paging: Paged, start: Time, end: Time
+) -> Page[SegmentAnswer]:
+    """The files of a channel that overlap a time, oldest first: whether they are here and in the object store."""
+    found = await services.recording.segments(device.id, channel_id, start, end)
+    return paging.cut(found, lambda segment: segment_answer(segment, services.zone))
 
 
 @router.post(f"{CHANNEL}/lock", operation_id="lock_recorded", dependencies=[requires(Action.RECORD)])

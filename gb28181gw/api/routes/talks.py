@@ -11,7 +11,7 @@ from starlette.websockets import WebSocketDisconnect
 from gb28181gw.access.roles import Action
 from gb28181gw.access.tokens import make_grant
 from gb28181gw.api.paging import Paged
-from gb28181gw.api.play_urls import api_authority
+from gb28181gw.api.play_urls import api_authority, media_authority
 from gb28181gw.api.schemas import Page
 from gb28181gw.api.security import Caller, Services, VisibleDevice, requires
 from gb28181gw.api.services import ApiServices
@@ -23,6 +23,8 @@ from gb28181gw.sessions.wav import read_wav
 router = APIRouter(prefix="/api/v1", tags=["talks"])
 
 AUDIO_PATH: Final = "/api/v1/talks/{talk_id}/audio"
+WHIP_PATH: Final = "/talks/{talk_id}/whip"
+"""Of the media listener."""
 REFUSED: Final = 4400
 """WebSocket close code: the sound cannot be spoken; the reason is the error's code."""
 
@@ -51,11 +53,15 @@ async def start_talk(
         Holder(key_id=key.id, name=key.name),
         way=body.talk_way() if body is not None else None,
     )
-    path = AUDIO_PATH.format(talk_id=view.id)
-    token = services.tokens.mint(path, make_grant(key.id))
+    host, grant = request.headers.get("host", ""), make_grant(key.id)
     scheme = "wss" if request.url.scheme == "https" else "ws"
-    url = f"{scheme}://{api_authority(request.headers.get('host', ''))}{path}?token={token}"
-    return talk_answer(view, services.zone, audio_url=url)
+    audio, whip = AUDIO_PATH.format(talk_id=view.id), WHIP_PATH.format(talk_id=view.id)
+    return talk_answer(
+        view,
+        services.zone,
+        audio_url=f"{scheme}://{api_authority(host)}{audio}?token={services.tokens.mint(audio, grant)}",
+        whip_url=f"http://{media_authority(services.play, host)}{whip}?token={services.tokens.mint(whip, grant)}",
+    )
 
 
 @router.get("/talks", operation_id="list_talks", dependencies=[requires(Action.TALK)])
@@ -102,17 +108,27 @@ async def speak(
 
 @router.websocket("/talks/{talk_id}/audio")
 async def listen_to(websocket: WebSocket, talk_id: str) -> None:
-    """PCM of a microphone, until either side closes. `api.middleware` has checked the permission."""
+    """PCM of a microphone, until either side closes; one microphone at a time.
+
+    `api.middleware` has checked the permission.
+    """
     services: ApiServices = websocket.app.state.services
     rate_text = websocket.query_params.get("rate", "8000")
     rate = int(rate_text) if rate_text.isascii() and rate_text.isdecimal() and len(rate_text) < 7 else 0
+    client = f"{websocket.client.host}:{websocket.client.port}" if websocket.client is not None else ""
+    reason, microphone = "speaker_gone", None
     try:
         services.talks.get(talk_id)
         await websocket.accept()
+        microphone = services.talks.take_microphone(talk_id, kind="websocket", client=client)
         while True:
-            services.talks.feed(talk_id, await websocket.receive_bytes(), rate, live=True)
+            microphone.feed(await websocket.receive_bytes(), rate)
     except GatewayError as error:
+        reason = error.reason
         with contextlib.suppress(RuntimeError):  # the client closed at the same moment
             await websocket.close(REFUSED, error.code)
     except (WebSocketDisconnect, KeyError):
         return  # the client went, or sent text
+    finally:
+        if microphone is not None:
+            microphone.release(reason)

@@ -36,6 +36,7 @@ async def test_playback_answers_with_urls_of_its_own_path() -> None:
         stream = (await client.get("/api/v1/streams/p1")).json()
         assert stream["history"]["start"] == "2024-05-01T08:00:00.000+08:00"
         assert stream["history"]["time"] == "2024-05-01T08:00:00.000+08:00"
+        assert stream["history"]["gaps"] == [{"at_s": 20.04, "seconds": 5.0}]
 
 
 @pytest.mark.parametrize(

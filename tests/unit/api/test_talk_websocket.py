@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -13,6 +13,7 @@ from gb28181gw.access.roles import Role
 from gb28181gw.access.tokens import make_grant
 from gb28181gw.api.server import MAX_WS_MESSAGE, ApiServer, ApiServerConfig
 from gb28181gw.errors import GatewayError
+from gb28181gw.sessions.microphone import Microphone, MicrophoneKind, MicrophoneUse
 from gb28181gw.sessions.talk import TalkState, TalkView
 from tests.support.api_services import NOW, NVR, FakeTalks, Rig, api_rig
 from tests.support.devices import until
@@ -27,6 +28,9 @@ class OneTalk(FakeTalks):
     def __init__(self) -> None:
         self.fed: list[tuple[bytes, int, bool]] = []
         self.over = False
+        self.clients: list[str] = []
+        self.released: list[str] = []
+        self.taken = False
 
     def get(self, talk_id: str) -> TalkView:
         if talk_id != TALK or self.over:
@@ -40,6 +44,23 @@ class OneTalk(FakeTalks):
         if not 8_000 <= rate <= 48_000:
             raise GatewayError("gb.route.invalid")
         self.fed.append((pcm, rate, live))
+
+    def take_microphone(
+        self, talk_id: str, *, kind: MicrophoneKind, client: str, on_over: Callable[[], None] | None = None
+    ) -> Microphone:
+        if self.taken:
+            raise GatewayError("gb.route.busy")
+        self.taken = True
+        self.clients.append(client)
+
+        def released(_: Microphone, reason: str) -> None:
+            self.taken = False
+            self.released.append(reason)
+
+        use = MicrophoneUse(
+            feed=lambda pcm, rate: self.feed(talk_id, pcm, rate, live=True), released=released
+        )
+        return Microphone(use, kind=kind, client=client, sample_rate=8_000, opened_at=NOW, on_over=on_over)
 
 
 @asynccontextmanager
@@ -74,6 +95,22 @@ async def test_r055_a_microphone_speaks_through_it() -> None:
             await socket.recv()
         assert closed.value.rcvd is not None
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4400, "gb.route.talk_unknown")
+        assert talks.clients[0].startswith("127.0.0.1:")
+        await until(lambda: talks.released == ["talk_unknown"])
+
+
+async def test_one_microphone_at_a_time() -> None:
+    async with served() as (rig, talks, base):
+        url = f"{base}{PATH}?token={token_of(rig)}"
+        async with connect(url) as first:
+            await first.send(b"\1\0")
+            await until(lambda: bool(talks.fed))
+            async with connect(url) as second:
+                with pytest.raises(ConnectionClosed) as closed:
+                    await second.recv()
+            assert closed.value.rcvd is not None
+            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4400, "gb.route.busy")
+        await until(lambda: talks.released == ["speaker_gone"])
 
 
 async def test_s09_a_key_in_the_header_does_as_well_if_its_role_may() -> None:

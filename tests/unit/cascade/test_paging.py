@@ -46,11 +46,37 @@ async def test_cs05_at_most_four_wait_for_their_answer() -> None:
         nonlocal flying, most
         flying += 1
         most = max(most, flying)
-        await asyncio.sleep(0)
+        for _ in range(20):
+            await asyncio.sleep(0)
         flying -= 1
 
     assert await send_all([b"x"] * 50, send) == 50
     assert most == WINDOW and flying == 0
+
+
+async def test_i8_others_have_their_turn_between_two_pages() -> None:
+    turns: list[str] = []
+    ended = False
+
+    async def other() -> None:
+        while not ended:
+            turns.append("other")
+            await asyncio.sleep(0)
+
+    def bodies() -> Iterator[bytes]:
+        for _ in range(10):
+            turns.append("page")
+            yield b"x"
+
+    async def send(body: bytes) -> None:
+        await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    await send_all(bodies(), send)
+    ended = True
+    await task
+    assert turns.count("page") == 10
+    assert "page page" not in " ".join(turns)
 
 
 async def test_a_page_that_is_refused_ends_the_rest() -> None:

@@ -16,7 +16,7 @@ from gb28181gw.devices.messages import (
     Envelope,
     Messages,
 )
-from gb28181gw.devices.models import Device
+from gb28181gw.devices.models import Channel, Device
 from gb28181gw.devices.presence import REVIVE_AFTER_EXPIRY_S, PresenceKeeper, PresenceRules
 from gb28181gw.devices.queries import Queries
 from gb28181gw.devices.registry import Registry
@@ -147,6 +147,23 @@ def test_ka06_a_status_other_than_ok_is_shown_and_told_on_change(world: World) -
     world.send(keepalive_body(world.device.id))
     assert world.device.warning == ""
     assert len(world.bus.of("device.status")) == 3
+
+
+def test_r099_channels_that_a_keepalive_calls_faulty_are_kept_until_the_next_one(world: World) -> None:
+    told: list[frozenset[str]] = []
+    world.messages.on_faults(lambda device: told.append(device.faulty))
+    channel = Channel(device_id=world.device.id, id="34020000001320000001", name="Gate", kind="camera")
+    world.device.channels[channel.id] = channel
+    body = (
+        f"<Notify><CmdType>Keepalive</CmdType><SN>1</SN><DeviceID>{world.device.id}</DeviceID><Status>OK</Status>"
+        f"<Info><DeviceID>{channel.id}</DeviceID><DeviceID>34020000001320000099</DeviceID></Info></Notify>"
+    )
+    for _ in range(2):
+        assert world.send(body).status == 200
+    assert told == [frozenset({channel.id})], "what it does not have is not believed; told on change"
+    assert channel.id in world.bus.of("device.status")[0]["detail"]
+    assert world.send(keepalive_body(world.device.id)).status == 200
+    assert world.device.faulty == frozenset() and len(told) == 2
 
 
 def test_reg23_a_keepalive_on_the_bound_path_revives(world: World) -> None:

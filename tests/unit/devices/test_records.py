@@ -117,6 +117,25 @@ async def test_missing_parts_are_said() -> None:
     assert bus.counts["records.partial"] == 1
 
 
+async def test_pb14_what_is_recorded_is_told_where_the_list_is_whole() -> None:
+    records, queries, _ = rig()
+    first, last = int(START.timestamp()), int(END.timestamp())
+    times = "<StartTime>2024-05-01T08:05:00</StartTime><EndTime>2024-05-01T08:15:00</EndTime>"
+
+    def listed(total: int) -> Document:
+        return parse(
+            f"<Response><CmdType>RecordInfo</CmdType><SN>1</SN><SumNum>{total}</SumNum><RecordList><Item>"
+            f"<DeviceID>{CAMERA}</DeviceID>{times}</Item></RecordList></Response>".encode()
+        )
+
+    queries.parts, queries.late_is_whole = [listed(1)], True
+    assert await records.spans(NVR, CAMERA, first, last, centre=False) == [(first + 300.0, first + 900.0)]
+    queries.parts, queries.late_is_whole = [listed(2)], False
+    assert await records.spans(NVR, CAMERA, first, last, centre=True) == []
+    queries.error = GatewayError("gb.sip.no_answer")
+    assert await records.spans(NVR, CAMERA, first, last + 1, centre=False) == []
+
+
 async def test_cat02_a_count_of_one_message_does_not_end_a_search() -> None:
     registry = FakeRegistry()
     records, queries, bus = rig(registry=registry)

@@ -15,11 +15,13 @@ import pytest
 
 from gb28181gw.downloads.job import JobLimits
 from gb28181gw.downloads.models import DownloadFile, DownloadState, manifest_of, view_of
+from gb28181gw.downloads.store import StoredDownload
 from gb28181gw.downloads.table import DownloadLimits, Downloads
 from gb28181gw.errors import GatewayError
 from gb28181gw.observability.events import EventBus
-from tests.support.api_services import CAMERA, NVR, TestClock
+from tests.support.api_services import CAMERA, NOW, NVR, TestClock
 from tests.support.devices import until
+from tests.support.stores import MemoryDownloadStore
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 OTHER = "34020000001180000002"
@@ -56,12 +58,18 @@ class FakeRecordings:
     async def lease_stream(self, stream_id: str, consumer: object) -> Any:
         raise AssertionError("no stream ever ran")
 
+    @property
+    def recorded(self) -> Any:
+        raise AssertionError("no file ever ended")
+
     def get(self, stream_id: str) -> Any:
         raise GatewayError("gb.route.stream_unknown")
 
 
 class Rig:
-    def __init__(self, directory: Path, **limits: int) -> None:
+    def __init__(self, directory: Path, store: MemoryDownloadStore | None = None, **limits: int) -> None:
+        self.store = store if store is not None else MemoryDownloadStore()
+        self.away: set[str] = set()
         self.clock = TestClock()
         self.bus = EventBus()
         self.recordings = FakeRecordings()
@@ -71,11 +79,16 @@ class Rig:
             bus=self.bus,
             clock=self.clock,
             directory=directory,
+            store=self.store,
+            is_away=self.away.__contains__,
             limits=DownloadLimits(job=JobLimits(pauses_s=()), **limits),
         )
+        self.downloads.begin()
 
-    def add(self, device_id: str = NVR) -> str:
-        return self.downloads.add(device_id, CAMERA, START, START + timedelta(minutes=1), speed=4).id
+    async def add(self, device_id: str = NVR) -> str:
+        self.clock.now += 1
+        view = await self.downloads.add(device_id, CAMERA, START, START + timedelta(minutes=1), speed=4)
+        return view.id
 
     def positions(self, *ids: str) -> list[int | None]:
         return [self.downloads.get(one).queue_position for one in ids]
@@ -88,7 +101,7 @@ async def turns(count: int = 5) -> None:
 
 async def test_pb16_one_of_a_device_at_a_time_others_keep_their_place(tmp_path: Path) -> None:
     rig = Rig(tmp_path, at_once=2)
-    first, second, third, elsewhere = rig.add(), rig.add(), rig.add(), rig.add(OTHER)
+    first, second, third, elsewhere = [await rig.add(device) for device in (NVR, NVR, NVR, OTHER)]
     await until(lambda: len(rig.recordings.asked) == 2)
     assert sorted(rig.recordings.asked) == sorted([NVR, OTHER])
     assert rig.positions(first, second, third, elsewhere) == [None, 1, 2, None]
@@ -100,7 +113,7 @@ async def test_pb16_one_of_a_device_at_a_time_others_keep_their_place(tmp_path: 
 
 async def test_a_running_one_that_is_removed_does_not_start_again(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
-    first, second = rig.add(), rig.add()
+    first, second = await rig.add(), await rig.add()
     await until(lambda: rig.recordings.asked == [NVR])
     await rig.downloads.remove(first)
     await until(lambda: len(rig.recordings.asked) > 1)
@@ -112,7 +125,7 @@ async def test_a_running_one_that_is_removed_does_not_start_again(tmp_path: Path
 
 async def test_a_refusal_is_kept_with_its_status_and_the_next_begins(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
-    first, second = rig.add(), rig.add()
+    first, second = await rig.add(), await rig.add()
     await turns()
     rig.recordings.refusal.set_result(GatewayError("gb.sip.rejected", "No.", sip_status=404))
     async with asyncio.timeout(5):
@@ -132,11 +145,45 @@ async def test_a_refusal_is_kept_with_its_status_and_the_next_begins(tmp_path: P
     await again.downloads.close()
 
 
-async def test_what_a_stop_interrupted_has_failed_after_the_next_start_and_leaves_no_file(
-    tmp_path: Path,
-) -> None:
+async def test_what_a_stop_interrupted_and_what_waited_go_on_in_their_order(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
-    job = rig.add()
+    first, second = await rig.add(), await rig.add()
+    await until(lambda: rig.recordings.asked)
+    await rig.downloads.close()
+    again = Rig(tmp_path, rig.store)
+    again.away.add(NVR)
+    await again.downloads.start()
+    again.downloads.begin()
+    assert [again.downloads.get(one).state for one in (first, second)] == [DownloadState.QUEUED] * 2
+    assert again.positions(first, second) == [1, 2]
+    assert [view.created_at for view in again.downloads.list()] == [NOW + 2, NOW + 1]
+    assert again.recordings.asked == []  # until its device is there
+    again.away.clear()
+    await until(lambda: again.recordings.asked == [NVR])
+    assert again.downloads.get(first).state is DownloadState.RUNNING
+    assert again.positions(second) == [1]
+    again.recordings.refusal.set_result(GatewayError("gb.sip.rejected", "No.", sip_status=404))
+    await until(lambda: not again.store.rows)
+    await again.downloads.close()
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["manifest.json"] * 2
+
+
+async def test_what_was_over_is_not_asked_for_again(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    kept = keep(tmp_path, "a" * 32, rig.clock.wall())
+    (tmp_path / kept / "journal").write_text("left")
+    request = view_of(json.loads((tmp_path / kept / "manifest.json").read_text())).request
+    await rig.store.save_download(StoredDownload(id=kept, created_at=1.0, request=request))
+    await rig.downloads.start()
+    assert rig.store.rows == {}
+    assert rig.downloads.get(kept).state is DownloadState.COMPLETE
+    assert not (tmp_path / kept / "journal").exists()
+    await rig.downloads.close()
+
+
+async def test_what_is_not_stored_and_not_over_has_failed_and_leaves_no_file(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    job = await rig.add()
     await until(lambda: rig.recordings.asked)
     (tmp_path / job / "f.mp4.part").write_text("cut")
     await rig.downloads.close()
@@ -188,7 +235,7 @@ async def test_what_is_too_old_or_too_much_goes_and_leftovers_go_at_the_start(tm
 async def test_a_span_that_is_none_is_refused(tmp_path: Path, days: int) -> None:
     rig = Rig(tmp_path)
     with pytest.raises(GatewayError) as caught:
-        rig.downloads.add(NVR, CAMERA, START, START + timedelta(days=days), speed=4)
+        await rig.downloads.add(NVR, CAMERA, START, START + timedelta(days=days), speed=4)
     assert caught.value.code == "gb.route.invalid"
     assert rig.downloads.list() == []
     await rig.downloads.close()

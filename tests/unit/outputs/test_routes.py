@@ -5,12 +5,14 @@ import pytest
 from gb28181gw.errors import GatewayError
 from gb28181gw.outputs.routes import (
     PlayOptions,
+    WhepTarget,
+    WhipTarget,
     decode_path,
     is_play_path,
     kind_of,
     parse_options,
     parse_target,
-    parse_whep,
+    parse_webrtc,
 )
 
 DEVICE, CHANNEL = "34020000001320000001", "34020000001310000001"
@@ -90,10 +92,30 @@ def test_query_with_too_many_fields_is_refused() -> None:
 
 def test_whep_paths_name_a_stream_or_a_session_of_it() -> None:
     path = f"/live/{DEVICE}_{CHANNEL}/whep"
-    live = parse_whep(path)
-    assert live is not None and (live.device_id, live.channel_id, live.session) == (DEVICE, CHANNEL, "")
-    session = parse_whep("/playback/p-7/whep/abcdefgh-_")
-    assert session is not None
+    live = parse_webrtc(path)
+    assert isinstance(live, WhepTarget) and (live.device_id, live.channel_id, live.session) == (
+        DEVICE,
+        CHANNEL,
+        "",
+    )
+    session = parse_webrtc("/playback/p-7/whep/abcdefgh-_")
+    assert isinstance(session, WhepTarget)
     assert (session.stream_id, session.path, session.session) == ("p-7", "/playback/p-7/whep", "abcdefgh-_")
-    assert parse_whep(f"{path}/") is parse_whep(f"{path}/short") is parse_whep(f"{path}.flv") is None
+    assert parse_webrtc(f"{path}/") is parse_webrtc(f"{path}/short") is parse_webrtc(f"{path}.flv") is None
     assert kind_of(path) == "webrtc"
+
+
+def test_whip_paths_name_a_talk_or_a_session_of_it() -> None:
+    talk = "0123456789abcdef" * 2
+    path = f"/talks/{talk}/whip"
+    assert parse_webrtc(path) == WhipTarget(talk_id=talk, path=path)
+    assert parse_webrtc(f"{path}/abcdefgh-_") == WhipTarget(talk_id=talk, path=path, session="abcdefgh-_")
+    for other in (
+        f"{path}/",
+        f"{path}/short",
+        "/talks/1/whip",
+        f"/talks/{talk.upper()}/whip",
+        f"/talks/{talk}/whep",
+    ):
+        assert parse_webrtc(other) is None
+    assert (kind_of(path), kind_of(f"/talks/{talk}")) == ("microphone", "")

@@ -11,7 +11,7 @@ from gb28181gw.errors import GatewayError
 from gb28181gw.gb.mansrtsp import Pause, Resume, Scale, Seek
 from gb28181gw.media.engine import EventKind, StreamCounters
 from gb28181gw.outputs.source import Viewer
-from gb28181gw.sessions.history import HistoryLimits
+from gb28181gw.sessions.history import HistoryLimits, next_recorded
 from gb28181gw.sessions.models import CallRecord, Effect, StreamView
 from gb28181gw.sessions.stream import StreamLimits
 from tests.support.devices import until
@@ -279,6 +279,51 @@ async def test_pb14_behind_the_121_of_a_file_the_next_is_asked_for_while_somebod
     assert len(bench.agent.invites) == 2
     lease.release()
     await bench.assert_clean()
+
+
+async def test_pb14_a_pause_in_the_next_file_is_no_end() -> None:
+    bench = Told(HistoryLimits(look_s=0.01, tail_s=0.05, file_s=0.1, end_silence_s=0.1, effect_s=5.0))
+    view = await playing(bench)
+    bench.agent.watchers["call-1"](FakeIncoming("MESSAGE", body=STATUS))
+    for tenth in range(30):
+        show(bench, view.id, 20 + tenth / 10)
+        await asyncio.sleep(0.01)
+    await bench.sessions.control(view.id, Pause())
+    await asyncio.sleep(0.3)
+    assert bench.sessions.get(view.id).state == "running"
+    await bench.sessions.control(view.id, Resume())
+    assert await ended(bench, view.id) == "end_of_file"  # nothing came after all
+    await bench.assert_clean()
+
+
+async def test_pb14_the_next_file_is_asked_for_where_the_list_says_that_it_begins() -> None:
+    bench = Told()
+    begin = START.timestamp()
+
+    async def recorded(*_: object, **__: object) -> list[tuple[float, float]]:
+        return [(begin - 60, begin + 200), (begin + 260, begin + 600)]
+
+    bench.sessions.recorded = recorded
+    view = await playing(bench)
+    lease = await bench.sessions.lease_stream(view.id, VIEWER)
+    await bench.sessions.control(view.id, Scale(4.0))
+    show(bench, view.id, 199.96)
+    bench.agent.watchers["call-1"](FakeIncoming("MESSAGE", body=STATUS))
+    await until(lambda: len(bench.agent.infos) == 2)
+    assert b"t=1714521860 1714522200" in bench.agent.invites[1][1]
+    assert [b"Scale: 4" in body for _, body in bench.agent.infos] == [True, True]
+    history = bench.sessions.get(view.id).history
+    assert history is not None
+    assert (history.gaps, history.scale, history.position_s) == (((200.0, 60.0),), 4.0, 260.0)
+    lease.release()
+    await bench.sessions.stop(view.id)
+
+
+@pytest.mark.parametrize(
+    ("after", "found"), [(0.0, 10.0), (15.0, 15.0), (19.5, 30.0), (25.0, 30.0), (50.0, None)]
+)
+def test_pb14_what_is_recorded_next(after: float, found: float | None) -> None:
+    assert next_recorded([(10.0, 20.0), (30.0, 40.0)], after) == found
 
 
 async def test_pb14_a_device_that_has_nothing_further_has_come_to_its_end() -> None:

@@ -484,9 +484,9 @@ async def test_f17_a_dialog_of_tcp_media_is_ended_before_a_new_invite() -> None:
     await after.assert_clean()
 
 
-async def test_ses01_bye_is_repeated_until_it_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gb28181gw.sessions.ending._PAUSES_S", (0.0,))
+async def test_ses01_bye_is_repeated_until_it_is_answered() -> None:
     bench = Bench()
+    bench.ender._pauses_s = (0.0,) * 10
     view = await bench.sessions.start_live(DEVICE, CHANNEL, transport=UDP)
     bench.agent.bye_answers = False
     stopping = asyncio.create_task(bench.sessions.stop(view.id))
@@ -497,9 +497,9 @@ async def test_ses01_bye_is_repeated_until_it_is_answered(monkeypatch: pytest.Mo
     assert bench.ender.counters.unanswered == 0
 
 
-async def test_ses01_bye_is_given_up_after_ten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gb28181gw.sessions.ending._PAUSES_S", (0.0,))
+async def test_ses01_bye_is_given_up_after_ten() -> None:
     bench = Bench()
+    bench.ender._pauses_s = (0.0,) * 10
     view = await bench.sessions.start_live(DEVICE, CHANNEL, transport=UDP)
     bench.agent.bye_answers = False
     await bench.sessions.stop(view.id)

@@ -81,6 +81,23 @@ async def test_a_microphone_that_is_ahead_is_cut_to_the_newest() -> None:
     assert voice.queued_s == 0
 
 
+async def test_a_microphone_has_a_cushion_and_no_holes() -> None:
+    voice, engine = speaker()
+    sound = struct.pack("<h", 8_000) * 160
+    for _ in range(2):
+        engine.frames.clear()
+        voice.feed(sound, 8_000, live=True)
+        for packets in (0, 0, 3, 1, 0, 0, 0, 0):
+            voice._speak()
+            for _ in range(packets):
+                voice.feed(sound, 8_000, live=True)
+        assert [set(data) != {0xD5} for _, data in engine.frames] == [False] * 3 + [True] * 5
+        assert not voice.queued_s
+    voice.feed(sound, 8_000, live=False)
+    voice._speak()
+    assert set(engine.frames[-1][1]) != {0xD5}, "a recording waits for nothing"
+
+
 @pytest.mark.parametrize(
     ("pcm", "rate", "code"),
     [

@@ -53,6 +53,20 @@ def test_position_and_rate_follow_the_pictures() -> None:
     assert picture.line.rate == pytest.approx(4, rel=0.05)
 
 
+def test_pb13_sound_from_before_the_pictures_moves_no_place() -> None:
+    line = Timeline(600.0)
+    line.observe(1.0, StreamCounters(pictures=5, picture_90k=27_000 + 4 * 3600, device_90k=77_000), 25.0)
+    assert line.position_s == pytest.approx(0.16)
+
+
+def test_pb13_what_the_list_says_is_missing_is_a_gap() -> None:
+    picture = Picture()
+    picture.run(5.0)
+    picture.line.leap(10.0)
+    assert picture.line.gaps == [(pytest.approx(5.04), pytest.approx(4.96))]
+    assert picture.line.position_s == 10.0
+
+
 def test_the_rate_of_a_stream_that_stands_is_nothing() -> None:
     picture = Picture()
     assert picture.line.rate is None

@@ -59,6 +59,18 @@ ADDED = [
     "recording.keep_days",
     "recording.max_gb",
     "recording.min_free_mb",
+    "recording.s3.bucket",
+    "recording.s3.endpoint",
+    "recording.s3.region",
+    "recording.s3.prefix",
+    "recording.s3.access_key",
+    "recording.s3.secret_key",
+    "recording.s3.secret_key_file",
+    "recording.s3.virtual_host",
+    "recording.s3.allow_http",
+    "recording.s3.ca_file",
+    "recording.s3.parallel",
+    "recording.s3.keep_local",
 ]
 """Keys beyond the contract."""
 CONTRACT = CONTRACT_TEXT.split()
@@ -232,7 +244,7 @@ def test_all_problems_are_told_at_once() -> None:
 def test_s14_a_refused_password_is_not_repeated() -> None:
     for password in ("short", "密码密码密码密码密码"):
         assert password not in " ".join(problems(sip={"password": password}))
-    assert "secret" not in repr(load(sip={"password": "a good secret"}))
+    assert "a good secret" not in repr(load(sip={"password": "a good secret"}))
     assert "p4ss" not in " ".join(problems(storage={"url": "postgresql://u:p4ss@h/d"}))
 
 
@@ -314,6 +326,63 @@ def test_values() -> None:
     assert parse_port_range(" 1 - 65535 ").pairs == 32767
     assert 20000 in parse_port_range("20000-20001")
     assert parse_zone("-03:30").utcoffset(None) == -datetime.timedelta(hours=3, minutes=30)
+
+
+S3 = {"bucket": "cameras", "endpoint": "https://s3.example.org", "access_key": "AKID"}
+
+
+def test_s08_the_secret_of_the_object_store_is_not_in_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text('[recording.s3]\nsecret_key = "hidden-there"\n')
+    with pytest.raises(SettingsError) as caught:
+        load_settings(file, environ={})
+    (problem,) = caught.value.problems
+    assert "does not belong into this file" in problem
+    assert "hidden-there" not in problem
+    environ = {"GB28181GW_RECORDING__S3__SECRET_KEY": "of the environment"}
+    settings = load_settings(environ=environ, overrides={"recording": {"s3": S3}})
+    assert settings.recording.s3.secret() == "of the environment"
+    assert "of the environment" not in repr(settings)
+
+
+def test_s08_the_file_of_a_secret_is_its_owners(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("only-for-me\n")
+    named = {**S3, "secret_key_file": str(secret)}
+    secret.chmod(0o644)
+    assert "chmod 600" in problems(recording={"s3": named})[0]
+    secret.chmod(0o600)
+    assert load(recording={"s3": named}).recording.s3.secret() == "only-for-me"
+    secret.write_text("two words")
+    assert "nothing else" in problems(recording={"s3": named})[0]
+    secret.unlink()
+    assert "cannot be read" in problems(recording={"s3": named})[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, "recording.s3.secret_key: give the secret"),
+        ({"secret_key": "x", "secret_key_file": "y"}, "one of the two"),
+        ({"secret_key": "x", "access_key": ""}, "recording.s3.access_key: a bucket needs a key"),
+        ({"secret_key": "x", "endpoint": ""}, "recording.s3.endpoint: a bucket needs the URL"),
+        ({"secret_key": "x", "endpoint": "http://10.0.0.1:9000"}, "recording.s3.allow_http"),
+        ({"secret_key": "x", "endpoint": "s3.example.org"}, "is not an endpoint"),
+        ({"secret_key": "x", "bucket": "No_Bucket"}, "is not the name of a bucket"),
+        ({"secret_key": "x", "prefix": "/a"}, "is not a prefix"),
+        ({"secret_key": "x", "ca_file": "/nowhere.pem"}, "there is no file /nowhere.pem"),
+        ({"secret_key": "x", "parallel": 0}, "recording.s3.parallel: 0 must be at least 1"),
+        (
+            {"secret_key": "x", "keep_local": "perhaps"},
+            "recording.s3.keep_local: 'perhaps' must be true or false",
+        ),
+        ({"secret_kex": "x"}, "Did you mean recording.s3.secret_key?"),
+    ],
+)
+def test_s08_an_object_store_is_used_with_all_it_needs_or_not_at_all(
+    changes: dict[str, Any], sentence: str
+) -> None:
+    assert sentence in " ".join(problems(recording={"s3": {**S3, **changes}}))
 
 
 def test_every_key_has_a_type_and_a_sentence() -> None:

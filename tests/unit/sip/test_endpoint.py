@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 
 import pytest
 
@@ -600,3 +601,22 @@ def test_terminated_transactions_leave_no_trace_after_their_timers() -> None:
     endpoint.handle_timer(200.0)
     assert set(endpoint.gauges().values()) == {0}
     assert endpoint.get_timer() is None
+
+
+@pytest.mark.parametrize("over", [BOB, TCP], ids=["udp", "tcp"])
+def test_i10_what_was_answered_is_not_held_until_its_timer(over: Path) -> None:
+    endpoint = Endpoint()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(1, 101):
+            message = request("MESSAGE", cseq=number)
+            message.body = bytes(50_000)
+            endpoint.send_request(message, over, 0.0)
+            endpoint.receive(reply(message, 200), over, 0.1)
+            endpoint.data_to_send()
+            drain(endpoint)
+        del message
+        assert tracemalloc.get_traced_memory()[0] - before < 1_000_000
+    finally:
+        tracemalloc.stop()
