@@ -489,6 +489,11 @@ class MediaSettings(Section):
         low=0,
         high=256,
     )
+    push_ca: str = _text(
+        "",
+        "The file (PEM) of who signs the certificates of rtmps and rtsps peers, or of such a certificate itself; "
+        'empty: the host\'s authorities; "-": certificates are not checked.',
+    )
     idle_stop_s: int = _number(
         30, "A stream ends so long after its last consumer left.", low=0, high=86400, unit="seconds"
     )
@@ -950,6 +955,8 @@ def _conflicts(settings: Settings) -> Iterator[str]:
     if bool(settings.http.cert) != bool(settings.http.key):
         missing = "http.key" if settings.http.cert else "http.cert"
         yield f"{missing}: a certificate and its key go together; give both or neither."
+    if settings.media.push_ca not in ("", "-") and not Path(settings.media.push_ca).is_file():
+        yield f"media.push_ca: there is no file {settings.media.push_ca}."
     sip = settings.sip
     if sip.listen_tls:
         for key, file in (("sip.tls_cert", sip.tls_cert), ("sip.tls_key", sip.tls_key)):
@@ -1000,6 +1007,11 @@ def _warnings(settings: Settings) -> Iterator[SettingsWarning]:
         yield SettingsWarning(
             "sip.advertise",
             f"sip.advertise is the name {sip.advertise}: most devices cannot look names up; give an IP address.",
+        )
+    if media.push_ca == "-":
+        yield SettingsWarning(
+            "media.push_ca",
+            "Certificates of rtmps and rtsps peers are not checked: name a file with theirs instead.",
         )
     if not http.address.is_loopback and not http.cert:
         yield SettingsWarning(

@@ -439,8 +439,10 @@ class Gateway:
             store=SqlitePushStore(self.database),
             bus=self.bus,
             clock=self._clock,
+            authorities=settings.push_ca,
         )
         self.devices.registry.on_removed(lambda device: self.pushes.forget_device(device.id))
+        self.devices.presence.on_online(lambda device, _: self.pushes.device_online(device.id))
         self.snapshots = Snapshots(
             registry=self.devices.registry,
             commands=self.devices.commands,

@@ -581,8 +581,9 @@ _ROWS = (
         "recording.upload_failed",
         "warning",
         "place reason detail waiting",
-        "The object store is `unreachable`, `refused`, has no such bucket (`missing`) or `failed`, or what it has is a "
-        "`mismatch`; so many files wait, and are tried again after 2 to 120 s. Told once until it is well again.",
+        "The object store is `unreachable`, `refused`, has no such bucket (`missing`) or `failed`, what it has is a "
+        "`mismatch`, or our index does not answer (`storage_unavailable`); so many files wait, and "
+        "are tried again after 2 to 120 s. Told once until it is well again.",
     ),
     _row(
         "recording.upload_resumed",

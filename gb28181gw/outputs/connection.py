@@ -80,6 +80,8 @@ class MediaConnection(asyncio.Protocol):
         """The body of a WHEP or WHIP request."""
         self._local_host = ""
         self._tail = b""
+        self._stalled = False
+        """More waits to be sent than a client that reads leaves there."""
         self.host = ""
         self._port = 0
         self._reset()
@@ -154,6 +156,19 @@ class MediaConnection(asyncio.Protocol):
         elif self._upload is not None:
             self._upload.close()
         self._listener.forget(self)
+
+    def pause_writing(self) -> None:
+        """The client takes nothing: no more requests of it until it does, and it has not for ever."""
+        if self._transport is not None:
+            self._stalled = True
+            self._transport.pause_reading()
+            self._set_timer(self._listener.config.stall_s)
+
+    def resume_writing(self) -> None:
+        if self._transport is not None:
+            self._stalled = False
+            self._transport.resume_reading()
+            self._set_timer(IDLE_S)
 
     def close(self) -> None:
         """The listener closes."""
@@ -508,9 +523,9 @@ class MediaConnection(asyncio.Protocol):
                 status, headers, body, content_type=content_type, keep_alive=keep_alive, head_only=head_only
             )
         )
-        if keep_alive:
+        if not self._stalled:
             self._set_timer(IDLE_S)
-        else:
+        if not keep_alive:
             self._transport.close()
 
     def _refuse(self, error: GatewayError | None, status: int = 400) -> None:
@@ -524,6 +539,7 @@ class MediaConnection(asyncio.Protocol):
         else:
             body, content_type = b"", ""
         self._transport.write(http.answer(status, (), body, content_type=content_type, keep_alive=False))
+        self._set_timer(IDLE_S)
         self._transport.close()
 
     def _refuse_view(self, error: GatewayError, path: str, *, head_only: bool = False) -> None:
@@ -552,7 +568,9 @@ class MediaConnection(asyncio.Protocol):
     def _time_out(self) -> None:
         if self._transport is None:
             return
-        if self._head_bytes:
+        if self._stalled or self._transport.is_closing():
+            self._transport.abort()
+        elif self._head_bytes:
             self._refuse(None, 408)
         else:
             self._transport.close()

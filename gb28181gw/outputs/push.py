@@ -1,8 +1,9 @@
 """Channels that are pushed to a URL: the owner of all pushes, and one push's whole life.
 
 A push leases the channel's live stream as any viewer, makes FLV of its frames and gives it to a process
-(`push_worker`), which sends it. What breaks, the stream or the peer, is begun anew after 1, 2, 5, 10, then 30 s, for
-ever: a push ends when it is removed, also across restarts of the gateway. No URL is told as it is (`push_url`).
+(`push_worker`), which sends it. What breaks, the stream or the peer, is begun anew after 1, 2, 5, 10, then 30 s, or as
+soon as the device comes online, for ever: a push ends when it is removed, also across restarts of the gateway. No URL
+is told as it is (`push_url`).
 """
 
 from __future__ import annotations
@@ -105,6 +106,8 @@ class PushContext:
     bus: EventBus
     clock: Clock
     counters: PushCounters
+    authorities: str
+    """The file of those that peers' certificates are checked by; empty: the host's; ``-``: unchecked."""
 
 
 class _BrokenError(Exception):
@@ -158,7 +161,7 @@ class _Feed:
 
     async def write(self, url: str, stdin: asyncio.StreamWriter) -> None:
         """Until the stream ends. Raises _BrokenError."""
-        stdin.write(url.encode("ascii") + b"\n")
+        stdin.write(f"{self._context.authorities}\n{url}\n".encode())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(MADE_AUDIO_S):
                 while not self._wanted <= self._tracks.keys() and not self.closed:
@@ -166,17 +169,20 @@ class _Feed:
                     await self.wake.wait()
         if not self._tracks:
             raise _BrokenError("The stream has nothing of what is to be pushed.")
-        kinds = set(self._tracks)
+        head = dict(self._tracks)  # a peer takes other parameter sets in mid-stream, and no other codec
         first = self._queue[0] if self._queue else None
         muxer = FlvMuxer(base_90k=first.dts_90k if first is not None else None)
-        stdin.write(muxer.header(list(self._tracks.values()), first.dts_90k if first is not None else None))
+        stdin.write(muxer.header(list(head.values()), first.dts_90k if first is not None else None))
         while not self.closed:
             self.wake.clear()
             while self._queue:
                 frame = self._queue.popleft()
                 self._queued -= len(frame.payload)
-                if frame.track.kind not in kinds:
+                announced = head.get(frame.track.kind)
+                if announced is None:
                     continue  # it came after the head and cannot be announced any more
+                if frame.track.codec is not announced.codec:
+                    raise _BrokenError(f"The {frame.track.kind.value} is {frame.track.codec.value} now.")
                 data = muxer.mux(with_parameter_sets(frame))
                 self._context.counters.bytes += len(data)
                 stdin.write(data)
@@ -199,6 +205,11 @@ class Push:
         self._since = context.clock.wall()
         self._last_error = ""
         self._breaks = 0
+        self._at_once = asyncio.Event()
+
+    def at_once(self) -> None:
+        """Do not wait any longer before the next attempt: the device is back."""
+        self._at_once.set()
 
     def view(self) -> PushView:
         return PushView(
@@ -214,6 +225,7 @@ class Push:
         failures = 0
         while True:
             began = self._context.clock.monotonic()
+            self._at_once.clear()
             try:
                 await self._attempt()
             except (GatewayError, _BrokenError, OSError) as error:
@@ -221,8 +233,12 @@ class Push:
                 detail = error.detail if isinstance(error, GatewayError) else str(error)
                 self._broke(f"{code}: {detail}" if code else detail)
             failures = 0 if self._context.clock.monotonic() - began > STEADY_S else failures
-            await asyncio.sleep(PAUSES_S[min(failures, len(PAUSES_S) - 1)])
-            failures += 1
+            try:
+                async with asyncio.timeout(PAUSES_S[min(failures, len(PAUSES_S) - 1)]):
+                    await self._at_once.wait()
+                failures = 0
+            except TimeoutError:
+                failures += 1
 
     def emit(self, event: str, **fields: object) -> None:
         order = self.order
@@ -331,12 +347,19 @@ class Pushes:
         store: PushStore,
         bus: EventBus,
         clock: Clock,
+        authorities: str = "",
     ) -> None:
         self.counters = PushCounters()
         self._store = store
         self._bus = bus
         self._context = PushContext(
-            source=source, engine=engine, audio=audio, bus=bus, clock=clock, counters=self.counters
+            source=source,
+            engine=engine,
+            audio=audio,
+            bus=bus,
+            clock=clock,
+            counters=self.counters,
+            authorities=authorities,
         )
         self._pushes: dict[str, Push] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -403,6 +426,12 @@ class Pushes:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         push.emit("push.ended", reason="removed")
+
+    def device_online(self, device_id: str) -> None:
+        """The device came online: its pushes that wait for their next attempt make it now."""
+        for push in self._pushes.values():
+            if push.order.device_id == device_id:
+                push.at_once()
 
     def forget_device(self, device_id: str) -> None:
         """The device was removed: its pushes go."""

@@ -2,7 +2,8 @@
 
 Owner of one frame sink and one packetiser a track. All viewers of a stream and sound share SSRC, sequence numbers and
 packets; the packets since the last key frame are kept, so that a new viewer begins with a picture. Sender reports map
-the RTP time of each track to the same wall clock (RFC 3550 6.4.1).
+the RTP time of each track to the same wall clock (RFC 3550 6.4.1). That mapping hardly moves from one report to the
+next, however unevenly frames arrive: players move what follows a report in time by as much.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from gb28181gw.outputs.rtsp_sdp import Medium
 
 _CNAME = "gb28181gw"
 _MAX_KEPT_BYTES = 16 * 1024 * 1024
+_MAX_SLEW_S = 0.001
+"""So much the mapping follows the clocks at a report: 200 ppm of five seconds, more than clocks differ by."""
+_MAX_OFF_S = 2.0
+"""What is off by more has jumped, as a playback does at a seek, and is mapped anew."""
 
 
 class Player(Protocol):
@@ -50,6 +55,8 @@ class _Sender:
     packets: int = 0
     octets: int = 0
     last_timestamp: int = 0
+    last_90k: int = 0
+    """The same on the clock of the stream."""
     last_at: float = 0.0
 
 
@@ -85,6 +92,8 @@ class RtspStream:
             for medium in media
         }
         self._has_video = any(medium.track.kind is TrackKind.VIDEO for medium in media)
+        self._origin: float | None = None
+        """Wall time at which the stream's clock showed 0, as reports tell it."""
         self._kept: list[tuple[Medium, list[bytes], bool]] = []
         self.kept_bytes = 0
         """Of the packets since the last key frame."""
@@ -123,10 +132,12 @@ class RtspStream:
         for sender in self._senders.values():
             if not sender.packets:
                 continue
-            passed = int((now - sender.last_at) * sender.medium.clock_rate)
+            passed_s = now - sender.last_at
+            shown_s = sender.last_90k / 90_000 + passed_s
+            passed = int(passed_s * sender.medium.clock_rate)
             report = SenderReport(
                 ssrc=sender.packetiser.ssrc,
-                ntp_time=ntp_time(wall),
+                ntp_time=ntp_time(self._follow(wall - shown_s) + shown_s),
                 rtp_timestamp=(sender.last_timestamp + passed) & 0xFFFFFFFF,
                 packet_count=sender.packets & 0xFFFFFFFF,
                 octet_count=sender.octets & 0xFFFFFFFF,
@@ -134,6 +145,14 @@ class RtspStream:
             data = build_sender_report(report, _CNAME)
             for player in tuple(self._players):
                 player.report(sender.medium, data)
+
+    def _follow(self, origin: float) -> float:
+        """The origin that is told, when it looks like `origin` now."""
+        if self._origin is None or abs(origin - self._origin) > _MAX_OFF_S:
+            self._origin = origin
+        else:
+            self._origin += min(max(origin - self._origin, -_MAX_SLEW_S), _MAX_SLEW_S)
+        return self._origin
 
     def close(self) -> None:
         self._engine.close_sink(self._sink)
@@ -156,7 +175,8 @@ class RtspStream:
         sender.packets += len(packets)
         size = sum(map(len, packets))
         sender.octets += size - HEADER_SIZE * len(packets)
-        sender.last_timestamp = int.from_bytes(packets[-1][4:8], "big")
+        sender.last_timestamp = int.from_bytes(packets[0][4:8], "big")
+        sender.last_90k = frame.pts_90k
         sender.last_at = frame.arrival or self._monotonic()
         key = frame.key if video else not self._has_video
         if video and frame.key:

@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from gb28181gw.errors import GatewayError
 from gb28181gw.media.wire.exceptions import RtpError
@@ -24,7 +25,9 @@ from gb28181gw.outputs.webrtc_sdp import Format, Offer
 from gb28181gw.outputs.webrtc_session import CONNECT_S
 from gb28181gw.outputs.webrtc_stream import CNAME
 from gb28181gw.outputs.webrtc_transport import PeerTransport, TransportFactory
-from gb28181gw.outputs.whip_sound import SoundDecoder
+
+if TYPE_CHECKING:
+    from gb28181gw.outputs.whip_sound import SoundDecoder  # which loads PyAV
 
 REPORT_S = 2.0
 WINDOW_S = 0.06

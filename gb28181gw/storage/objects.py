@@ -27,9 +27,10 @@ WHOLE_BYTES: Final = 64 << 20
 """A larger file is sent in parts."""
 PART_BYTES: Final = 16 << 20
 CONNECT_S: Final = 5
-READ_S: Final = 20
-"""Without a byte of an answer's body."""
+READ_S: Final = 10
+"""Without a byte of what is fetched: somebody waits for it, and a stop of the gateway does."""
 REQUEST_S: Final = 300
+"""A whole request. A file that is sent has no other limit: its time counts as silence of the store."""
 INSTALL: Final = (
     "recording.s3.bucket is set, and the library for it is not installed: run pip install 'gb28181gw[s3]'."
 )
@@ -66,25 +67,30 @@ class S3Objects:
         if config.virtual_host:
             parts = urlsplit(endpoint)
             endpoint = f"{parts.scheme}://{config.bucket}.{parts.netloc}"
+
+        def store(silence: timedelta | None = None) -> S3Store:
+            return S3Store(
+                config.bucket,
+                endpoint=endpoint,
+                region=config.region,
+                access_key_id=config.access_key,
+                secret_access_key=config.secret_key,
+                virtual_hosted_style_request=config.virtual_host,
+                client_options={
+                    "allow_http": config.allow_http,
+                    "connect_timeout": timedelta(seconds=CONNECT_S),
+                    "timeout": timedelta(seconds=REQUEST_S),
+                    "user_agent": "gb28181gw",
+                    **({"root_certificate": config.ca} if config.ca else {}),
+                    **({"read_timeout": silence} if silence else {}),
+                },
+                retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=REQUEST_S)},
+            )
+
         try:
             with _own_settings_only():
-                self._store: S3Store = S3Store(
-                    config.bucket,
-                    endpoint=endpoint,
-                    region=config.region,
-                    access_key_id=config.access_key,
-                    secret_access_key=config.secret_key,
-                    virtual_hosted_style_request=config.virtual_host,
-                    client_options={
-                        "allow_http": config.allow_http,
-                        "connect_timeout": timedelta(seconds=CONNECT_S),
-                        "read_timeout": timedelta(seconds=READ_S),
-                        "timeout": timedelta(seconds=REQUEST_S),
-                        "user_agent": "gb28181gw",
-                        **({"root_certificate": config.ca} if config.ca else {}),
-                    },
-                    retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=REQUEST_S)},
-                )
+                self._store = store()
+                self._reading = store(timedelta(seconds=READ_S))
         except BaseError as error:
             raise GatewayError("gb.config.invalid", f"recording.s3: {_detail(error)}") from error
         self._obstore = obstore
@@ -113,7 +119,7 @@ class S3Objects:
 
     def fetch(self, name: str, path: Path, size: int) -> None:
         with self._told():
-            answer = self._obstore.get(self._store, name)
+            answer = self._obstore.get(self._reading, name)
             total = 0
             with path.open("xb") as file:
                 for piece in answer.stream(min_chunk_size=1 << 20):

@@ -10,12 +10,13 @@ from threading import Event
 import av
 import pytest
 from av.container import InputContainer
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
 
 from gb28181gw.media import native
 from tests.support.field import Field, Plan, running_field
 from tests.support.gateway import media_range, wait_until
 from tests.support.hostile import metric
+from tests.support.players import WebSocketFile
 from tests.support.whep import only_loopback, whep
 
 pytestmark = pytest.mark.interop
@@ -34,22 +35,6 @@ KINDS = (
     "webrtc",
 )
 PICTURES = 40
-
-
-class WebSocketFile:
-    """What a WebSocket carries, to be read as a file."""
-
-    def __init__(self, socket: ClientConnection) -> None:
-        self._socket = socket
-        self._rest = b""
-
-    def read(self, size: int = -1) -> bytes:
-        if not self._rest:
-            message = self._socket.recv(timeout=20)
-            assert isinstance(message, bytes)
-            self._rest = message
-        data, self._rest = self._rest[:size], self._rest[size:]
-        return data
 
 
 @pytest.fixture(

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import ssl
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from gb28181gw.media import native
+from tests.support.certificates import authority, signed
 from tests.support.field import Field, Plan, running_field
 from tests.support.gateway import free_port, media_range, wait_until
 
@@ -23,10 +31,62 @@ SECRET = "Stromschluessel7"
     params=[pytest.param("python", marks=pytest.mark.long), pytest.param("native", marks=BUILT)],
 )
 def devices(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
-    media = {"idle_stop_s": 3, "plane": request.param, "ports": media_range(100)}
     directory = tmp_path_factory.mktemp("push")
-    with running_field(directory, {"h264": Plan(rows=(), options=SMALL)}, media=media) as field:
+    ca = authority(directory)
+    signed(directory, ca, names="IP:127.0.0.1", name="known")
+    authority(directory, "stranger")
+    media = {
+        "idle_stop_s": 3, "plane": request.param, "ports": media_range(100), "push_ca": str(ca.cert)
+    }  # fmt: skip
+    plans = {
+        "h264": Plan(rows=(), options=SMALL),
+        "h264-aac": Plan(rows=(), options={**SMALL, "audio": "aac"}),
+        "h265-aac": Plan(rows=(), options={**SMALL, "video": "h265", "audio": "aac"}),
+    }
+    with running_field(directory, plans, media=media) as field:
         yield field
+
+
+@contextmanager
+def tls_server(directory: Path, name: str, to: int) -> Iterator[int]:
+    """A port where TLS with this certificate is taken off; what is in it goes to another port of this host."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(directory / f"{name}.pem", directory / f"{name}.key")
+    loop = asyncio.new_event_loop()
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", to)
+        except OSError:
+            writer.close()
+            return
+        await asyncio.gather(pipe(reader, back), pipe(there, writer))
+
+    server = loop.run_until_complete(asyncio.start_server(serve, "127.0.0.1", 0, ssl=context))
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield int(server.sockets[0].getsockname()[1])
+    finally:
+
+        async def stop() -> None:
+            server.close()
+            rest = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in rest:
+                task.cancel()
+            await asyncio.gather(*rest, return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(stop(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
 
 
 def received(url: str, *options: str) -> dict[str, int]:
@@ -87,3 +147,42 @@ def test_rtsp_is_decoded_with_the_devices_own_sound_and_goes_on_after_a_restart(
     assert received(url, "-rtsp_flags", "listen")["h264"] >= 50
     assert api.delete(f"/api/v1/pushes/{answer.json()['id']}").status_code == 204
     assert SECRET not in json.dumps(devices.gateway.events) + "".join(devices.gateway.other_lines)
+
+
+@pytest.mark.parametrize("scheme", ["rtmps", "rtsps"])
+def test_a_peer_whose_certificate_nobody_vouches_for_gets_nothing(devices: Field, scheme: str) -> None:
+    devices.device("h264", channels=1)
+    channel = f"/api/v1/devices/{devices.ids['h264']}/channels/{devices.channels('h264')[0]['id']}"
+    api = devices.gateway.api
+    with tls_server(devices.gateway.directory, "stranger", free_port()) as port:
+        answer = api.post(f"{channel}/push", json={"url": f"{scheme}://127.0.0.1:{port}/live/{SECRET}"})
+        push = f"/api/v1/pushes/{answer.json()['id']}"
+        told = wait_until(lambda: api.get(push).json()["last_error"], "the refusal")
+        assert told == "The certificate of the peer was not accepted."
+        assert api.delete(push).status_code == 204
+
+
+def test_rtmps_with_the_devices_own_aac(devices: Field) -> None:
+    devices.device("h264-aac", channels=1)
+    channel = f"/api/v1/devices/{devices.ids['h264-aac']}/channels/{devices.channels('h264-aac')[0]['id']}"
+    api, server = devices.gateway.api, free_port()
+    with tls_server(devices.gateway.directory, "known", server) as port, ThreadPoolExecutor(1) as pool:
+        receiving = pool.submit(received, f"rtmp://127.0.0.1:{server}/live/{SECRET}|x'y", "-listen", "1")
+        answer = api.post(f"{channel}/push", json={"url": f"rtmps://127.0.0.1:{port}/live/{SECRET}|x'y"})
+        assert answer.status_code == 201, answer.text
+        frames = receiving.result(60)
+        assert api.delete(f"/api/v1/pushes/{answer.json()['id']}").status_code == 204
+    assert frames["h264"] >= 50
+    assert frames["aac"] >= 10
+
+
+def test_h265_and_aac_over_rtsp(devices: Field) -> None:
+    devices.device("h265-aac", channels=1)
+    channel = f"/api/v1/devices/{devices.ids['h265-aac']}/channels/{devices.channels('h265-aac')[0]['id']}"
+    api, url = devices.gateway.api, f"rtsp://127.0.0.1:{free_port()}/live/{SECRET}"
+    answer = api.post(f"{channel}/push", json={"url": url})
+    assert answer.status_code == 201, answer.text
+    frames = received(url, "-rtsp_flags", "listen")
+    assert api.delete(f"/api/v1/pushes/{answer.json()['id']}").status_code == 204
+    assert frames["hevc"] >= 50
+    assert frames["aac"] >= 10

@@ -16,43 +16,6 @@ pytestmark = [
 ]
 DEVICES = {"pcma": "34020000001180000001", "aac": "34020000001180000101"}
 
-_PLAYER = """
-(async url => {
-  const seen = window.seen = {error: "", video: document.body.appendChild(document.createElement("video"))};
-  seen.video.muted = true;
-  const peer = seen.peer = new RTCPeerConnection();
-  const stream = new MediaStream();
-  seen.video.srcObject = stream;
-  peer.ontrack = event => { stream.addTrack(event.track); seen.video.play(); };
-  peer.addTransceiver("video", {direction: "recvonly"});
-  peer.addTransceiver("audio", {direction: "recvonly"});
-  await peer.setLocalDescription();
-  const answer = await fetch(url, {
-    method: "POST", headers: {"content-type": "application/sdp"}, body: peer.localDescription.sdp,
-  });
-  seen.session = answer.headers.get("location");
-  const text = await answer.text();
-  if (answer.status !== 201) { seen.error = text; return; }
-  await peer.setRemoteDescription({type: "answer", sdp: text});
-})
-"""
-_LOOK = """
-(async ({error, session, video, peer}) => {
-  const reports = [...(await peer.getStats()).values()];
-  const inbound = reports.filter(r => r.type === "inbound-rtp");
-  const of = kind => inbound.find(r => r.kind === kind) || {};
-  const codec = kind => (reports.find(r => r.id === of(kind).codecId) || {}).mimeType || "";
-  return {
-    error, session, state: peer.connectionState,
-    frames: video.getVideoPlaybackQuality().totalVideoFrames,
-    decoded: of("video").framesDecoded || 0,
-    sound: of("audio").totalSamplesReceived || 0,
-    codecs: [codec("video"), codec("audio")],
-    width: video.videoWidth,
-  };
-})(window.seen)
-"""
-
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
@@ -74,10 +37,10 @@ def test_chromium_plays_picture_and_sound(gateway: GatewayProcess, audio: str, s
     channel = str(gateway.get(f"/devices/{device}/channels")["items"][0]["id"])
     url = gateway.live(device, channel)["urls"]["webrtc"]
     with browser.page() as page:
-        page.evaluate(f"{_PLAYER}({url!r})")
+        page.evaluate(f"{browser.WHEP_PLAYER}({url!r})")
 
         def played() -> dict[str, object] | None:
-            seen: dict[str, object] = page.evaluate(_LOOK)
+            seen: dict[str, object] = page.evaluate(browser.WHEP_LOOK)
             assert seen["error"] == "", seen
             enough = int(str(seen["frames"])) >= 75 and int(str(seen["sound"])) > 8000
             return seen if enough else None

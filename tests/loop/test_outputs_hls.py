@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -248,3 +250,24 @@ async def test_many_requests_on_one_connection() -> None:
         assert statuses == [200, 200, 200]
         writer.close()
         await writer.wait_closed()
+
+
+async def test_f10_player_that_asks_and_does_not_read_is_dropped() -> None:
+    big = [replace(f, payload=f.payload + b"\0\0\0\1\x0c" + b"\xff" * 60_000) for f in CLIP[:110]]
+    async with bench(stall_s=0.2) as b:
+        b.push(big[:1])
+        await until(lambda: b.plane.tracks("live") != ())
+        pushed = asyncio.ensure_future(feed(b, big[1:]))
+        segment = next(uri for uri in uris(await playlist(b)) if uri.startswith("segment"))
+        await pushed
+        with socket.create_connection(("127.0.0.1", b.port)) as lazy:
+            lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            await until(lambda: b.listener.connections == 1)
+            for _ in range(500):
+                with contextlib.suppress(OSError):
+                    lazy.sendall(f"GET {BASE}{segment} HTTP/1.1\r\nHost: gw\r\n\r\n".encode())
+                await asyncio.sleep(0.01)
+                if b.listener.connections == 0:
+                    break
+            assert b.listener.connections == 0
+        assert await playlist(b)

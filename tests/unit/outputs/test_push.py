@@ -10,9 +10,11 @@ import pytest
 
 from gb28181gw.clock import SystemClock
 from gb28181gw.errors import GatewayError
-from gb28181gw.media.tracks import Codec, Track, TrackKind
+from gb28181gw.media.tracks import Codec, Frame, Track, TrackKind
 from gb28181gw.observability.events import EventBus
+from gb28181gw.outputs import push
 from gb28181gw.outputs.push import Pushes, PushOrder, PushState
+from gb28181gw.outputs.push_worker import _target
 from gb28181gw.outputs.source import Viewer
 
 URL = "rtmp://user:geheim@192.0.2.9/live/geheim"
@@ -39,9 +41,12 @@ class Source:
         self.offline = offline
         self.held = 0
         self.asked = asyncio.Event()
+        self.tried = 0
+        self.on_frames: Any = None
 
     async def lease_live(self, device_id: str, channel_id: str, consumer: Viewer) -> Any:
         self.asked.set()
+        self.tried += 1
         if self.offline:
             raise GatewayError("gb.route.offline")
         self.held += 1
@@ -52,6 +57,13 @@ class Source:
 
     def tracks(self, stream_id: str) -> list[Track]:
         return [Track(kind=TrackKind.VIDEO, codec=Codec.H265)]
+
+    def add_frame_sink(self, stream_id: str, on_frames: Any, **_: object) -> int:
+        self.on_frames = on_frames
+        return 1
+
+    def close_sink(self, sink: int) -> None:
+        self.on_frames = None
 
 
 def pushes(source: Source, store: Store) -> Pushes:
@@ -105,3 +117,57 @@ async def test_stored_orders_are_begun_again_and_go_with_their_device() -> None:
         await asyncio.sleep(0)
     await owner.close()
     assert owner.gauges == {}
+
+
+async def test_a_device_that_is_back_cuts_the_pause_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(push, "PAUSES_S", (3600.0,))
+    source = Source(offline=True)
+    owner = pushes(source, Store(PushOrder(id="1", device_id="d", channel_id="c", url=URL)))
+    await owner.start()
+    for tried in (1, 2, 3):
+        async with asyncio.timeout(10):
+            while owner.get("1").breaks < tried:
+                await asyncio.sleep(0)
+        owner.device_online("other")
+        assert source.tried == tried
+        owner.device_online("d")
+    await owner.close()
+
+
+async def test_med36_another_codec_in_mid_push_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(push, "PAUSES_S", (3600.0,))
+    source = Source(offline=False)
+    order = PushOrder(id="1", device_id="d", channel_id="c", url="rtsp://127.0.0.1:9/x/y", audio=False)
+    owner = pushes(source, Store(order))
+    await owner.start()
+    async with asyncio.timeout(20):
+        while source.on_frames is None:
+            await asyncio.sleep(0)
+        for codec in (Codec.H265, Codec.H264):
+            track = Track(kind=TrackKind.VIDEO, codec=codec)
+            frame = Frame(track=track, pts_90k=0, dts_90k=0, payload=b"\0\0\0\1\x65", key=True)
+            source.on_frames([frame])
+            while not owner.counters.bytes:
+                await asyncio.sleep(0.01)
+        while owner.get("1").state is not PushState.RETRYING:
+            await asyncio.sleep(0.01)
+    assert owner.get("1").last_error == "The video is h264 now."
+    assert (source.held, source.on_frames) == (0, None)
+    await owner.close()
+
+
+@pytest.mark.parametrize(
+    ("authorities", "options"),
+    [
+        ("-", {"tls_verify": "0"}),
+        ("/etc/a:b.pem", {"tls_verify": "1", "ca_file": "/etc/a:b.pem"}),
+    ],
+)
+def test_certificates_are_checked_unless_it_is_said(authorities: str, options: dict[str, str]) -> None:
+    url = "rtsps://h/live/a|b"
+    assert _target(url, authorities) == (url, "rtsp", {"rtsp_transport": "tcp"} | options)
+    target, muxer, none = _target(url.replace("rtsp", "rtmp"), authorities)
+    assert (muxer, none) == ("tee", {})
+    listed = "".join(f":{name}={value}" for name, value in options.items()).replace("a:b", "a\\:b")
+    assert target == f"[flvflags=no_duration_filesize:f=flv{listed}]rtmps://h/live/a\\|b"
+    assert _target(url, "")[2]["tls_verify"] == "1"

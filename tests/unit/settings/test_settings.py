@@ -43,6 +43,7 @@ ADDED = [
     "media.on_loss",
     "media.merge_ms",
     "media.transcode",
+    "media.push_ca",
     "media.webrtc_sessions",
     "downloads.at_once",
     "downloads.per_device",
