@@ -793,7 +793,7 @@ _ROWS = (
         "talk.microphone_opened",
         "info",
         "device_id channel_id talk_id kind client",
-        "A microphone speaks in a talk; kind: websocket or webrtc.",
+        "A microphone speaks in a talk; kind: websocket, webrtc or upper.",
     ),
     _row(
         "talk.microphone_closed",
