@@ -395,6 +395,7 @@ class Call:
             ssrc=agreed.ssrc,
             payloads=agreed.payloads,
             expected_hosts=frozenset(hosts),
+            parameter_sets=agreed.parameter_sets,
             connect=(_dial_host(agreed.host, seen), agreed.port) if agreed.dial else None,
             listen=agreed.listen,
             acknowledged=True,

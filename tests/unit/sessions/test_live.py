@@ -178,6 +178,19 @@ async def test_inv02_another_ssrc_in_the_answer_updates_the_open_receiver() -> N
     await bench.sessions.close()
 
 
+async def test_med35_parameter_sets_of_the_answer_are_handed_to_the_receiver() -> None:
+    bench = Bench()
+    told = (
+        answer_sdp("0200001234")
+        + b"a=fmtp:98 packetization-mode=1;sprop-parameter-sets=Z0LAHtoCgPaA,aM48gA==\r\n"
+    )
+    bench.agent.replies = [Reply(sdp=told)]
+    await bench.sessions.start_live(DEVICE, CHANNEL, transport=UDP)
+    (update,) = bench.engine.receivers[1].updates
+    assert [unit[0] & 0x1F for unit in update.parameter_sets] == [7, 8]
+    await bench.sessions.close()
+
+
 async def test_inv01_no_y_in_the_answer_keeps_the_offered_ssrc() -> None:
     bench = Bench()
     bench.agent.replies = [Reply(sdp=answer_sdp())]
