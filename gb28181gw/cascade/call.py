@@ -77,6 +77,11 @@ class Lease(Protocol):
     @property
     def stream_id(self) -> str: ...
 
+    @property
+    def route(self) -> str:
+        """`X-RoutePath` of the answer from below that it runs by; empty: none."""
+        ...
+
     def release(self) -> None: ...
 
 
