@@ -78,6 +78,11 @@ class Lease(Protocol):
     @property
     def stream_id(self) -> str: ...
 
+    @property
+    def route(self) -> str:
+        """`X-RoutePath` of the answer from below that it runs by; empty: none."""
+        ...
+
     def release(self) -> None: ...
 
 

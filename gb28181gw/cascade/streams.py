@@ -61,6 +61,9 @@ class UpperStream(Call):
 
     async def _prepare(self) -> bytes:
         lease = self._lease = await self._lease_source()
+        passage = PASSAGE.get()
+        if passage is not None and not passage.route:
+            passage.route = lease.route  # it ran already: the way is that of whoever asked for it first
         self._stream_id = lease.stream_id
         self._choose_ssrc()
         self._sink = await self._bind(lambda port: self._add_sink(lease.stream_id, port))

@@ -73,6 +73,16 @@ class RunningGateway:
         )
         return json.loads(self._ask(request))
 
+    def patch(self, path: str, body: object) -> Any:
+        """PATCH JSON and read JSON. Raises as `get`."""
+        request = urllib.request.Request(  # noqa: S310 - the scheme is ours, see `of`
+            self.url + path,
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+            method="PATCH",
+        )
+        return json.loads(self._ask(request))
+
     def post_bytes(self, path: str, body: bytes, content_type: str) -> Any:
         """POST a body of another kind and read JSON. Raises as `get`."""
         request = urllib.request.Request(  # noqa: S310 - the scheme is ours, see `of`

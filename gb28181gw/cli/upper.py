@@ -144,9 +144,13 @@ def add(
     body.update({name: value for name, value in given.items() if value})
 
     def run(gateway: RunningGateway) -> None:
-        found = gateway.post(UPPERS, body)
         if share_all:
+            # Many ask for the catalogue the moment we are registered, and never again: it must be whole by then.
+            gateway.post(UPPERS, {**body, "enabled": False})
             gateway.put(f"{_path(upper_id)}/channels", {"all": True})
+            found = gateway.patch(_path(upper_id), {"enabled": True})
+        else:
+            found = gateway.post(UPPERS, body)
         if as_json:
             _json(found)
         else:

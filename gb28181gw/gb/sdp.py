@@ -17,6 +17,7 @@ from gb28181gw.gb.charset import decode
 from gb28181gw.gb.dialect import PayloadSet
 from gb28181gw.gb.exceptions import GbLocalError, SdpParseError
 from gb28181gw.gb.quirks import Quirk
+from gb28181gw.gb.sprop import parameter_sets
 
 CONTENT_TYPE = "application/sdp"
 MAX_LINES = 200
@@ -563,6 +564,8 @@ class Agreement:
     """Port of the answer, 0 when unusable. It is dialled at the signalling peer's address (INV-17)."""
     payloads: dict[int, str]
     """Payload type to encoding name: of the answer, and of the offer where the answer names none."""
+    parameter_sets: tuple[bytes, ...] = ()
+    """NAL units of the answer's ``sprop-…`` parameters (MED-35)."""
     quirks: tuple[Quirk, ...] = ()
 
 
@@ -589,6 +592,7 @@ def agree(offer: Offer, answer: Sdp) -> Agreement:
         host=host,
         port=media.port,
         payloads=encodings or payload_map(offer.payloads),
+        parameter_sets=parameter_sets(value for name, value in media.attributes if name == "fmtp"),
         quirks=tuple(quirks),
     )
 

@@ -80,6 +80,7 @@ class Engine:
         ssrc: int | None,
         payloads: Sequence[tuple[int, str]] | None,
         expected_hosts: Sequence[str] | None,
+        parameter_sets: Sequence[bytes],
         connect: tuple[str, int] | None,
         listen: bool,
         acknowledged: bool,

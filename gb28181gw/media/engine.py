@@ -98,6 +98,8 @@ class ReceiverUpdate:
     ssrc: int | None = None
     payloads: Mapping[int, str] | None = None
     expected_hosts: frozenset[str] | None = None
+    parameter_sets: tuple[bytes, ...] = ()
+    """NAL units of the SDP (``sprop-…``), used until the stream has its own (MED-35). Empty leaves them alone."""
     connect: tuple[str, int] | None = None
     """Dial this address: 3 tries, 1 s apart (Annex D), while listening where a port is bound (INV-18)."""
     listen: bool = False

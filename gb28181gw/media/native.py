@@ -184,6 +184,7 @@ class NativePlane:
             update.ssrc,
             None if update.payloads is None else list(update.payloads.items()),
             None if update.expected_hosts is None else list(update.expected_hosts),
+            list(update.parameter_sets),
             update.connect,
             update.listen,
             update.acknowledged,

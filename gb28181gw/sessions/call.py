@@ -92,6 +92,8 @@ class CallLimits:
     ask_key_frame_s: float = 1.0
     """So long after the first packet a key frame is asked for (MED-34)."""
     silence_s: float = 10.0
+    farewell_s: float = 0.5
+    """So long after the device closed its media connection its BYE may come."""
     bind_tries: int = 16
 
 
@@ -169,11 +171,15 @@ class Call:
         self.foreign_ssrc: int | None = None
         self.foreign_source = ""
         self.silent = False
+        self.disconnected = False
+        """Silent because the device closed its media connection."""
         self.ended_by_device = False
         self.media_status: int | None = None
         """`NotifyType` of a MediaStatus: 121 when a recording was sent to its end (A.2.5.4)."""
         self.file_size: int | None = None
         """`a=filesize` of the answer, in bytes."""
+        self.route = ""
+        """`X-RoutePath` of the answer; empty: it had none, as those of devices."""
 
     # ---- what the owner reads
 
@@ -356,6 +362,7 @@ class Call:
         context = self._context
         assert self._receiver is not None and self._ssrc is not None  # noqa: S101 - _bind has run
         self._dialog = answer.dialog
+        self.route = answer.route
         record = CallRecord(
             id=secrets.token_hex(16),
             device_id=self.device_id,
@@ -395,6 +402,7 @@ class Call:
             ssrc=agreed.ssrc,
             payloads=agreed.payloads,
             expected_hosts=frozenset(hosts),
+            parameter_sets=agreed.parameter_sets,
             connect=(_dial_host(agreed.host, seen), agreed.port) if agreed.dial else None,
             listen=agreed.listen,
             acknowledged=True,
@@ -478,15 +486,17 @@ class Call:
         match event.kind:
             case EventKind.FIRST_PACKET:
                 self.first_packet = True
-                self.silent = False
+                self.silent = self.disconnected = False
             case EventKind.CONNECTED:
                 self.connected = True
             case EventKind.CONNECT_FAILED:
                 self.connect_failed = event.detail
             case EventKind.KEY_FRAME:
                 self.key_frame = True
-            case EventKind.SILENCE | EventKind.DISCONNECTED:
+            case EventKind.SILENCE:
                 self.silent = True
+            case EventKind.DISCONNECTED:
+                self.silent = self.disconnected = True
             case EventKind.SSRC_MISMATCH:
                 self.foreign_ssrc = event.ssrc
                 self._tell("media.ssrc_mismatch", event)
@@ -533,6 +543,11 @@ class Call:
         self.media_status = notify_type
         self._touch()
 
+    async def farewell(self) -> None:
+        """Many close the media connection just before they send BYE: wait for it, to know which loss this is."""
+        if self.disconnected:
+            await self._until(lambda: self.ended_by_device, self._context.limits.farewell_s)
+
     async def send(
         self, method: str, *, body: bytes, content_type: str, path: Path | None, timeout_s: float
     ) -> Response:
@@ -549,6 +564,7 @@ class Call:
             content_type=content_type,
             path=path or self._target.path,
             timeout_s=timeout_s,
+            platform=self._target.platform,
         )
 
     def _touch(self) -> None:

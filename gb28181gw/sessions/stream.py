@@ -57,9 +57,13 @@ class Why(Enum):
 class StreamLease:
     """One consumer's hold on a stream. Satisfies `outputs.source.Lease`."""
 
-    def __init__(self, stream_id: str, consumer: Consumer, on_release: Callable[[StreamLease], None]) -> None:
+    def __init__(
+        self, stream_id: str, consumer: Consumer, on_release: Callable[[StreamLease], None], route: str = ""
+    ) -> None:
         self.stream_id = stream_id
         self.consumer = consumer
+        self.route = route
+        """`X-RoutePath` of the answer that the stream runs by when it is leased; empty: it comes from a device."""
         self._on_release: Callable[[StreamLease], None] | None = on_release
 
     def release(self) -> None:
@@ -144,7 +148,8 @@ class Stream(ABC):
         await asyncio.shield(self._ready)
 
     def lease(self, consumer: Consumer) -> StreamLease:
-        lease = StreamLease(self.id, consumer, self._released)
+        route = self._call.route if self._call is not None else ""
+        lease = StreamLease(self.id, consumer, self._released, route)
         self._leases.add(lease)
         self._wake.set()
         return lease
@@ -199,6 +204,8 @@ class Stream(ABC):
             self._enter(call)
             while True:
                 why = await self._watch(call)
+                if why is Why.LOST:
+                    await call.farewell()
                 if why is not Why.LOST or not self._may_retry(call):
                     break
                 call = await self._again(call)
@@ -359,7 +366,7 @@ class Stream(ABC):
                 continue
 
     async def _again(self, lost: Call) -> Call:
-        """RETRYING: INVITE again after growing pauses while somebody watches."""
+        """RETRYING: INVITE again after growing pauses while somebody watches, but not what is known to be gone."""
         failure = self._loss(lost)
         self.state = StreamState.RETRYING
         self._prepare_retry()
@@ -377,6 +384,8 @@ class Stream(ABC):
                 deadline = asyncio.get_running_loop().time() + self._limits.answer_s
                 return await self._cancellable(self._climb(deadline))
             except GatewayError as error:
+                if _is_gone(error):
+                    raise
                 failure = error
         raise failure
 
@@ -392,6 +401,8 @@ class Stream(ABC):
     def _loss(self, call: Call) -> GatewayError:
         if call.ended_by_device:
             return GatewayError("gb.sip.device_bye", "The device sent BYE.")
+        if call.disconnected:
+            return GatewayError("gb.media.silent", "The device closed its media connection.")
         return GatewayError("gb.media.silent", f"No packet for {self._context.limits.silence_s:.0f} s.")
 
     # ---- ending
@@ -485,3 +496,13 @@ class Stream(ABC):
             kind=self.kind.value,
             **fields,
         )
+
+
+def _is_gone(error: GatewayError) -> bool:
+    """No pause brings it back: we have deleted the device or the channel, or the device knows it no more (404).
+
+    An offline one (480) may come back, and is tried again.
+    """
+    if error.code in ("gb.route.device_unknown", "gb.route.channel_unknown"):
+        return True
+    return error.code == "gb.sip.rejected" and error.sip_status == 404

@@ -39,7 +39,7 @@ from gb28181gw.ua.calls import Calls
 from gb28181gw.ua.compose import ALLOW, Composer, user_of
 from gb28181gw.ua.exchanges import Exchanges
 from gb28181gw.ua.models import AgentConfig, AgentCounters, Answer, Platforms, Target
-from gb28181gw.ua.passage import PASSAGE
+from gb28181gw.ua.passage import headers_for
 from gb28181gw.ua.refusals import RefusalLimits, Refusals
 from gb28181gw.ua.server import Handler, Server
 from gb28181gw.ua.shell import Shell, Trace
@@ -230,18 +230,19 @@ class UserAgent:
         headers: Sequence[tuple[str, str]] = (),
         path: Path | None = None,
         timeout_s: float | None = None,
+        platform: bool = False,
     ) -> Response:
         """BYE, INFO, MESSAGE, NOTIFY or SUBSCRIBE within a dialog; waits for the final response. Raises as `request`.
 
-        `path`: where the peer is now, by default where the dialog knows it.
+        `path`: where the peer is now, by default where the dialog knows it. `platform`: the peer is one, as in
+        `Target`: an INFO tells it whose it is.
         """
         _check_method(method)
         self._ensure_open()
         where = path if path is not None else dialog.path
         request = dialog.request(method, body)
-        passage = PASSAGE.get() if method == "INFO" else None
-        if passage is not None:
-            headers = (*headers, *passage.headers(method))
+        if method == "INFO":
+            headers = (*headers, *headers_for(method, self.config.id, platform=platform))
         self._composer.complete(request, where, user_of(dialog.local_uri), content_type, headers)
         return await self._exchanges.run(request, where, timeout_s)
 

@@ -51,6 +51,11 @@ class Answer:
     dialog: Dialog
     response: Response
 
+    @property
+    def route(self) -> str:
+        """`X-RoutePath` (Annex H); empty: none."""
+        return self.response.headers.get("X-RoutePath") or ""
+
 
 class Platforms(Protocol):
     """The upper platforms that we are registered at, as the agent asks for them."""

@@ -45,7 +45,7 @@ Empty: nobody's."""
 
 
 def headers_for(method: str, own_id: str, *, platform: bool) -> tuple[tuple[str, str], ...]:
-    """What a request outside dialogs takes along: its passage, or the user of ours whom it is for.
+    """What a request outside dialogs, or an INFO, takes along: its passage, or the user of ours whom it is for.
 
     Platforms are told of users, devices not (8.3).
     """

@@ -132,11 +132,7 @@ public:
     void preset(const std::string& codec, const std::vector<nb::bytes>& parameter_sets) {
         std::vector<Bytes> sets;
         for (const nb::bytes& unit : parameter_sets) sets.push_back(view_of(unit).copy());
-        if (auto* const program = dynamic_cast<PsDemuxer*>(demuxer_.get())) {
-            program->preset(codec_of(codec), std::move(sets));
-        } else if (auto* const video = dynamic_cast<VideoDepacketiser*>(demuxer_.get())) {
-            video->preset(sets);
-        }
+        demuxer_->preset(codec_of(codec), sets);
     }
     [[nodiscard]] std::optional<double> deadline() const { return demuxer_->deadline(); }
     [[nodiscard]] nb::list tracks() const {

@@ -122,12 +122,14 @@ public:
     void update_receiver(ReceiverId id, std::optional<std::uint32_t> ssrc,
                          const std::optional<std::vector<std::pair<std::uint8_t, std::string>>>& payloads,
                          std::optional<std::vector<std::string>> expected_hosts,
+                         const std::vector<nb::bytes>& parameter_sets,
                          std::optional<std::pair<std::string, std::uint16_t>> connect, bool listen,
                          bool acknowledged) {
         ReceiverUpdate update;
         update.ssrc = ssrc;
         if (payloads) update.payloads = Payloads(payloads->begin(), payloads->end());
         update.expected_hosts = std::move(expected_hosts);
+        for (const nb::bytes& unit : parameter_sets) update.parameter_sets.push_back(view_of(unit).copy());
         update.connect = std::move(connect);
         update.listen = listen;
         update.acknowledged = acknowledged;
@@ -348,7 +350,7 @@ void bind(nb::module_& module) {
              "expected_hosts"_a, "strict"_a, "silence_s"_a, "shared"_a)
         .def("open_shared_port", &PyEngine::open_shared_port, "host"_a, "port"_a)
         .def("update_receiver", &PyEngine::update_receiver, "receiver"_a, "ssrc"_a.none(), "payloads"_a.none(),
-             "expected_hosts"_a.none(), "connect"_a.none(), "listen"_a, "acknowledged"_a)
+             "expected_hosts"_a.none(), "parameter_sets"_a, "connect"_a.none(), "listen"_a, "acknowledged"_a)
         .def("attach", &PyEngine::attach, "receiver"_a, "stream"_a)
         .def("close_receiver", &PyEngine::close_receiver, "receiver"_a)
         .def("receiver_counters", &PyEngine::receiver_counters, "receiver"_a)

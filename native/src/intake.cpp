@@ -66,6 +66,24 @@ Looks Intake::looks(const RtpPacket& packet) const {
     return Looks::recognised;
 }
 
+void Intake::preset(ParameterSets sets) {
+    sets_ = std::move(sets);
+    each([this](Demuxer& reader) { hand_over(reader); });
+}
+
+// What the SDP told of the video. The codec is what a readable SPS says (MED-01).
+void Intake::hand_over(Demuxer& reader) const {
+    if (!sets_) return;
+    std::optional<Codec> codec;
+    for (const Bytes& unit : *sets_) {
+        if (const auto info = nal::probe_sps(ByteView(unit))) {
+            codec = info->codec;
+            break;
+        }
+    }
+    if (codec) reader.preset(*codec, *sets_);
+}
+
 void Intake::push(const RtpPacket& packet, double now, std::vector<EsUnit>& out) {
     now_ = now;
     if (!began_at_) began_at_ = now;
@@ -169,6 +187,7 @@ Demuxer* Intake::open(std::uint8_t payload_type, ByteView payload) {
             elementary_.push_back(std::move(choice.demuxer));
         }
     }
+    if (reader != nullptr) hand_over(*reader);
     readers_.push_back({.payload_type = payload_type, .demuxer = reader});
     return reader;
 }

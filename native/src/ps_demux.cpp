@@ -116,8 +116,8 @@ std::uint64_t PsDemuxer::tracks_version() const {
     return (video_ != nullptr ? video_->version() : 0) + (audio_ != nullptr ? audio_->version() : 0);
 }
 
-void PsDemuxer::preset(Codec codec, std::vector<Bytes> parameter_sets) {
-    preset_.emplace(codec, std::move(parameter_sets));
+void PsDemuxer::preset(Codec codec, const std::vector<Bytes>& parameter_sets) {
+    preset_.emplace(codec, parameter_sets);
     for (const auto& video : videos_) video->preset(preset_->first, preset_->second);
 }
 

@@ -97,6 +97,10 @@ void Receiver::update(const ReceiverUpdate& update) {
         gate_.accept_payloads(payload_types(*payloads_));
         intake_.agree(payloads_);
     }
+    if (!update.parameter_sets.empty()) {
+        sets_ = std::make_shared<const std::vector<Bytes>>(update.parameter_sets);
+        intake_.preset(sets_);
+    }
     if (update.expected_hosts) gate_.expect(HostSet(*update.expected_hosts));
     if (update.acknowledged) gate_.acknowledged(worker_->refresh_now());
     if (update.listen && shared_ == nullptr && spec_.port != 0 && !tcp_->listens()) {
@@ -418,7 +422,7 @@ void Receiver::failed(std::string_view error) {
                                 " could not be handled: " + std::string(error)});
     }
     units_.clear();
-    intake_ = Intake(payloads_);
+    intake_ = Intake(payloads_, sets_);
 }
 
 std::string Receiver::source_text() const { return gate_.source() ? gate_.source()->text() : std::string(); }
@@ -594,7 +598,7 @@ void Receiver::restart(const Source& source) {
     reorder_ = source.connection == 0 ? ReorderBuffer() : ReorderBuffer(0, 0);
     if (!began_) return;
     earlier_ = sums;
-    intake_ = Intake(payloads_);
+    intake_ = Intake(payloads_, sets_);
     began_ = false;
     pending_.clear();
     pending_bytes_ = 0;

@@ -24,25 +24,29 @@ def test_a_platform_shows_the_tree_moves_and_plays_into_a_file(tmp_path: Path, m
     output = tmp_path / "out.ps"
     with running_gateway(tmp_path) as gateway, simulated_devices(gateway, "--channels", "2"):
         gateway.wait_online(NVR, 2)
-        added = subprocess.run(
-            [
-                *command(), "upper", "add", UPPER, "--host", "127.0.0.1", "--port", str(port), "--domain",
-                "3402000000", "--password", "-", "--local-id", "34020000002000000031", "--all",
-                "--config", str(gateway.config),
-            ],
-            input="upper\n", text=True, capture_output=True,
-        )  # fmt: skip
-        assert added.returncode == 0, added.stderr
-        done = subprocess.run(
+        with subprocess.Popen(
             [
                 *command(), "simulate", "platform", "--listen", f"127.0.0.1:{port}", "--id", UPPER, "--password",
                 "upper", "--play", "first", "--output", str(output), "--seconds", "4", "--media", media,
                 "--ptz", "left", "--duration", "90", "--json",
             ],
-            text=True, capture_output=True, timeout=120,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        events = {line["event"]: line for line in map(json.loads, done.stdout.splitlines())}
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        ) as platform:  # fmt: skip
+            assert platform.stdout is not None
+            first = platform.stdout.readline()
+            # It asks for the catalogue the moment we are registered: what is shared must be told then.
+            added = subprocess.run(
+                [
+                    *command(), "upper", "add", UPPER, "--host", "127.0.0.1", "--port", str(port), "--domain",
+                    "3402000000", "--password", "-", "--local-id", "34020000002000000031", "--all",
+                    "--config", str(gateway.config),
+                ],
+                input="upper\n", text=True, capture_output=True,
+            )  # fmt: skip
+            told, complaints = platform.communicate(timeout=120)
+        assert added.returncode == 0, added.stderr
+        assert platform.returncode == 0, told + complaints
+        events = {line["event"]: line for line in map(json.loads, (first + told).splitlines())}
         assert {item["id"] for item in events["catalogue"]["items"]} >= {NVR, CAMERA}
         assert events["moved"]["channel_id"] == CAMERA and events["played"]["bytes"] > 100_000
     assert output.stat().st_size == events["played"]["bytes"]

@@ -96,9 +96,9 @@ async def chain(directory: Path, plane: str, *options: str) -> AsyncIterator[Cha
                 sip={"id": own, "domain": own[:10], "password": PASSWORD},
                 media={"plane": plane, "idle_stop_s": 1},
             )
-            await asyncio.to_thread(gateway.start)
             stack.push_async_callback(asyncio.to_thread, gateway.stop)
             gateways.append(gateway)
+        await asyncio.gather(*(asyncio.to_thread(gateway.start) for gateway in gateways))
         low, middle, high = gateways
         low_device = simulated_devices(
             low, "--password", PASSWORD, "--server-id", IDS[0], "--domain", IDS[0][:10], "--id", NVR, *options
@@ -179,6 +179,11 @@ async def test_r032_the_path_and_the_user_go_along_and_f06_the_device_goes_and_e
         async with asyncio.timeout(20):
             await playing.recording.first.wait()
         assert playing.route == path
+        # Who joins a stream that runs is told its whole way as well.
+        joined = await made.top.play(above, CAMERA, headers=(("Monitor-User-Identity", USER),))
+        assert joined.route == path
+        await made.top.stop(joined)
+        assert len(made.gateways[0].seen("upper.stream_started")) == 1
         identities = [
             gateway.seen("upper.stream_started")[0]["user_identity"] for gateway in reversed(made.gateways)
         ]
@@ -213,8 +218,14 @@ async def test_r032_the_path_and_the_user_go_along_and_f06_the_device_goes_and_e
         assert caught.value.sip_status == 482
         answer = await asyncio.to_thread(made.gateways[0].api.delete, f"/api/v1/devices/{NVR}")
         assert answer.status_code == 204
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(15):
             await playing.ended.wait()
+        for gateway in made.gateways[1:]:
+            # Asked once more, and what it is told then, by a 404 or by the catalogue, is believed.
+            (retrying,) = gateway.seen("stream.retrying")
+            assert retrying["reason"] == "device_bye"
+            failed = await asyncio.to_thread(gateway.wait_event, "stream.failed")
+            assert failed["reason"] == "channel_unknown" or failed["sip_status"] == 404
 
 
 @pytest.mark.parametrize("transport", [Transport.UDP, Transport.TCP_PASSIVE, Transport.TCP_ACTIVE])

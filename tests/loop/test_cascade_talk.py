@@ -157,6 +157,7 @@ async def test_r136_an_upper_talks_both_ways_with_a_device_that_knows_talk(tmp_p
         assert all(one["bytes"] > 1_000 for one in ended)
 
 
+@pytest.mark.long
 async def test_r136_a_talk_goes_through_a_chain_as_broadcast_and_live_play(tmp_path: Path) -> None:
     async with talkers(tmp_path, hops=2) as made:
         low, middle = made.gateways

@@ -9,6 +9,7 @@ import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ from gb28181gw.media.engine import (
 )
 from gb28181gw.media.ports import PortPool
 from gb28181gw.media.tracks import Codec
+from gb28181gw.media.wire import nal
+from gb28181gw.media.wire.es_packetiser import EsPacketiser
 from gb28181gw.media.wire.ps_mux import PsMuxer
 from tests.support.plane import (
     SSRC,
@@ -522,6 +525,43 @@ async def test_med18_raw_h264_under_96_is_played(rig: Rig) -> None:
                 await asyncio.sleep(0.001)
         await until(lambda: len(rig.pictures) >= 49)
         assert "rtp.es_under_ps" in {e.detail for e in rig.events.of(EventKind.QUIRK)}
+
+
+@pytest.mark.parametrize("encoding", ["PS", "H264"])
+@pytest.mark.parametrize("early", [True, False], ids=["before", "meanwhile"])
+async def test_med35_parameter_sets_of_the_sdp_are_used(rig: Rig, encoding: str, early: bool) -> None:
+    """They stand in an answer only; packets may come before it."""
+    number = 96 if encoding == "PS" else 98
+    await rig.open(payloads={number: encoding})
+    frames = video_frames()
+    bare = [
+        replace(
+            frame,
+            payload=nal.join_annexb(
+                [unit for unit in nal.split_annexb(frame.payload) if unit[0] & 0x1F not in (7, 8)]
+            ),
+        )
+        for frame in frames
+    ]
+    sets = tuple(unit for unit in nal.split_annexb(frames[0].payload) if unit[0] & 0x1F in (7, 8))
+    update = ReceiverUpdate(parameter_sets=sets, acknowledged=True)
+    if encoding == "PS":
+        packets = RtpSource().all(bare)
+    else:
+        packetiser = EsPacketiser(Codec.H264, ssrc=SSRC, payload_type=number)
+        packets = [packet for frame in bare for packet in packetiser.packetise(frame)]
+    with udp_socket() as device:
+        if early:
+            rig.plane.update_receiver(rig.receiver.id, update)
+        else:
+            await send_udp(device, packets[:12], rig.port)
+            await rig.events.wait(EventKind.FIRST_PACKET)
+            rig.plane.update_receiver(rig.receiver.id, update)
+            packets = packets[12:]
+        await send_udp(device, packets, rig.port)
+        await until(lambda: len(rig.pictures) >= 20)
+    (track,) = rig.plane.tracks("s")
+    assert (track.codec, track.parameter_sets) == (Codec.H264, sets)
 
 
 async def test_i8_random_bytes_end_nothing(rig: Rig) -> None:

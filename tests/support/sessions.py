@@ -70,6 +70,7 @@ class Reply:
 class FakeAnswer:
     sdp: bytes
     dialog: Dialog
+    route: str = ""
 
 
 class FakeAgent:
@@ -258,12 +259,15 @@ class FakeDirectory:
         self.way = ""
         self.only_channel = True
         self.offline = False
+        self.gone = False
         self.payloads = PayloadSet.DEFAULT
         self.quirks: list[str] = []
 
     def target(self, device_id: str, channel_id: str | None = None) -> Target:
         if self.offline:
             raise GatewayError("gb.route.offline", "off")
+        if self.gone:
+            raise GatewayError("gb.route.channel_unknown", "gone")
         return Target(path=PATH, user=channel_id or device_id, domain="3402000000")
 
     async def reach(self, device_id: str, channel_id: str | None = None) -> Target:

@@ -39,8 +39,10 @@ def clock_rate(encoding: str) -> int:
 class Intake:
     """Owner of the readers of one epoch of one receiver."""
 
-    def __init__(self, payloads: Mapping[int, str]) -> None:
+    def __init__(self, payloads: Mapping[int, str], parameter_sets: tuple[bytes, ...] = ()) -> None:
         self._payloads = dict(payloads)
+        self._sets = parameter_sets
+        """Of the SDP (MED-35)."""
         self._readers: dict[int, Demuxer | None] = {}
         self._program: PsDemuxer | None = None
         self._probed = 0
@@ -53,6 +55,12 @@ class Intake:
     def agree(self, payloads: Mapping[int, str]) -> None:
         """The answer's payload types; readers that run stay."""
         self._payloads = dict(payloads)
+
+    def preset(self, parameter_sets: tuple[bytes, ...]) -> None:
+        """Of the SDP: used until the stream has its own (MED-35)."""
+        self._sets = parameter_sets
+        for reader in self._all():
+            self._hand_over(reader)
 
     def looks(self, packet: RtpPacket) -> Looks:
         """What a payload of a source that is not accepted yet looks like."""
@@ -183,6 +191,8 @@ class Intake:
                 self._program = reader
             reader = self._program
         self._readers[payload_type] = reader
+        if reader is not None:
+            self._hand_over(reader)
         return reader
 
     def _reconsider(self, payload_type: int, payload: bytes, reader: Demuxer | None) -> Demuxer | None:
@@ -205,6 +215,17 @@ class Intake:
         )
         self._readers = {payload_type: found}
         return found
+
+    def _hand_over(self, reader: Demuxer) -> None:
+        """What the SDP told of the video. The codec is what a readable SPS says (MED-01)."""
+        infos = (nal.probe_sps(unit) for unit in self._sets)
+        codec = next((info.codec for info in infos if info is not None), None)
+        if codec is None:
+            return
+        if isinstance(reader, PsDemuxer):
+            reader.preset(codec, self._sets)
+        elif isinstance(reader, H264Depacketiser | H265Depacketiser) and reader.codec is codec:
+            reader.preset(self._sets)
 
     def _tell(self, name: str) -> None:
         if name not in self._told:

@@ -78,7 +78,8 @@ class ReceiverCore:
         self._pending: list[EsUnit] = []
         self._pending_bytes = 0
         self._reorder = ReorderBuffer()
-        self._intake = Intake(self._payloads)
+        self._parameter_sets: tuple[bytes, ...] = ()
+        self._intake = Intake(self._payloads, self._parameter_sets)
         self._raw = self._new_raw()
         self._statistics = ReceptionStatistics()
         self._began = False
@@ -127,6 +128,9 @@ class ReceiverCore:
             self._payloads = dict(update.payloads)
             self.gate.accept_payloads(frozenset(self._payloads))
             self._intake.agree(self._payloads)
+        if update.parameter_sets:
+            self._parameter_sets = update.parameter_sets
+            self._intake.preset(self._parameter_sets)
         if update.expected_hosts is not None:
             self.gate.expect(update.expected_hosts)
         if update.acknowledged:
@@ -293,7 +297,7 @@ class ReceiverCore:
         self.failures += 1
         if self.failures <= _MAX_LOGGED_FAILURES:
             logger.error("a packet of receiver %d could not be handled", self.id, exc_info=error)
-        self._intake = Intake(self._payloads)
+        self._intake = Intake(self._payloads, self._parameter_sets)
 
     def _deliver(self, event: EngineEvent) -> None:
         if not self.closed:
@@ -461,7 +465,7 @@ class ReceiverCore:
             return
         for name in ("lost", "reordered", "duplicated", "late", "demux_errors"):
             setattr(self._earlier, name, getattr(counters, name))
-        self._intake = Intake(self._payloads)
+        self._intake = Intake(self._payloads, self._parameter_sets)
         self._began = False
         self._pending.clear()
         self._pending_bytes = 0

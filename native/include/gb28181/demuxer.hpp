@@ -41,6 +41,11 @@ public:
     [[nodiscard]] virtual std::vector<TrackPtr> tracks() const = 0;
     /// Grows whenever `tracks` changes.
     [[nodiscard]] virtual std::uint64_t tracks_version() const = 0;
+    /// Video parameter sets that the SDP gave, used until the stream has its own (MED-35).
+    virtual void preset(Codec codec, const std::vector<Bytes>& parameter_sets) {
+        static_cast<void>(codec);
+        static_cast<void>(parameter_sets);
+    }
     /// It reads program streams (`PsDemuxer`).
     [[nodiscard]] virtual bool is_program() const noexcept { return false; }
 

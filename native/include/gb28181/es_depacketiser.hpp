@@ -38,8 +38,9 @@ public:
     void flush(std::vector<EsUnit>& out) override;
     [[nodiscard]] std::vector<TrackPtr> tracks() const override;
     [[nodiscard]] std::uint64_t tracks_version() const override { return assembler_.version(); }
-    /// Parameter sets of the SDP (`sprop-parameter-sets`, `sprop-vps` ...).
-    void preset(const std::vector<Bytes>& parameter_sets) { assembler_.preset(codec_, parameter_sets); }
+    void preset(Codec codec, const std::vector<Bytes>& parameter_sets) override {
+        if (codec == codec_) assembler_.preset(codec, parameter_sets);
+    }
 
 protected:
     /// One packet as `feed` got it.

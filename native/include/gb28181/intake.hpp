@@ -23,13 +23,21 @@ namespace gb28181 {
 /// Of the RTP timestamp, for jitter.
 [[nodiscard]] std::uint32_t rtp_clock_rate(std::string_view encoding);
 
+/// NAL units without start codes.
+using ParameterSets = std::shared_ptr<const std::vector<Bytes>>;
+
 /// Owner of the readers of one epoch of one receiver.
 class Intake {
 public:
     /// `payloads` belongs to the receiver and may change (`agree`); readers that run stay.
-    explicit Intake(std::shared_ptr<const Payloads> payloads) : payloads_(std::move(payloads)) {}
+    /// `sets` too, and may be null.
+    explicit Intake(std::shared_ptr<const Payloads> payloads, ParameterSets sets = nullptr)
+        : payloads_(std::move(payloads)), sets_(std::move(sets)) {}
 
     void agree(std::shared_ptr<const Payloads> payloads) { payloads_ = std::move(payloads); }
+
+    /// Parameter sets of the SDP: used until the stream has its own (MED-35).
+    void preset(ParameterSets sets);
 
     /// What a payload of a source that is not accepted yet looks like.
     [[nodiscard]] Looks looks(const RtpPacket& packet) const;
@@ -73,8 +81,10 @@ private:
     Demuxer* reconsider(std::uint8_t payload_type, ByteView payload, Demuxer* reader);
     template <class Action>
     void each(Action&& action) const;
+    void hand_over(Demuxer& reader) const;
 
     std::shared_ptr<const Payloads> payloads_;
+    ParameterSets sets_;
     std::unique_ptr<PsDemuxer> program_;
     std::vector<std::unique_ptr<Demuxer>> elementary_;
     std::vector<Reader> readers_;

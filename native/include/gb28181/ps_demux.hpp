@@ -40,8 +40,7 @@ public:
     [[nodiscard]] std::uint64_t tracks_version() const override;
     [[nodiscard]] bool is_program() const noexcept override { return true; }
 
-    /// Video parameter sets that the SDP gave (MED-35).
-    void preset(Codec codec, std::vector<Bytes> parameter_sets);
+    void preset(Codec codec, const std::vector<Bytes>& parameter_sets) override;
 
     /// The last program stream map: stream id -> stream_type.
     [[nodiscard]] const std::vector<std::pair<int, int>>& stream_types() const noexcept { return stream_types_; }

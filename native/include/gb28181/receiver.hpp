@@ -175,6 +175,7 @@ private:
     const ReceiverId id_;
     const ReceiverSpec spec_;
     std::shared_ptr<const Payloads> payloads_;
+    ParameterSets sets_;  // of the SDP
     const std::shared_ptr<ReceiverBoard> board_;
     Worker* worker_ = nullptr;
     Worker* const shared_ = nullptr;

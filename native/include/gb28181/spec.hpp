@@ -41,6 +41,8 @@ struct ReceiverUpdate {
     std::optional<std::uint32_t> ssrc;
     std::optional<Payloads> payloads;
     std::optional<std::vector<std::string>> expected_hosts;
+    /// NAL units of the SDP, used until the stream has its own (MED-35). Empty leaves them alone.
+    std::vector<Bytes> parameter_sets;
     std::optional<std::pair<std::string, std::uint16_t>> connect;
     /// Accept connections on the same port: TCP in answer to a UDP offer (INV-24).
     bool listen = false;

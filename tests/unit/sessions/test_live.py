@@ -178,6 +178,19 @@ async def test_inv02_another_ssrc_in_the_answer_updates_the_open_receiver() -> N
     await bench.sessions.close()
 
 
+async def test_med35_parameter_sets_of_the_answer_are_handed_to_the_receiver() -> None:
+    bench = Bench()
+    told = (
+        answer_sdp("0200001234")
+        + b"a=fmtp:98 packetization-mode=1;sprop-parameter-sets=Z0LAHtoCgPaA,aM48gA==\r\n"
+    )
+    bench.agent.replies = [Reply(sdp=told)]
+    await bench.sessions.start_live(DEVICE, CHANNEL, transport=UDP)
+    (update,) = bench.engine.receivers[1].updates
+    assert [unit[0] & 0x1F for unit in update.parameter_sets] == [7, 8]
+    await bench.sessions.close()
+
+
 async def test_inv01_no_y_in_the_answer_keeps_the_offered_ssrc() -> None:
     bench = Bench()
     bench.agent.replies = [Reply(sdp=answer_sdp())]
@@ -381,6 +394,44 @@ async def test_retries_end_with_the_last_error() -> None:
     assert len(bench.agent.invites) == 5
     assert bench.names().count("stream.retrying") == 4
     assert bench.names().count("stream.failed") == 1
+
+
+@pytest.mark.parametrize("by_device", [False, True], ids=["ours", "404"])
+async def test_what_is_gone_is_not_invited_again_and_again(by_device: bool) -> None:
+    bench = Bench()
+    lease = await bench.sessions.lease_live(DEVICE, CHANNEL, VIEWER)
+    if by_device:
+        bench.agent.replies = [Reply(status=404)] * 2
+    else:
+        bench.directory.gone = True
+    bench.engine.tell(1, EventKind.SILENCE)
+    await bench.assert_clean()
+    lease.release()
+    assert bench.names().count("stream.retrying") == 1
+    assert bench.names().count("stream.failed") == 1
+
+
+@pytest.mark.parametrize(
+    ("bye", "reason", "detail"),
+    [(True, "device_bye", "sent BYE"), (False, "silent", "closed its media connection")],
+)
+async def test_a_closed_media_connection_is_told_apart_from_silence_and_from_bye(
+    bye: bool, reason: str, detail: str
+) -> None:
+    bench = Bench(call_limits=CallLimits(farewell_s=30.0 if bye else 0.01))
+    retries = bench.bus.subscribe(["stream.retrying"])
+    lease = await bench.sessions.lease_live(DEVICE, CHANNEL, VIEWER)
+    bench.engine.tell(1, EventKind.DISCONNECTED)
+    if bye:
+        await asyncio.sleep(0)
+        bench.agent.watchers["call-1"](FakeIncoming("BYE"))
+    event = await retries.next(5.0)
+    assert event is not None
+    told = event.as_dict()
+    assert told["reason"] == reason and detail in str(told["detail"])
+    assert bench.agent.byes == ([] if bye else ["call-1"])
+    lease.release()
+    await bench.sessions.close()
 
 
 async def test_stop_while_it_starts_cancels_the_invite() -> None:

@@ -9,6 +9,7 @@ import pytest
 from gb28181gw.errors import GatewayError
 from gb28181gw.sip.message import Request, Response
 from gb28181gw.ua.models import Answer
+from gb28181gw.ua.passage import USER
 from tests.support.sip_agent import DEVICE, GATEWAY, PEER, TARGET, Line
 from tests.support.sip_peer import until
 
@@ -95,6 +96,21 @@ async def test_bye_after_the_call() -> None:
     bye = await line.next_request("BYE")
     assert (str(bye.cseq), bye.to.tag, bye.from_.tag) == ("2 BYE", "dev", answer.dialog.local_tag)
     line.answer(bye, 200)
+    assert (await task).status == 200
+
+
+@pytest.mark.parametrize("platform", [True, False])
+async def test_r064_steering_says_to_platforms_whose_it_is_and_to_devices_nothing(platform: bool) -> None:
+    line = Line()
+    answer, _ = await established(line)
+    line.messages()
+    token = USER.set("0123456789abcdef")
+    task = asyncio.create_task(line.agent.send_in_dialog(answer.dialog, "INFO", platform=platform))
+    USER.reset(token)  # the task has its own copy
+    info = await line.next_request("INFO")
+    named = f"{line.agent.config.id}-0123456789abcdef" if platform else None
+    assert info.headers.get("Monitor-User-Identity") == named
+    line.answer(info, 200)
     assert (await task).status == 200
 
 
