@@ -42,7 +42,9 @@ class TalkAnswer(Answer):
     spoken_s: float = Field(description="Seconds of sound that were sent, silence not counted.")
     queued_s: float
     dropped_s: float = Field(description="Sound of a microphone that came too late to be spoken.")
-    microphone: Literal["websocket", "webrtc"] | None = Field(description="The microphone that is open.")
+    microphone: Literal["websocket", "webrtc", "upper"] | None = Field(
+        description="The microphone that is open."
+    )
     started_at: str | None
     audio_url: str | None = Field(
         default=None,

@@ -33,6 +33,7 @@ from gb28181gw.media.engine import (
 from gb28181gw.media.ports import PortLease
 from gb28181gw.media.ssrc import SsrcLease
 from gb28181gw.media.tracks import Frame
+from gb28181gw.sessions.microphone import Microphone
 from gb28181gw.sessions.talk import Holder
 from gb28181gw.sip.dialog import Dialog
 from gb28181gw.ua.incoming import Incoming
@@ -78,6 +79,7 @@ class UpperBroadcast:
         self.key = self._key = key
         self._notify = notify
         self._talk_id = ""
+        self._microphone: Microphone | None = None
         self._stream_id = f"upper-{secrets.token_hex(8)}"
         self._receiver: Receiver | None = None
         self._port: PortLease | None = None
@@ -129,6 +131,9 @@ class UpperBroadcast:
         except TimeoutError:
             raise GatewayError("gb.sip.no_answer", f"Device {self._key.device_id} does not listen.") from None
         self._talk_id = view.id
+        # Before its first packet: nobody else speaks in a talk of an upper.
+        peer = self._link.path.peer if self._link.path else upper.id
+        self._microphone = self._talks.take_microphone(view.id, kind="upper", client=peer)
 
     async def _call(self) -> None:
         """The source above."""
@@ -209,8 +214,9 @@ class UpperBroadcast:
 
     def _on_frames(self, frames: list[Frame]) -> None:
         for pcm in samples_of(frames):
-            with contextlib.suppress(GatewayError):  # the talk below has ended, which `_watch` sees
-                self._talks.feed(self._talk_id, pcm, RATE, live=True)
+            if self._microphone is not None:
+                with contextlib.suppress(GatewayError):  # the talk below has ended, which `_watch` sees
+                    self._microphone.feed(pcm, RATE)
 
     async def _watch(self) -> None:
         try:

@@ -31,6 +31,7 @@ from gb28181gw.media.engine import Engine, EngineEvent, EventKind, MediaTranspor
 from gb28181gw.media.ports import PortLease, PortPool
 from gb28181gw.media.ssrc import SsrcLease, SsrcPool, ssrc_text
 from gb28181gw.observability.events import EventBus
+from gb28181gw.sessions.microphone import Microphone, MicrophoneKind
 from gb28181gw.sessions.models import ControlView, StreamView
 from gb28181gw.sessions.talk import Holder, TalkView, TalkWay
 from gb28181gw.sip.dialog import Dialog
@@ -112,7 +113,7 @@ class Talks(Protocol):
         self, device_id: str, channel_id: str, holder: Holder, *, way: TalkWay | None = None
     ) -> TalkView: ...
 
-    def feed(self, talk_id: str, pcm: bytes, rate: int, *, live: bool) -> None: ...
+    def take_microphone(self, talk_id: str, *, kind: MicrophoneKind, client: str) -> Microphone: ...
 
     async def stop(self, talk_id: str, reason: str = "stopped") -> None: ...
 

@@ -33,6 +33,7 @@ from gb28181gw.media.engine import (
     RtpSinkUpdate,
 )
 from gb28181gw.media.tracks import Codec, Frame
+from gb28181gw.sessions.microphone import Microphone
 from gb28181gw.sessions.talk import Holder, TalkView, TalkWay
 from gb28181gw.ua.incoming import Incoming
 
@@ -65,6 +66,7 @@ class UpperTalk(Call):
         """Of what it is told."""
         self._stream_id = self._told_id
         self._talk: TalkView | None = None
+        self._microphone: Microphone | None = None
         self._watching: asyncio.Task[None] | None = None
         self._hearing: asyncio.Task[None] | None = None
         self._receiver: Receiver | None = None
@@ -77,6 +79,9 @@ class UpperTalk(Call):
         upper, tools, wanted = self.link.upper, self._tools, self._wanted
         holder = Holder(key_id=f"upper:{upper.id}", name=upper.name or upper.id)
         talk = self._talk = await tools.talks.start(self.key.device_id, self.key.channel_id, holder)
+        # Before its first packet: nobody else speaks in a talk of an upper.
+        peer = self.link.path.peer if self.link.path else upper.id
+        self._microphone = tools.talks.take_microphone(talk.id, kind="upper", client=peer)
         self._watching = asyncio.get_running_loop().create_task(self._watch(talk.id))
         self._choose_ssrc()
         for stream_id in (self._said_id, self._told_id):
@@ -174,9 +179,9 @@ class UpperTalk(Call):
 
     def _on_said(self, frames: list[Frame]) -> None:
         for pcm in samples_of(frames):
-            if self._talk is not None:
+            if self._microphone is not None:
                 with contextlib.suppress(GatewayError):  # the talk has ended, which `_watch` sees
-                    self._tools.talks.feed(self._talk.id, pcm, RATE, live=True)
+                    self._microphone.feed(pcm, RATE)
 
     def _on_heard(self, frames: list[Frame]) -> None:
         for pcm in samples_of(frames):
@@ -222,7 +227,7 @@ class UpperTalk(Call):
         voice, self._voice = self._voice, None
         if voice is not None:
             await voice.close()
-        talk, self._talk = self._talk, None
+        talk, self._talk, self._microphone = self._talk, None, None
         if talk is not None:
             with contextlib.suppress(GatewayError):  # it has ended by itself
                 await self._tools.talks.stop(talk.id, "upper_gone")

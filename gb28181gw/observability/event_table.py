@@ -578,6 +578,12 @@ _ROWS = (
         "A file is complete in the object store.",
     ),
     _row(
+        "recording.upload_queued",
+        "info",
+        "place segments",
+        "At the start: so many files here that the object store does not have are brought there.",
+    ),
+    _row(
         "recording.upload_failed",
         "warning",
         "place reason detail waiting",
@@ -595,7 +601,7 @@ _ROWS = (
         "recording.upload_lost",
         "warning",
         "device_id channel_id file detail",
-        "A file was gone or could not be read before it was uploaded; it is not tried again.",
+        "A file was gone or could not be read before it was uploaded; it is tried again at the next start.",
     ),
     _row(
         "recording.fetch_failed",
@@ -793,7 +799,7 @@ _ROWS = (
         "talk.microphone_opened",
         "info",
         "device_id channel_id talk_id kind client",
-        "A microphone speaks in a talk; kind: websocket or webrtc.",
+        "A microphone speaks in a talk; kind: websocket, webrtc or upper.",
     ),
     _row(
         "talk.microphone_closed",

@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
@@ -82,6 +83,8 @@ class MediaConnection(asyncio.Protocol):
         self._tail = b""
         self._stalled = False
         """More waits to be sent than a client that reads leaves there."""
+        self._not_taken: Callable[[], None] | None = None
+        """Of the last answer of HLS."""
         self.host = ""
         self._port = 0
         self._reset()
@@ -345,6 +348,7 @@ class MediaConnection(asyncio.Protocol):
             self._refuse_view(error, path)
         else:
             self._task = None
+            self._not_taken = answer.not_taken
             self._answer(200, self._cors, answer.body, content_type=answer.content_type)
         early, self._early = bytes(self._early), bytearray()
         if early:
@@ -569,6 +573,8 @@ class MediaConnection(asyncio.Protocol):
         if self._transport is None:
             return
         if self._stalled or self._transport.is_closing():
+            if self._not_taken is not None:
+                self._not_taken()
             self._transport.abort()
         elif self._head_bytes:
             self._refuse(None, 408)

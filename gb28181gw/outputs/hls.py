@@ -42,6 +42,8 @@ _VIDEO = (Codec.H264, Codec.H265)
 class HlsAnswer:
     content_type: str
     body: bytes
+    not_taken: Callable[[], None]
+    """To be called when the player did not read it, and its connection was ended for that."""
 
 
 class _Muxer:
@@ -110,6 +112,8 @@ class _Session:
     bytes_out: int = 0
     waiting: int = 0
     """Requests that wait for an answer."""
+    is_stuck: bool = False
+    """An answer was not taken, and nothing was asked for since."""
     tokens: dict[str, str] = field(default_factory=dict, repr=False)
     """What is behind the names of the playlist, each made when its name was listed first."""
 
@@ -157,7 +161,7 @@ class HlsOutput:
             key = self._by_header(key, viewer) or key
         if target.resource == "index.m3u8":
             session = self._sessions.get(key) or self._open(key, target, viewer)
-            work: Awaitable[HlsAnswer] = self._playlist(session, target, options)
+            work: Awaitable[tuple[str, bytes]] = self._playlist(session, target, options)
         else:
             found = self._sessions.get(key)
             if found is None:
@@ -166,13 +170,18 @@ class HlsOutput:
             work = self._resource(session, target)
         session.seen_at = time.monotonic()
         session.waiting += 1
+        session.is_stuck = False
         try:
-            answer = await work
+            content_type, body = await work
         finally:
             session.waiting -= 1
             session.seen_at = time.monotonic()
-        session.bytes_out += len(answer.body)
-        return answer
+        session.bytes_out += len(body)
+
+        def not_taken() -> None:
+            session.is_stuck = True
+
+        return HlsAnswer(content_type=content_type, body=body, not_taken=not_taken)
 
     async def close(self) -> None:
         """End everything. Idempotent."""
@@ -185,7 +194,9 @@ class HlsOutput:
 
     # answers
 
-    async def _playlist(self, session: _Session, target: HlsTarget, options: PlayOptions) -> HlsAnswer:
+    async def _playlist(
+        self, session: _Session, target: HlsTarget, options: PlayOptions
+    ) -> tuple[str, bytes]:
         # One request that goes away must not take the others' stream with it.
         muxer = await asyncio.shield(session.starting)
         segmenter = muxer.segmenter
@@ -212,9 +223,9 @@ class HlsOutput:
                     del session.tokens[next(iter(session.tokens))]
             return f"token={token}{sound}"
 
-        return HlsAnswer(content_type=PLAYLIST_TYPE, body=render(segmenter, query))
+        return PLAYLIST_TYPE, render(segmenter, query)
 
-    async def _resource(self, session: _Session, target: HlsTarget) -> HlsAnswer:
+    async def _resource(self, session: _Session, target: HlsTarget) -> tuple[str, bytes]:
         named = parse_name(target.resource)
         if named is None:
             raise GatewayError("gb.route.not_found", "No stream has this path.")
@@ -238,7 +249,7 @@ class HlsOutput:
                 body = segment.data()
         if not body:
             raise GatewayError("gb.route.not_found", "This part of the stream is not kept.")
-        return HlsAnswer(content_type=_MEDIA_TYPE, body=body)
+        return _MEDIA_TYPE, body
 
     # sessions
 
@@ -317,4 +328,4 @@ class HlsOutput:
             now = time.monotonic()
             for key, session in list(self._sessions.items()):
                 if not session.waiting and now - session.seen_at > IDLE_S and key in self._sessions:
-                    await self._end(key, "viewer_gone")
+                    await self._end(key, "slow" if session.is_stuck else "viewer_gone")

@@ -36,7 +36,7 @@ LISTED = 8
 KEPT = LISTED + 3
 """Segments in memory: what a playlist named a moment ago is still there."""
 MAX_BYTES = 64 * 1024 * 1024
-AUDIO_WAIT_S = 1.5
+AUDIO_WAIT_S = 4.0
 """How long the beginning waits for sound that is expected."""
 _GAP_90K = 2 * TIMESCALE
 _DEFAULT_DURATION_90K = 3_600

@@ -161,7 +161,7 @@ class _Feed:
 
     async def write(self, url: str, stdin: asyncio.StreamWriter) -> None:
         """Until the stream ends. Raises _BrokenError."""
-        stdin.write(f"{self._context.authorities}\n{url}\n".encode())
+        _send(stdin, f"{self._context.authorities}\n{url}\n".encode())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(MADE_AUDIO_S):
                 while not self._wanted <= self._tracks.keys() and not self.closed:
@@ -172,7 +172,7 @@ class _Feed:
         head = dict(self._tracks)  # a peer takes other parameter sets in mid-stream, and no other codec
         first = self._queue[0] if self._queue else None
         muxer = FlvMuxer(base_90k=first.dts_90k if first is not None else None)
-        stdin.write(muxer.header(list(head.values()), first.dts_90k if first is not None else None))
+        _send(stdin, muxer.header(list(head.values()), first.dts_90k if first is not None else None))
         while not self.closed:
             self.wake.clear()
             while self._queue:
@@ -185,7 +185,7 @@ class _Feed:
                     raise _BrokenError(f"The {frame.track.kind.value} is {frame.track.codec.value} now.")
                 data = muxer.mux(with_parameter_sets(frame))
                 self._context.counters.bytes += len(data)
-                stdin.write(data)
+                _send(stdin, data)
                 try:
                     async with asyncio.timeout(STALL_S):
                         await stdin.drain()
@@ -193,6 +193,14 @@ class _Feed:
                     raise _BrokenError("The peer takes nothing any more.") from None
             await self.wake.wait()
         raise _BrokenError(f"The stream ended: {self.closed}.")
+
+
+def _send(stdin: asyncio.StreamWriter, data: bytes) -> None:
+    """Raises OSError when the process has ended: uvloop says RuntimeError of its pipe."""
+    try:
+        stdin.write(data)
+    except RuntimeError as error:
+        raise BrokenPipeError(str(error)) from error
 
 
 class Push:

@@ -1,9 +1,7 @@
 """A stream as RTP for the viewers of the RTSP server: packed once, sent to each over its own transport.
 
 Owner of one frame sink and one packetiser a track. All viewers of a stream and sound share SSRC, sequence numbers and
-packets; the packets since the last key frame are kept, so that a new viewer begins with a picture. Sender reports map
-the RTP time of each track to the same wall clock (RFC 3550 6.4.1). That mapping hardly moves from one report to the
-next, however unevenly frames arrive: players move what follows a report in time by as much.
+packets; the packets since the last key frame are kept, so that a new viewer begins with a picture.
 """
 
 from __future__ import annotations
@@ -17,17 +15,11 @@ from typing import Protocol
 from gb28181gw.media.engine import Engine
 from gb28181gw.media.tracks import Codec, Frame, TrackKind
 from gb28181gw.media.wire.es_packetiser import EsPacketiser
-from gb28181gw.media.wire.rtcp import SenderReport, build_sender_report, ntp_time
-from gb28181gw.media.wire.rtp import HEADER_SIZE
 from gb28181gw.outputs.frames import with_parameter_sets
 from gb28181gw.outputs.rtsp_sdp import Medium
+from gb28181gw.outputs.sender_reports import ReportClock, Sent
 
-_CNAME = "gb28181gw"
 _MAX_KEPT_BYTES = 16 * 1024 * 1024
-_MAX_SLEW_S = 0.001
-"""So much the mapping follows the clocks at a report: 200 ppm of five seconds, more than clocks differ by."""
-_MAX_OFF_S = 2.0
-"""What is off by more has jumped, as a playback does at a seek, and is mapped anew."""
 
 
 class Player(Protocol):
@@ -52,12 +44,7 @@ class _Sender:
 
     medium: Medium
     packetiser: EsPacketiser
-    packets: int = 0
-    octets: int = 0
-    last_timestamp: int = 0
-    last_90k: int = 0
-    """The same on the clock of the stream."""
-    last_at: float = 0.0
+    sent: Sent
 
 
 class RtspStream:
@@ -79,21 +66,9 @@ class RtspStream:
         self._engine = engine
         self._monotonic = monotonic
         self._players: set[Player] = set()
-        self._senders = {
-            medium.track.codec: _Sender(
-                medium,
-                EsPacketiser(
-                    medium.track.codec,
-                    ssrc=secrets.randbits(32),
-                    payload_type=medium.payload_type,
-                    sequence_number=secrets.randbits(15),
-                ),
-            )
-            for medium in media
-        }
+        self._senders = {medium.track.codec: _sender(medium) for medium in media}
         self._has_video = any(medium.track.kind is TrackKind.VIDEO for medium in media)
-        self._origin: float | None = None
-        """Wall time at which the stream's clock showed 0, as reports tell it."""
+        self._clock = ReportClock(monotonic)
         self._kept: list[tuple[Medium, list[bytes], bool]] = []
         self.kept_bytes = 0
         """Of the packets since the last key frame."""
@@ -124,35 +99,16 @@ class RtspStream:
                     int.from_bytes(first[2:4], "big"),
                     int.from_bytes(first[4:8], "big"),
                 )
-        return sender.packetiser.ssrc, sender.packetiser.sequence_number, sender.last_timestamp
+        return sender.packetiser.ssrc, sender.packetiser.sequence_number, sender.sent.last_timestamp
 
     def report(self) -> None:
         """Sender reports to all that play; call every few seconds."""
-        now, wall = self._monotonic(), time.time()
         for sender in self._senders.values():
-            if not sender.packets:
+            if not sender.sent.packets:
                 continue
-            passed_s = now - sender.last_at
-            shown_s = sender.last_90k / 90_000 + passed_s
-            passed = int(passed_s * sender.medium.clock_rate)
-            report = SenderReport(
-                ssrc=sender.packetiser.ssrc,
-                ntp_time=ntp_time(self._follow(wall - shown_s) + shown_s),
-                rtp_timestamp=(sender.last_timestamp + passed) & 0xFFFFFFFF,
-                packet_count=sender.packets & 0xFFFFFFFF,
-                octet_count=sender.octets & 0xFFFFFFFF,
-            )
-            data = build_sender_report(report, _CNAME)
+            data = self._clock.report(sender.sent)
             for player in tuple(self._players):
                 player.report(sender.medium, data)
-
-    def _follow(self, origin: float) -> float:
-        """The origin that is told, when it looks like `origin` now."""
-        if self._origin is None or abs(origin - self._origin) > _MAX_OFF_S:
-            self._origin = origin
-        else:
-            self._origin += min(max(origin - self._origin, -_MAX_SLEW_S), _MAX_SLEW_S)
-        return self._origin
 
     def close(self) -> None:
         self._engine.close_sink(self._sink)
@@ -172,12 +128,7 @@ class RtspStream:
         packets = sender.packetiser.packetise(with_parameter_sets(frame))
         if not packets:
             return
-        sender.packets += len(packets)
-        size = sum(map(len, packets))
-        sender.octets += size - HEADER_SIZE * len(packets)
-        sender.last_timestamp = int.from_bytes(packets[0][4:8], "big")
-        sender.last_90k = frame.pts_90k
-        sender.last_at = frame.arrival or self._monotonic()
+        size = sender.sent.add(packets, frame.pts_90k, frame.arrival or self._monotonic())
         key = frame.key if video else not self._has_video
         if video and frame.key:
             self._kept, self.kept_bytes = [], 0
@@ -197,6 +148,17 @@ class RtspStream:
         players, self._players = self._players, set()
         for player in players:
             player.ended(reason)
+
+
+def _sender(medium: Medium) -> _Sender:
+    ssrc = secrets.randbits(32)
+    packetiser = EsPacketiser(
+        medium.track.codec,
+        ssrc=ssrc,
+        payload_type=medium.payload_type,
+        sequence_number=secrets.randbits(15),
+    )
+    return _Sender(medium, packetiser, Sent(ssrc=ssrc, clock_rate=medium.clock_rate))
 
 
 def audio_codecs(audio: str) -> tuple[Codec, ...]:

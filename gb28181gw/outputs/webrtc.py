@@ -19,6 +19,7 @@ from gb28181gw.media.engine import Engine
 from gb28181gw.media.tracks import Codec, Track
 from gb28181gw.observability.events import EventBus
 from gb28181gw.outputs.routes import PlayOptions, WhepTarget
+from gb28181gw.outputs.sender_reports import CNAME
 from gb28181gw.outputs.source import Grant, StreamSource, Viewer
 from gb28181gw.outputs.transcode_protocol import MAX_SOURCE_PIXELS, Made
 from gb28181gw.outputs.viewers import Viewers, lease_of
@@ -35,7 +36,7 @@ from gb28181gw.outputs.webrtc_sdp import (
     write_answer,
 )
 from gb28181gw.outputs.webrtc_session import WebRtcSession
-from gb28181gw.outputs.webrtc_stream import CNAME, SOUNDS, WebRtcStream
+from gb28181gw.outputs.webrtc_stream import SOUNDS, WebRtcStream
 
 logger = logging.getLogger(__name__)
 

@@ -19,14 +19,12 @@ from typing import Protocol
 from gb28181gw.media.engine import Engine
 from gb28181gw.media.tracks import Codec, Frame, Track, TrackKind
 from gb28181gw.media.wire.es_packetiser import EsPacketiser
-from gb28181gw.media.wire.rtcp import SenderReport, build_sender_report, ntp_time
-from gb28181gw.media.wire.rtp import HEADER_SIZE
 from gb28181gw.outputs.frames import with_parameter_sets
+from gb28181gw.outputs.sender_reports import ReportClock, Sent
 from gb28181gw.outputs.transcode_protocol import Made
 from gb28181gw.outputs.webrtc_sdp import OPUS
 from gb28181gw.outputs.worker_transcoder import WorkerTranscoder
 
-CNAME = "gb28181gw"
 MAX_PAYLOAD = 1200
 """What SRTP, UDP and tunnels add still fits."""
 SOUNDS = (Codec.PCMA, Codec.PCMU)
@@ -66,15 +64,10 @@ class _Sender:
     """One codec on its way out."""
 
     name: str
-    ssrc: int
-    clock_rate: int
+    sent: Sent
     packetiser: EsPacketiser | None
     """None: Opus, of which a packet is a payload (RFC 7587 4.2)."""
     sequence_number: int = 0
-    packets: int = 0
-    octets: int = 0
-    last_timestamp: int = 0
-    last_at: float = 0.0
     history: OrderedDict[int, bytes] = field(default_factory=OrderedDict)
 
 
@@ -101,6 +94,7 @@ class WebRtcStream:
         self._made_video = made_video
         self._on_transcoding = on_transcoding
         self._monotonic = monotonic
+        self._clock = ReportClock(monotonic)
         self._players: set[Player] = set()
         self._senders: dict[str, _Sender] = {}
         self._by_ssrc: dict[int, _Sender] = {}
@@ -115,7 +109,7 @@ class WebRtcStream:
 
     def ssrc(self, name: str) -> int:
         """Of a codec, before its first packet."""
-        return self._sender(name).ssrc
+        return self._sender(name).sent.ssrc
 
     def play(self, player: Player) -> None:
         """From the kept group on, without a break."""
@@ -136,19 +130,10 @@ class WebRtcStream:
 
     def report(self) -> None:
         """Sender reports to all that play; call every few seconds. They keep picture and sound together."""
-        now, wall = self._monotonic(), time.time()
         for sender in self._senders.values():
-            if not sender.packets:
+            if not sender.sent.packets:
                 continue
-            passed = int((now - sender.last_at) * sender.clock_rate)
-            report = SenderReport(
-                ssrc=sender.ssrc,
-                ntp_time=ntp_time(wall),
-                rtp_timestamp=(sender.last_timestamp + passed) & 0xFFFFFFFF,
-                packet_count=sender.packets & 0xFFFFFFFF,
-                octet_count=sender.octets & 0xFFFFFFFF,
-            )
-            data = build_sender_report(report, CNAME)
+            data = self._clock.report(sender.sent)
             for player in tuple(self._players):
                 if player.takes(sender.name):
                     player.report(data)
@@ -201,7 +186,7 @@ class WebRtcStream:
     def _send(self, name: str, frame: Frame) -> None:
         sender = self._sender(name)
         assert sender.packetiser is not None  # noqa: S101 - only Opus has none
-        self._out(sender, sender.packetiser.packetise(frame), frame.key, frame.arrival)
+        self._out(sender, sender.packetiser.packetise(frame), frame.pts_90k, frame.key, frame.arrival)
 
     def _send_made(self, made: Made, pts_90k: int, key: bool, payload: bytes) -> None:
         """What a transcoder gave."""
@@ -213,18 +198,14 @@ class WebRtcStream:
             return
         sender = self._sender(OPUS)
         timestamp = pts_90k * 48_000 // 90_000 & 0xFFFFFFFF
-        head = _HEADER.pack(0x80, 0, sender.sequence_number, timestamp, sender.ssrc)
+        head = _HEADER.pack(0x80, 0, sender.sequence_number, timestamp, sender.sent.ssrc)
         sender.sequence_number = (sender.sequence_number + 1) & 0xFFFF
-        self._out(sender, [head + payload], True, 0.0)
+        self._out(sender, [head + payload], pts_90k, True, 0.0)
 
-    def _out(self, sender: _Sender, packets: list[bytes], key: bool, arrival: float) -> None:
+    def _out(self, sender: _Sender, packets: list[bytes], pts_90k: int, key: bool, arrival: float) -> None:
         if not packets:
             return
-        size = sum(map(len, packets))
-        sender.packets += len(packets)
-        sender.octets += size - HEADER_SIZE * len(packets)
-        sender.last_timestamp = int.from_bytes(packets[-1][4:8], "big")
-        sender.last_at = arrival or self._monotonic()
+        size = sender.sent.add(packets, pts_90k, arrival or self._monotonic())
         for packet in packets:
             sender.history[int.from_bytes(packet[2:4], "big")] = packet
         while len(sender.history) > _HISTORY:
@@ -250,7 +231,8 @@ class WebRtcStream:
                 packetiser = EsPacketiser(
                     Codec(name), ssrc=ssrc, payload_type=0, sequence_number=first, max_payload=MAX_PAYLOAD
                 )
-            sender = _Sender(name, ssrc, _CLOCKS.get(name, 90_000), packetiser, sequence_number=first)
+            sent = Sent(ssrc=ssrc, clock_rate=_CLOCKS.get(name, 90_000))
+            sender = _Sender(name, sent, packetiser, sequence_number=first)
             self._senders[name] = self._by_ssrc[ssrc] = sender
         return sender
 

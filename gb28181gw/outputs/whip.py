@@ -17,6 +17,7 @@ from typing import Any
 from gb28181gw.errors import GatewayError
 from gb28181gw.media.tracks import Codec
 from gb28181gw.outputs.routes import WhipTarget
+from gb28181gw.outputs.sender_reports import CNAME
 from gb28181gw.outputs.source import Grant, TalkSource
 from gb28181gw.outputs.webrtc_host import SessionAnswer, WebRtcHost, later_candidates
 from gb28181gw.outputs.webrtc_sdp import (
@@ -29,7 +30,6 @@ from gb28181gw.outputs.webrtc_sdp import (
     parse_offer,
     write_answer,
 )
-from gb28181gw.outputs.webrtc_stream import CNAME
 from gb28181gw.outputs.whip_session import WhipSession
 
 logger = logging.getLogger(__name__)

@@ -20,10 +20,10 @@ from gb28181gw.media.wire.rtcp import SenderReport, build_receiver_report
 from gb28181gw.media.wire.rtcp import parse as parse_rtcp
 from gb28181gw.media.wire.rtp import RtpPacket
 from gb28181gw.outputs.routes import WhipTarget
+from gb28181gw.outputs.sender_reports import CNAME
 from gb28181gw.outputs.source import Microphone
 from gb28181gw.outputs.webrtc_sdp import Format, Offer
 from gb28181gw.outputs.webrtc_session import CONNECT_S
-from gb28181gw.outputs.webrtc_stream import CNAME
 from gb28181gw.outputs.webrtc_transport import PeerTransport, TransportFactory
 
 if TYPE_CHECKING:

@@ -88,6 +88,8 @@ class Segment:
     """Its whole name in the object store, where it is complete; empty: it is not there."""
     upload_due: float | None = None
     """From when on it is to be brought to the object store; None: it is not."""
+    upload_name: str = ""
+    """Its whole name there, decided before it is brought; empty: it was not begun."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +127,14 @@ class UploadStore(Protocol):
 
     async def uploads_waiting(self) -> int:
         """All that are to be uploaded, now or later."""
+        ...
+
+    async def queue_uploads(self, due: float) -> int:
+        """All finished files that are here, not in the object store and not in the queue; how many."""
+        ...
+
+    async def name_upload(self, segment_id: str, name: str) -> None:
+        """An object of this name may be there from now on, and is to be removed with the segment."""
         ...
 
     async def put_off_upload(self, segment_id: str, due: float | None) -> None:

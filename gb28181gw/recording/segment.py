@@ -27,8 +27,9 @@ from gb28181gw.media.wire.fmp4 import (
 ABOUT_UUID: Final = bytes.fromhex("6762323831383167779c0c2f6b1e4d5a")
 """Of the `uuid` box (ISO 14496-12 4.2) that says of a file what it is."""
 FRAGMENT_90K: Final = TIMESCALE
-AUDIO_WAIT_90K: Final = 2 * TIMESCALE
-"""So much video is held for the first sound of a stream that will have some."""
+AUDIO_WAIT_90K: Final = TIMESCALE * 3 // 2
+"""So much video is held for the first sound of a stream that will have some: with the rest of the way less than the two
+seconds that a kill may cost."""
 _GAP_90K: Final = 2 * TIMESCALE
 """Two pictures so far apart do not follow each other: a new file."""
 MAX_SEGMENT_90K: Final = 50 * 60 * TIMESCALE

@@ -162,6 +162,8 @@ class Recording:
         """Why nothing is written; empty: it is."""
         self._unsaved: dict[str, Segment] = {}
         self._saving: asyncio.Task[None] | None = None
+        self._deciding = asyncio.Lock()
+        """What is evidence, or what goes: one after the other."""
         self._house: asyncio.Task[None] | None = None
 
     # ---- start and stop
@@ -171,6 +173,8 @@ class Recording:
         await asyncio.to_thread(self._files.clear)
         await self._recover()
         self.total_bytes = await self._store.total_bytes()
+        if self.uploads is not None and (older := await self._store.queue_uploads(self._clock.wall())):
+            self._bus.emit("recording.upload_queued", place=self._place, segments=older)
         for plan in await self._store.load_plans():
             self._add(plan)
         self._house = asyncio.create_task(self._keep_house(), name="recording house")
@@ -327,7 +331,8 @@ class Recording:
     ) -> int:
         """Evidence: what overlaps the time is never deleted, until it is unlocked. The number of files."""
         begin, until = _span(start, end)
-        number = await self._store.lock(device_id, channel_id, begin, until, locked=locked)
+        async with self._deciding:
+            number = await self._store.lock(device_id, channel_id, begin, until, locked=locked)
         self._bus.emit(
             "recording.locked" if locked else "recording.unlocked",
             device_id=device_id,
@@ -498,16 +503,22 @@ class Recording:
             recorder = self._recorders.get((device_id, channel_id))
             days = recorder.plan.keep_days if recorder is not None else None
             before = now - (days if days is not None else self._limits.keep_days) * DAY_S
-            while old := await self._store.expired(device_id, channel_id, before, AT_A_TIME):
-                await self._delete(old, "expired")
+            while await self._remove_expired(device_id, channel_id, before):
+                pass
+
+    async def _remove_expired(self, device_id: str, channel_id: str, before: float) -> bool:
+        """Some of what ended before; False: there is nothing any more."""
+        async with self._deciding:
+            old = await self._store.expired(device_id, channel_id, before, AT_A_TIME)
+            await self._delete(old, "expired")
+        return bool(old)
 
     async def look(self) -> None:
         """Write what the database did not take, remove what is too much, see whether the disk takes something."""
         await self._save()
         if not self._keep_local:
-            while copies := await self._store.oldest_local(AT_A_TIME, uploaded=True):
-                if not await self._drop_copies(copies):
-                    break  # they are being read: later
+            while await self._remove_copies():
+                pass
         limit = self._limits.max_gb * 1e9
         while limit and self.total_bytes > limit and await self._remove_oldest("too_large"):
             pass
@@ -524,14 +535,20 @@ class Recording:
             if takes:
                 self._go_on()
 
+    async def _remove_copies(self) -> bool:
+        """Some files here of what the object store has; False: there are none, or they are being read."""
+        async with self._deciding:
+            return await self._drop_copies(await self._store.oldest_local(AT_A_TIME, uploaded=True))
+
     async def _remove_oldest(self, reason: str) -> bool:
         """What the object store has goes first; False: there is nothing that may go."""
-        for copy in await self._store.oldest_local(AT_A_TIME, uploaded=True):
-            if await self._drop_copies([copy]):
-                return True
-        old = await self._store.oldest_local(1, uploaded=False)
-        await self._delete(old, reason)
-        return bool(old)
+        async with self._deciding:
+            for copy in await self._store.oldest_local(AT_A_TIME, uploaded=True):
+                if await self._drop_copies([copy]):
+                    return True
+            old = await self._store.oldest_local(1, uploaded=False)
+            await self._delete(old, reason)
+            return bool(old)
 
     async def _drop_copies(self, segments: Sequence[Segment]) -> bool:
         """Delete the files here of what the object store has; False: none could be."""

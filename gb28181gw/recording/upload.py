@@ -2,7 +2,8 @@
 
 What is to be done is in the database, so it goes on after a restart. A store that does not answer, or refuses, stops
 all work there for a time that grows from failure to failure, and the file that failed goes behind the others; the
-first success ends that. Nothing is lost meanwhile: files stay here until they are complete there.
+first success ends that. Nothing is lost meanwhile: files stay here until they are complete there. The name of an object
+is in the index before the object can be there, so none is left behind by a kill.
 """
 
 from __future__ import annotations
@@ -80,6 +81,8 @@ class Uploads:
         self._parallel = parallel
         self._busy: set[str] = set()
         """Ids of the segments in work."""
+        self._uploading: set[str] = set()
+        """Names of objects that may come to be at any moment."""
         self._taking = asyncio.Lock()
         self._wake = asyncio.Event()
         self._failures = 0
@@ -107,7 +110,7 @@ class Uploads:
 
     def name_of(self, segment: Segment) -> str:
         """Where it is, or will be, in the object store."""
-        return segment.object or object_name(self._prefix, segment)
+        return segment.object or segment.upload_name or object_name(self._prefix, segment)
 
     def _bug(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (bug := task.exception()) is not None:
@@ -118,11 +121,14 @@ class Uploads:
     async def _work(self) -> None:
         while True:
             segment = await self._next()
+            name = self.name_of(segment)
+            self._uploading.add(name)
             try:
-                await self._upload(segment)
+                await self._upload(segment, name)
             except GatewayError:
                 self._fail("storage_unavailable", "The index does not answer.")  # it is uploaded once more
             finally:
+                self._uploading.discard(name)
                 self._busy.discard(segment.id)
 
     async def _next(self) -> Segment:
@@ -154,8 +160,9 @@ class Uploads:
                 return segment
         return None
 
-    async def _upload(self, segment: Segment) -> None:
-        name = self.name_of(segment)
+    async def _upload(self, segment: Segment, name: str) -> None:
+        if not segment.upload_name:
+            await self._store.name_upload(segment.id, name)
         try:
             size = await self._objects.put(name, self._directory / segment.file)
         except OSError as error:
@@ -181,6 +188,8 @@ class Uploads:
             if self._clock.monotonic() >= self._resume_at:
                 try:
                     for name in await self._store.objects_to_remove(REMOVED_AT_A_TIME):
+                        if name in self._uploading:
+                            continue
                         await self._objects.remove(name)
                         await self._store.objects_removed([name])
                         self._counters.removed += 1

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-MicrophoneKind = Literal["websocket", "webrtc"]
+MicrophoneKind = Literal["websocket", "webrtc", "upper"]
+"""``upper``: what an upper platform says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

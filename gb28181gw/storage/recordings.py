@@ -11,10 +11,11 @@ from gb28181gw.recording.models import RecordingPlan, RecordMode, Segment, WeekS
 from gb28181gw.storage.database import Database, Value
 
 _COLUMNS: Final = (
-    'id, device_id, channel_id, start, "end", size, file, form, cause, locked, local, object, upload_due'
+    'id, device_id, channel_id, start, "end", size, file, form, cause, locked, local, object, upload_due, '
+    "upload_name"
 )
 _SAVE: Final = (
-    f"INSERT INTO recording_segments ({_COLUMNS}) VALUES ({', '.join('?' * 13)}) "  # noqa: S608 - our columns
+    f"INSERT INTO recording_segments ({_COLUMNS}) VALUES ({', '.join('?' * 14)}) "  # noqa: S608 - our columns
     'ON CONFLICT (id) DO UPDATE SET start=excluded.start, "end"=excluded."end", size=excluded.size, '
     "upload_due=excluded.upload_due"
 )
@@ -73,6 +74,7 @@ class SqliteRecordingStore:
                 int(segment.local),
                 segment.object,
                 round(segment.upload_due * 1000) if segment.upload_due is not None else None,
+                segment.upload_name,
             ),
         )
 
@@ -82,7 +84,8 @@ class SqliteRecordingStore:
         def remove(connection: sqlite3.Connection) -> None:
             connection.executemany(
                 "INSERT OR IGNORE INTO recording_objects_to_remove "
-                "SELECT object FROM recording_segments WHERE id=? AND object<>''",
+                "SELECT coalesce(nullif(object, ''), upload_name) FROM recording_segments "
+                "WHERE id=? AND (object<>'' OR upload_name<>'')",
                 gone,
             )
             connection.executemany("DELETE FROM recording_segments WHERE id=?", gone)
@@ -152,6 +155,18 @@ class SqliteRecordingStore:
         )
         return int(rows[0][0] or 0)
 
+    async def queue_uploads(self, due: float) -> int:
+        return await self._database.execute(
+            "UPDATE recording_segments SET upload_due=? WHERE \"end\" IS NOT NULL AND local=1 AND object='' "
+            "AND upload_due IS NULL",
+            (round(due * 1000),),
+        )
+
+    async def name_upload(self, segment_id: str, name: str) -> None:
+        await self._database.execute(
+            "UPDATE recording_segments SET upload_name=? WHERE id=?", (name, segment_id)
+        )
+
     async def put_off_upload(self, segment_id: str, due: float | None) -> None:
         await self._database.execute(
             "UPDATE recording_segments SET upload_due=? WHERE id=?",
@@ -198,7 +213,7 @@ def _plan(device_id: str, channel_id: str, found: dict[str, object]) -> Recordin
 
 
 def _segment(row: tuple[Value, ...]) -> Segment:
-    own_id, device_id, channel_id, start, end, size, file, form, cause, locked, local, name, due = row
+    own_id, device_id, channel_id, start, end, size, file, form, cause, locked, local, name, due, upload = row
     return Segment(
         id=str(own_id),
         device_id=str(device_id),
@@ -213,4 +228,5 @@ def _segment(row: tuple[Value, ...]) -> Segment:
         local=bool(local),
         object=str(name),
         upload_due=int(due) / 1000 if due is not None else None,
+        upload_name=str(upload),
     )

@@ -12,8 +12,9 @@ namespace {
 
 // How long publication waits for declared audio (MED-16), or an audio-only stream for video.
 constexpr double audio_wait_s = 0.8;
-// How long a consumer waits for the sound that is made for it, where it cannot be announced later.
-constexpr double made_audio_wait_s = 1.5;
+// How long a consumer waits for the sound that is made for it, where it cannot be announced later. The first of a
+// gateway on a busy host takes its time: FFmpeg's libraries are loaded for it.
+constexpr double made_audio_wait_s = 4.0;
 // Frames on their way to a consumer in Python that does not take them.
 constexpr std::size_t max_frame_sink_bytes = std::size_t{32} * 1024 * 1024;
 

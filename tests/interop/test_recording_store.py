@@ -228,6 +228,41 @@ async def test_a_file_that_is_gone_is_told_and_does_not_hold_up_the_others(
         assert await r.store.uploads_waiting() == 0
 
 
+async def test_what_was_recorded_before_there_was_a_store_is_brought_there_at_the_start(
+    tmp_path: Path, server: S3Server
+) -> None:
+    async with rig(tmp_path) as r:
+        made = await put_files(r, 3, 1000)
+        assert await r.store.uploads_waiting() == 0
+    async with rig(tmp_path, server.plan()) as r:
+        assert {one.id for one in await uploaded(r, 3)} == {one.id for one in made}
+        queued = [event.fields for event in told(r) if event.name == "recording.upload_queued"]
+        assert queued == [{"place": f"{server.endpoint}/cameras", "segments": 3}]
+    async with rig(tmp_path, server.plan()) as r:
+        assert await r.store.uploads_waiting() == 0
+        assert not [event for event in told(r) if event.name == "recording.upload_queued"]
+
+
+async def test_f17_an_object_of_which_the_index_was_not_told_is_found_again(
+    tmp_path: Path, server: S3Server
+) -> None:
+    """A kill between the upload and its row; then another prefix is configured, and the file's time is over."""
+    async with rig(tmp_path) as r:
+        for kept in await put_files(r, 2, 1000):
+            name = f"earlier/{kept.id}.mp4"
+            await r.store.name_upload(kept.id, name)
+            (server.root / "cameras" / "earlier").mkdir(exist_ok=True)
+            (server.root / "cameras" / name).write_bytes(b"half of it")
+        await r.store.remove_segments([f"{0:032x}"])
+    server.stop()
+    server.start()
+    async with rig(tmp_path, server.plan()) as r:
+        (found,) = await uploaded(r, 1)
+        assert found.object == f"earlier/{1:032x}.mp4"
+        await until(lambda: r.recording.upload_counters.removed == 1, 10, "the other one to be removed")
+        assert server.objects == {found.object: bytes(1000)}
+
+
 async def test_s08_tls_is_verified_and_plain_http_has_to_be_asked_for(tmp_path: Path) -> None:
     ca = authority(tmp_path)
     certificate = signed(tmp_path, ca, names="IP:127.0.0.1")

@@ -60,6 +60,8 @@ async def test_tk11_an_upper_speaks_and_ends_it(tmp_path: Path, transport: str) 
             invite = invites(both)[-1]
             assert b"TCP/RTP/AVP 8" in invite.body and b"a=setup:passive" in invite.body
         assert invite.to.uri.user == SOURCE and b"m=audio" in invite.body and b"a=recvonly" in invite.body
+        talk = (await asyncio.to_thread(both.gateway.get, "/talks"))["items"][0]
+        assert talk["microphone"] == "upper", "nobody else can take it before the first packet"
         port = int(re.findall(rb"m=audio (\d+)", invite.body)[0])
         ssrc = int(re.findall(rb"y=(\d+)", invite.body)[0])
         body = (

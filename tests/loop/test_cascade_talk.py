@@ -135,6 +135,8 @@ async def test_r136_an_upper_talks_both_ways_with_a_device_that_knows_talk(tmp_p
             with pytest.raises(GatewayError) as caught:
                 await made.platform.talk(made.lower, CAMERA)
             assert caught.value.sip_status == 486, "one loudspeaker speaks with one voice"
+            below = await asyncio.to_thread(made.next_below.get, "/talks")
+            assert [one["microphone"] for one in below["items"]] == ["upper"]
             busy = await asyncio.to_thread(
                 made.next_below.post, f"/devices/{NVR}/channels/{CAMERA}/talk", {"way": "talk"}
             )

@@ -252,7 +252,8 @@ async def test_many_requests_on_one_connection() -> None:
         await writer.wait_closed()
 
 
-async def test_f10_player_that_asks_and_does_not_read_is_dropped() -> None:
+async def test_f10_player_that_asks_and_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hls, "_SWEEP_S", 0.02)
     big = [replace(f, payload=f.payload + b"\0\0\0\1\x0c" + b"\xff" * 60_000) for f in CLIP[:110]]
     async with bench(stall_s=0.2) as b:
         b.push(big[:1])
@@ -270,4 +271,21 @@ async def test_f10_player_that_asks_and_does_not_read_is_dropped() -> None:
                 if b.listener.connections == 0:
                     break
             assert b.listener.connections == 0
-        assert await playlist(b)
+            monkeypatch.setattr(hls, "IDLE_S", 0.0)
+            await until(lambda: b.source.held == 0, what="the session to end")
+            assert b.listener.viewers.ended == {"slow": 1}
+
+
+async def test_f10_player_that_goes_on_after_an_answer_it_did_not_take_is_not_slow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As one that seeks: it leaves the connection of what it does not want any more."""
+    monkeypatch.setattr(hls, "_SWEEP_S", 0.02)
+    async with stream() as b:
+        await playlist(b)
+        (session,) = b.listener.hls._sessions.values()
+        session.is_stuck = True
+        await playlist(b)
+        monkeypatch.setattr(hls, "IDLE_S", 0.0)
+        await until(lambda: b.source.held == 0, what="the session to end")
+        assert b.listener.viewers.ended == {"viewer_gone": 1}

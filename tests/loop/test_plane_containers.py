@@ -199,9 +199,12 @@ async def test_consumer_waits_for_the_sound_that_is_made_for_it(hub: Hub, contai
         assert dict(types) == {0: {0x100: 0x1B, 0x101: 0x0F}}
 
 
-async def test_consumer_whose_sound_is_not_made_gets_the_picture(hub: Hub) -> None:
+async def test_consumer_whose_sound_is_not_made_gets_the_picture(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gb28181gw.media.reference.stream.MADE_AUDIO_WAIT_S", 0.1)
     hub.push(video_clip(Codec.H264)[:10])
     hub.push(audio_clip(Codec.PCMA)[:4])
     reader, _ = hub.view(Container.FMP4, "aac")
-    await until(lambda: len(samples(reader)) == 10)
+    await until(lambda: len(samples(reader)) == 10, 15)
     assert dechunk(bytes(reader.data)).count(b"mp4a") == 0

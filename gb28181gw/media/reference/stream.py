@@ -40,8 +40,9 @@ logger = logging.getLogger(__name__)
 
 AUDIO_WAIT_S = 0.8
 """How long publication waits for declared audio (MED-16), or an audio-only stream for video."""
-MADE_AUDIO_WAIT_S = 1.5
-"""How long a consumer waits for the sound that is made for it, where it cannot be announced later."""
+MADE_AUDIO_WAIT_S = 4.0
+"""How long a consumer waits for the sound that is made for it, where it cannot be announced later. The first of a
+gateway on a busy host takes its time: FFmpeg's libraries are loaded for it."""
 _MAX_RAW_MISSES = 2
 
 

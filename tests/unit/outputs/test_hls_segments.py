@@ -74,7 +74,7 @@ def test_beginning_waits_for_the_sound_that_will_come() -> None:
 
 
 def test_sound_that_does_not_come_is_not_waited_for_long() -> None:
-    segmenter = fed(H264[:60], expect_audio=True)
+    segmenter = fed(H264[:110], expect_audio=True)
     assert len(mp4.find(segmenter.inits[1], "moov/trak")) == 1
     assert segmenter.ready
     assert [sample.dts for sample in pictures(segmenter)][:3] == [0, 3600, 7200]

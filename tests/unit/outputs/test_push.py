@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import uvloop
 
 from gb28181gw.clock import SystemClock
 from gb28181gw.errors import GatewayError
@@ -154,6 +156,29 @@ async def test_med36_another_codec_in_mid_push_begins_anew(monkeypatch: pytest.M
     assert owner.get("1").last_error == "The video is h264 now."
     assert (source.held, source.on_frames) == (0, None)
     await owner.close()
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_worker_that_has_ended_is_a_broken_pipe_and_not_a_bug(
+    loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """Its own sentence is told then, such as that the connection was refused."""
+
+    async def write() -> None:
+        process = await asyncio.create_subprocess_exec("true", stdin=asyncio.subprocess.PIPE)
+        assert process.stdin is not None
+        await process.wait()
+        with pytest.raises(OSError):
+            while True:
+                push._send(process.stdin, b"data")
+                await process.stdin.drain()
+        with pytest.raises(OSError):
+            for _ in range(10):  # asyncio's own pipe takes what nobody gets
+                push._send(process.stdin, b"data")
+                await process.stdin.drain()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(write())
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from gb28181gw.media.tracks import Codec
 from gb28181gw.media.wire import rtcp
-from gb28181gw.outputs import rtsp_stream
+from gb28181gw.outputs import sender_reports
 from gb28181gw.outputs.rtsp_sdp import Medium, media_of
 from gb28181gw.outputs.rtsp_stream import RtspStream
 from tests.support.media import audio_clip, video_clip
@@ -53,7 +53,7 @@ class Player:
 def test_the_mapping_of_time_stays_however_unevenly_frames_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     """A player moves pictures by as much as the mapping moves; by more than 40 ms, and they come out of order."""
     clock = {"now": 100.0}
-    monkeypatch.setattr(rtsp_stream.time, "time", lambda: 1e9 + clock["now"])
+    monkeypatch.setattr(sender_reports.time, "time", lambda: 1e9 + clock["now"])
     engine: Any = Engine()
     media = media_of([VIDEO[0].track, AUDIO[0].track], audio=[Codec.PCMA])
     stream = RtspStream(engine, "s", media, made_audio=False, monotonic=lambda: clock["now"])

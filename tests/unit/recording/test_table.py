@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import threading
@@ -79,6 +80,31 @@ async def test_a_weekly_plan_begins_and_ends_the_recording(tmp_path: Path) -> No
         r.recording.device_online(DEVICE)
         await r.state(RecorderState.IDLE)
         assert r.streams.held == 0
+
+
+async def test_f16_what_becomes_evidence_while_files_are_chosen_for_removal_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rig(tmp_path, max_gb=1e-9) as r:
+        made = await put_files(r, 3, 1000)
+        first = datetime.fromtimestamp(made[0].start, UTC)
+        chosen, locked = r.store.oldest_local, asyncio.Event()
+
+        async def choose(limit: int, *, uploaded: bool) -> list[Segment]:
+            found = await chosen(limit, uploaded=uploaded)
+            if found and not locked.is_set():
+                locking.append(asyncio.create_task(lock()))
+                await asyncio.sleep(0)  # it has begun
+            return found
+
+        async def lock() -> int:
+            locked.set()
+            return await r.recording.lock(DEVICE, CHANNEL, first, first + timedelta(hours=1), locked=True)
+
+        locking: list[asyncio.Task[int]] = []
+        monkeypatch.setattr(r.store, "oldest_local", choose)
+        await r.recording.look()
+        assert await locking[0] == len(await r.segments()) == len(r.mp4s)  # each file that it counts is there
 
 
 def test_is_planned_knows_days_and_bounds() -> None:
