@@ -20,6 +20,7 @@ from enum import Enum, auto
 from typing import Any
 
 from gb28181gw.errors import GatewayError
+from gb28181gw.gb.ids import NodeKind, node_kind
 from gb28181gw.media.engine import EngineEvent, MediaTransport, ReceiverCounters
 from gb28181gw.sessions.call import LIVE, Ask, Call, CallContext
 from gb28181gw.sessions.directory import DeviceDirectory
@@ -384,7 +385,7 @@ class Stream(ABC):
                 deadline = asyncio.get_running_loop().time() + self._limits.answer_s
                 return await self._cancellable(self._climb(deadline))
             except GatewayError as error:
-                if _is_gone(error):
+                if self._is_gone(error):
                     raise
                 failure = error
         raise failure
@@ -480,6 +481,15 @@ class Stream(ABC):
     def _only_channel(self) -> bool:
         return self._directory.is_only_channel(self.device_id, self.channel_id)
 
+    def _is_gone(self, error: GatewayError) -> bool:
+        """No pause brings it back: we have deleted the device or the channel, or a lower platform knows it no more.
+
+        Of a device 404 may mean that it has started anew and does not see its cameras yet; it is asked again.
+        """
+        if error.code in ("gb.route.device_unknown", "gb.route.channel_unknown"):
+            return True
+        return error.sip_status == 404 and node_kind(self.device_id) is NodeKind.SYSTEM
+
     def _age_ms(self) -> int:
         return int((self._context.clock.wall() - self.started_at) * 1000)
 
@@ -496,13 +506,3 @@ class Stream(ABC):
             kind=self.kind.value,
             **fields,
         )
-
-
-def _is_gone(error: GatewayError) -> bool:
-    """No pause brings it back: we have deleted the device or the channel, or the device knows it no more (404).
-
-    An offline one (480) may come back, and is tried again.
-    """
-    if error.code in ("gb.route.device_unknown", "gb.route.channel_unknown"):
-        return True
-    return error.code == "gb.sip.rejected" and error.sip_status == 404

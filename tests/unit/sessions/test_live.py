@@ -19,6 +19,7 @@ from tests.support.sessions import CHANNEL, DEVICE, Bench, FakeIncoming, Reply, 
 
 VIEWER = Viewer(client="127.0.0.1:1", kind="http_flv", grant_id="g")
 UDP = MediaTransport.UDP
+PLATFORM_BELOW = "34020000002000000009"
 SHORT = CallLimits(answer_s=0.05, first_packet_s=0.05, key_frame_s=0.05)
 
 
@@ -396,18 +397,25 @@ async def test_retries_end_with_the_last_error() -> None:
     assert bench.names().count("stream.failed") == 1
 
 
-@pytest.mark.parametrize("by_device", [False, True], ids=["ours", "404"])
-async def test_what_is_gone_is_not_invited_again_and_again(by_device: bool) -> None:
+@pytest.mark.parametrize(
+    ("device_id", "deleted", "retries"),
+    [(DEVICE, True, 1), (PLATFORM_BELOW, False, 1), (DEVICE, False, 4)],
+    ids=["ours", "404-of-a-platform", "404-of-a-device"],
+)
+async def test_what_is_gone_is_not_invited_again_and_again(
+    device_id: str, deleted: bool, retries: int
+) -> None:
+    """A device that has started anew may not know its cameras yet."""
     bench = Bench()
-    lease = await bench.sessions.lease_live(DEVICE, CHANNEL, VIEWER)
-    if by_device:
-        bench.agent.replies = [Reply(status=404)] * 2
-    else:
+    lease = await bench.sessions.lease_live(device_id, CHANNEL, VIEWER)
+    if deleted:
         bench.directory.gone = True
+    else:
+        bench.agent.replies = [Reply(status=404)] * 8
     bench.engine.tell(1, EventKind.SILENCE)
     await bench.assert_clean()
     lease.release()
-    assert bench.names().count("stream.retrying") == 1
+    assert bench.names().count("stream.retrying") == retries
     assert bench.names().count("stream.failed") == 1
 
 
