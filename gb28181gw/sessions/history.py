@@ -384,7 +384,9 @@ class HistoryStream(Stream):
                 seen = self._timeline.jumps > expected.jumps
             case Scale(scale):
                 rate = self._timeline.rate
-                seen = rate is not None and _is_near(rate, scale)
+                # Backwards the stream's time must go back as well: a device that plays on shows the same rate.
+                turned = scale > 0 or self._timeline.leaps_back
+                seen = turned and rate is not None and _is_near(rate, scale)
             case _:
                 seen = True
         if not seen and now < expected.until:

@@ -34,7 +34,8 @@ class Timeline:
         """(position, seconds) of forward jumps that nobody asked for: not recorded, or lost (PB-13)."""
         self._target: float | None = None
         self._backwards = False
-        self._leaps_back = False
+        self.leaps_back = False
+        """The device's time went back since `turn`."""
         self._output: int | None = None
         self._device = 0
         self._fresh = True
@@ -57,7 +58,7 @@ class Timeline:
     def turn(self, *, backwards: bool) -> None:
         """From now on the recording runs this way round; the rate is measured anew."""
         self._backwards = backwards
-        self._leaps_back = False
+        self.leaps_back = False
         self._window.clear()
 
     def measure_anew(self) -> None:
@@ -97,10 +98,10 @@ class Timeline:
     def _advance(self, shown: float, moved: float) -> None:
         if abs(moved - shown) < JUMP_S:
             # Backwards, groups of pictures run forwards; a device whose times never go back counts them anew.
-            self.position_s += -shown if self._backwards and not self._leaps_back else shown
+            self.position_s += -shown if self._backwards and not self.leaps_back else shown
         else:
             self.jumps += 1
-            self._leaps_back = self._leaps_back or moved < 0
+            self.leaps_back = self.leaps_back or moved < 0
             if self._target is not None:
                 self.position_s, self._target = self._target, None
             elif 0 <= self.position_s + moved <= self.span_s:

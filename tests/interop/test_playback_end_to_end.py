@@ -154,6 +154,7 @@ def test_backwards_shows_earlier_pictures_while_the_stream_goes_on(recorder: Gat
         player.until(start + timedelta(seconds=120))
         control(recorder, answer["id"], action="scale", scale=-1)
         seen = player.take(8.0)
+        assert recorder.get(f"/streams/{answer['id']}")["history"]["control"]["effect"] == "seen"
         assert seen[-1].recorded < start + timedelta(seconds=118)
         assert all(earlier.seconds <= later.seconds for earlier, later in pairwise(seen))
     recorder.api.delete(f"/api/v1/streams/{answer['id']}")

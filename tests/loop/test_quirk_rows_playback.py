@@ -191,8 +191,13 @@ def test_pb08_a_speed_without_effect_is_told(devices: Field) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [{"action": "scale", "scale": 4}, {"action": "seek", "position_s": 200}, {"action": "pause"}],
-    ids=["scale", "seek", "pause"],
+    [
+        {"action": "scale", "scale": 4},
+        {"action": "scale", "scale": -1},
+        {"action": "seek", "position_s": 200},
+        {"action": "pause"},
+    ],
+    ids=["scale", "backwards", "seek", "pause"],
 )
 def test_pb08_all_an_ok_without_effect_is_told(devices: Field, body: dict[str, Any]) -> None:
     without_effect(devices, "PB-08-ALL", body)
