@@ -159,7 +159,6 @@ class Talk:
         self._microphone: Microphone | None = None
         self._recording = False
         """What waits to be spoken came as a file."""
-        self._fed_by_another = False
         """It is fed live by who began it, an upper platform."""
         self._called: asyncio.Future[Incoming] | None = None
         self._wake = asyncio.Event()
@@ -205,16 +204,15 @@ class Talk:
         """Until sound goes out. Raises the GatewayError that ended the start."""
         await asyncio.shield(self._ready)
 
-    def feed(self, pcm: bytes, rate: int, *, live: bool) -> None:
-        """Sound to speak; see `Speaker.feed`.
+    def feed(self, pcm: bytes, rate: int) -> None:
+        """A recording to speak, or a part of one; see `Speaker.feed`.
 
         Raises GatewayError gb.route.busy while the talk does not stand, or while a microphone speaks.
         """
         if self._microphone is not None:
             raise self._taken(self._microphone)
-        self._recording = not live
-        self._fed_by_another = self._fed_by_another or live
-        self._feed(pcm, rate, live=live)
+        self._recording = True
+        self._feed(pcm, rate, live=False)
 
     def take_microphone(
         self, kind: MicrophoneKind, client: str, on_over: Callable[[], None] | None
@@ -226,8 +224,6 @@ class Talk:
         speaker = self._standing()
         if self._microphone is not None:
             raise self._taken(self._microphone)
-        if self._fed_by_another:
-            raise GatewayError("gb.route.busy", f"{self.holder.name} speaks in this talk.")
         if self._recording and speaker.queued_s:
             raise GatewayError(
                 "gb.route.busy",

@@ -100,9 +100,9 @@ class Talks:
         """Raises GatewayError gb.route.talk_unknown."""
         return self._talk(talk_id).view()
 
-    def feed(self, talk_id: str, pcm: bytes, rate: int, *, live: bool) -> None:
-        """Sound to speak; see `Speaker.feed`."""
-        self._talk(talk_id).feed(pcm, rate, live=live)
+    def feed(self, talk_id: str, pcm: bytes, rate: int) -> None:
+        """A recording to speak, or a part of one; see `Talk.feed`."""
+        self._talk(talk_id).feed(pcm, rate)
 
     def take_microphone(
         self, talk_id: str, *, kind: MicrophoneKind, client: str, on_over: Callable[[], None] | None = None

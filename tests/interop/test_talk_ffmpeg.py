@@ -55,7 +55,7 @@ async def test_r134_ffmpeg_hears_the_tone(
     try:
         async with talk_bench(tmp_path, talk_codec=codec) as bench:
             begun = await bench.start()
-            bench.talks.feed(begun["id"], tone(1.0), 8_000, live=False)
+            bench.talks.feed(begun["id"], tone(1.0), 8_000)
             await until(lambda: bench.talks.get(begun["id"]).spoken_s >= 1.0)
             async with asyncio.timeout(30):
                 assert await ffmpeg.wait() == 0

@@ -263,21 +263,22 @@ async def test_one_source_at_a_time(tmp_path: Path) -> None:
         assert (second.status_code, second.json()["code"]) == (409, "gb.route.busy")
         assert s.told("talk.microphone_opened")["client"] in second.json()["detail"]
         with pytest.raises(GatewayError, match="speaks in this talk"):
-            s.bench.talks.feed(s.talk_id, tone(0.1), 8_000, live=False)
+            s.bench.talks.feed(s.talk_id, tone(0.1), 8_000)
         with pytest.raises(GatewayError, match="speaks in this talk"):
             s.bench.talks.take_microphone(s.talk_id, kind="websocket", client="127.0.0.1:1")
         transport.on_lost()
         await until(lambda: transport.closed)
         assert s.told("talk.microphone_closed")["reason"] == "speaker_gone"
-        s.bench.talks.feed(s.talk_id, tone(0.3), 8_000, live=False)
+        s.bench.talks.feed(s.talk_id, tone(0.3), 8_000)
         recording = await s.offer()
         assert (recording.status_code, recording.json()["code"]) == (409, "gb.route.busy")
         await until(lambda: not s.bench.talks.get(s.talk_id).queued_s)
         place, transport = await s.speaking()
         assert (await s.client.delete(place)).status_code == 200
-        s.bench.talks.feed(s.talk_id, tone(0.1), 8_000, live=True)
+        held = s.bench.talks.take_microphone(s.talk_id, kind="upper", client="127.0.0.1:1")
         another = await s.offer()
-        assert (another.status_code, another.json()["code"]) == (409, "gb.route.busy"), "fed by an upper"
+        assert (another.status_code, another.json()["code"]) == (409, "gb.route.busy"), "an upper speaks"
+        held.release("over")
 
 
 async def test_candidates_may_come_later_and_sessions_are_limited(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ async def speak(
 ) -> SpokenAnswer:
     """Queue a WAV file (PCM, 16 bits, one or two channels, up to 1 MiB) behind what waits already."""
     pcm, rate = read_wav(data)
-    services.talks.feed(talk_id, pcm, rate, live=False)
+    services.talks.feed(talk_id, pcm, rate)
     return SpokenAnswer(
         seconds=round(len(pcm) / 2 / rate, 3), queued_s=round(services.talks.get(talk_id).queued_s, 3)
     )

@@ -39,7 +39,10 @@ class OneTalk(FakeTalks):
             id=TALK, state=TalkState.TALKING, device_id=NVR, channel_id=NVR, holder="operator", started_at=NOW
         )
 
-    def feed(self, talk_id: str, pcm: bytes, rate: int, *, live: bool) -> None:
+    def feed(self, talk_id: str, pcm: bytes, rate: int) -> None:
+        self._take(talk_id, pcm, rate, live=False)
+
+    def _take(self, talk_id: str, pcm: bytes, rate: int, *, live: bool) -> None:
         self.get(talk_id)
         if not 8_000 <= rate <= 48_000:
             raise GatewayError("gb.route.invalid")
@@ -58,7 +61,7 @@ class OneTalk(FakeTalks):
             self.released.append(reason)
 
         use = MicrophoneUse(
-            feed=lambda pcm, rate: self.feed(talk_id, pcm, rate, live=True), released=released
+            feed=lambda pcm, rate: self._take(talk_id, pcm, rate, live=True), released=released
         )
         return Microphone(use, kind=kind, client=client, sample_rate=8_000, opened_at=NOW, on_over=on_over)
 
